@@ -1,0 +1,83 @@
+"""The one tree of errors: what happened, where, what was found, what was wanted, and the next step."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OnnxPassesError(Exception):
+    """Anything this package reports to a person; ``str()`` is one line without a traceback's help.
+
+    ``what`` is the sentence; the keyword arguments are appended to it in a fixed order, empty ones left out.
+    ``exit_code`` is what the command returns: 1 for a refused or failed job, 2 for the caller's mistake.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str = "",
+        found: object = None,
+        wanted: object = None,
+        hint: str = "",
+    ) -> None:
+        self.what = what
+        self.where = where
+        self.found = found
+        self.wanted = wanted
+        self.hint = hint
+        super().__init__(self._line())
+
+    def _line(self) -> str:
+        parts = [f"{self.where}: {self.what}" if self.where else self.what]
+        if self.found is not None:
+            parts.append(f"found {self.found}")
+        if self.wanted is not None:
+            parts.append(f"wanted {self.wanted}")
+        line = "; ".join(part.rstrip(".") for part in parts)
+        if self.hint:
+            line = f"{line}. {self.hint}"
+        return " ".join(line.split())
+
+
+class UsageError(OnnxPassesError):
+    """The caller's mistake: a wrong name, option, or value."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A name that nothing answers to; proposes the nearest ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "", hint: str = "") -> None:
+        near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+        self.suggestions = near
+        guess = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+        super().__init__(f"unknown {kind} {name!r}", where=where, hint=" ".join(x for x in (guess, hint) if x))
+
+
+class InputError(UsageError):
+    """A file that cannot be read as what it should be: missing, not ONNX, truncated, weights missing or escaping."""
+
+
+class OutputError(UsageError):
+    """An output place that must not be written to as asked."""
+
+
+class WriteError(OnnxPassesError):
+    """Writing failed on the machine's side: disk full, no permission, the source changed meanwhile."""
+
+
+class PassRefused(OnnxPassesError):
+    """A pass that cannot be exact here, and therefore changed nothing."""
+
+
+class ProgramInvalid(OnnxPassesError):
+    """A graph that breaks a rule every graph must keep (dangling name, missing type, unpaired state)."""
+
+
+class NotEqualError(OnnxPassesError):
+    """Verification found two graphs that do not compute the same."""
