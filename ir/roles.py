@@ -1,0 +1,230 @@
+"""What each input of a graph is, told by what consumes it; a name decides only where the structure says nothing."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from .clues import Clues, clues_of, origins
+from .states.base import State
+
+SMALL_TABLE = 16  # rows: a lookup table this small holds types or segments, no vocabulary and no positions
+
+
+class Role(enum.Enum):
+    """What a graph input is for."""
+
+    TOKEN_IDS = "token ids"
+    EMBEDDINGS = "embeddings"
+    POSITIONS = "positions"
+    ATTENTION_MASK = "attention mask"
+    BATCH_INDEX = "batch index"
+    LOGITS_TO_KEEP = "logits to keep"
+    PIXELS = "pixels"
+    IMAGE_INDEX = "image index"
+    IMAGE_GRID = "image grid"
+    FEATURES = "features"
+    STATE = "state"
+    BRANCH = "cache branch switch"
+    CONTEXT_LENGTHS = "context lengths"
+    OTHER = "other"
+
+
+def find_roles(model: ir.Model, states: Sequence[State] = ()) -> dict[str, Role]:
+    """Gives each graph input (by name) its role.
+
+    ``states`` are those that ``find_states`` found in the same model: their inputs are STATE, and the values that say
+    where they are written and which rows are used lead back to positions and batch index.
+    """
+    scene = _scene(model, states)
+    clues = {
+        value.name or "": Clues(value) if value in scene.states else clues_of(model, value)
+        for value in model.graph.inputs
+    }
+    roles = {name: _decide(scene, clue) for name, clue in clues.items()}
+    _settle_vocabulary(clues, roles)
+    _resolve_lookups(clues, roles)
+    for name, role in roles.items():
+        if role is Role.OTHER:
+            roles[name] = _by_name(clues[name])
+    return roles
+
+
+def find_tables(model: ir.Model) -> dict[str, int]:
+    """How many rows the constant tables have that an integer input looks up (the smallest counts), by input name."""
+    integers = [value for value in model.graph.inputs if value.dtype is not None and value.dtype.is_integer()]
+    found = {value.name or "": clues_of(model, value).tables for value in integers}
+    return {name: min(tables) for name, tables in found.items() if tables}
+
+
+@dataclass(eq=False)
+class _Scene:
+    """What is asked of the whole graph, once."""
+
+    model: ir.Model
+    states: set[ir.Value]
+    writers: set[ir.Value]
+    selectors: set[ir.Value]
+    widths: set[int]
+
+
+def _scene(model: ir.Model, states: Sequence[State]) -> _Scene:
+    kept = {value for state in states for value in (state.input,) if value is not None}
+    carried_out = {id(state.output) for state in states}
+    others = (value for value in model.graph.outputs if id(value) not in carried_out)
+    widths = [value.shape[-1] for value in others if value.shape is not None and len(value.shape) > 1]
+    return _Scene(
+        model=model,
+        states=kept,
+        writers=origins(state.positions for state in states),
+        selectors=origins(state.selector for state in states),
+        widths={width for width in widths if isinstance(width, int)},
+    )
+
+
+def _decide(scene: _Scene, clues: Clues) -> Role:
+    if clues.value in scene.states:
+        return Role.STATE
+    dtype = clues.value.dtype
+    if dtype is ir.DataType.BOOL:
+        return (
+            Role.BRANCH if "branch" in clues.events else Role.ATTENTION_MASK if "mask" in clues.events else Role.OTHER
+        )
+    if dtype is not None and dtype.is_floating_point():
+        return _decide_float(clues)
+    for test, role in _INTEGER_RULES:
+        if test(scene, clues):
+            return role
+    return Role.OTHER
+
+
+def _decide_float(clues: Clues) -> Role:
+    if "mask" in clues.events and clues.rank != 3:
+        return Role.ATTENTION_MASK
+    if "convolution" in clues.events:
+        return Role.FEATURES if clues.rank == 3 else Role.PIXELS
+    if "norm" in clues.events and clues.rank == 3:
+        return Role.EMBEDDINGS
+    projections = sum(event.startswith("projection ") for event in clues.events)
+    if projections == 1 and clues.rank >= 2:
+        return Role.PIXELS
+    return Role.FEATURES if projections else Role.OTHER
+
+
+def _only_shape(clues: Clues) -> bool:
+    return "only its shape" in clues.events
+
+
+def _shape_reaches_cache(scene: _Scene, clues: Clues) -> bool:
+    """True where what is computed from the input's shape reaches attention; choosing logits comes after all of it."""
+    work, seen = [clues.value], set[ir.Value]()
+    while work:
+        value = work.pop()
+        for use in value.uses():
+            if use.node.op_type == "Softmax" or "Attention" in use.node.op_type:
+                return True
+            work.extend(output for output in use.node.outputs if output not in seen)
+            seen.update(use.node.outputs)
+    return False
+
+
+def _feeds_own_kind(scene: _Scene, clues: Clues) -> bool:
+    """True for a one-element counter: a graph output of the same type and shape is computed from it."""
+    if not clues.single or clues.rank < 1:
+        return False
+    value = clues.value
+    twins = [o for o in scene.model.graph.outputs if o.dtype is value.dtype and o.shape == value.shape]
+    return any(value in _ancestors(output) for output in twins)
+
+
+def _ancestors(value: ir.Value) -> set[ir.Value]:
+    seen: set[ir.Value] = set()
+    work = [value]
+    while work:
+        current = work.pop()
+        node = current.producer()
+        if current not in seen and node is not None:
+            work.extend(operand for operand in node.inputs if operand is not None)
+        seen.add(current)
+    return seen
+
+
+def _bounds_a_slice(scene: _Scene, clues: Clues) -> bool:
+    return clues.rank in (0, 1) and not _shape_reaches_cache(scene, clues)
+
+
+_Test = Callable[[_Scene, Clues], bool]
+_INTEGER_RULES: tuple[tuple[_Test, Role], ...] = (
+    (lambda s, c: not c.value.uses(), Role.OTHER),
+    (lambda s, c: _only_shape(c) and c.rank >= 3, Role.IMAGE_GRID),
+    (lambda s, c: _only_shape(c) and _shape_reaches_cache(s, c), Role.CONTEXT_LENGTHS),
+    (lambda s, c: _only_shape(c), Role.LOGITS_TO_KEEP),
+    (lambda s, c: bool(c.tables & s.widths), Role.TOKEN_IDS),
+    (lambda s, c: c.value in s.selectors and c.value not in s.writers, Role.BATCH_INDEX),
+    (lambda s, c: c.value in s.writers and (c.rank >= 2 or "angle" in c.events), Role.POSITIONS),
+    (lambda s, c: "row" in c.events and "slot" not in c.events, Role.BATCH_INDEX),
+    (lambda s, c: "angle" in c.events, Role.POSITIONS),
+    (_feeds_own_kind, Role.IMAGE_INDEX),
+    (lambda s, c: c.rank >= 2 and bool(c.events & {"slot", "compare"}), Role.POSITIONS),
+    (lambda s, c: c.rank >= 2 and "extreme" in c.events and len(c.tables) > 0, Role.POSITIONS),
+    (lambda s, c: "mask" in c.events and c.rank >= 2 and not c.tables, Role.ATTENTION_MASK),
+    (lambda s, c: "mask" in c.events and c.rank < 2 and not c.tables, Role.CONTEXT_LENGTHS),
+    (lambda s, c: not c.tables and _bounds_a_slice(s, c), Role.LOGITS_TO_KEEP),
+)
+
+
+def _settle_vocabulary(clues: Mapping[str, Clues], roles: dict[str, Role]) -> None:
+    """Of two inputs of one shape that look up tables of the vocabulary's size one is no token ids: ask names."""
+    tokens = [name for name, role in roles.items() if role is Role.TOKEN_IDS]
+    tokens.sort(key=lambda name: _hint(name) is not Role.TOKEN_IDS)
+    for at, name in enumerate(tokens):
+        if any(clues[name].value.shape == clues[other].value.shape for other in tokens[:at]):
+            roles[name] = Role.OTHER
+
+
+def _resolve_lookups(clues: Mapping[str, Clues], roles: dict[str, Role]) -> None:
+    """Of inputs that only look up tables, the largest table is the vocabulary's; a rest of its rank are positions."""
+    open_names = [name for name, clue in clues.items() if clue.tables and roles[name] is Role.OTHER]
+    if open_names and Role.TOKEN_IDS not in roles.values():
+        first = max(open_names, key=lambda name: (_hint(name) is Role.TOKEN_IDS, max(clues[name].tables)))
+        roles[first] = Role.TOKEN_IDS
+        open_names.remove(first)
+    if Role.POSITIONS in roles.values():
+        return
+    ids = next((clues[name] for name, role in roles.items() if role is Role.TOKEN_IDS), None)
+    for name in open_names:
+        if ids is not None and clues[name].rank == ids.rank and max(clues[name].tables) >= SMALL_TABLE:
+            roles[name] = Role.POSITIONS
+
+
+_HINTS: tuple[tuple[str, Role], ...] = (
+    ("position", Role.POSITIONS),
+    ("attention_mask", Role.ATTENTION_MASK),
+    ("input_ids", Role.TOKEN_IDS),
+    ("embeds", Role.EMBEDDINGS),
+    ("pixel", Role.PIXELS),
+    ("grid", Role.IMAGE_GRID),
+    ("image_idx", Role.IMAGE_INDEX),
+    ("batch_index", Role.BATCH_INDEX),
+    ("logits_to_keep", Role.LOGITS_TO_KEEP),
+    ("comp_ctx", Role.CONTEXT_LENGTHS),
+    ("features", Role.FEATURES),
+    ("hidden_states", Role.FEATURES),
+    ("branch", Role.BRANCH),
+)
+
+
+def _hint(name: str) -> Role:
+    return next((role for part, role in _HINTS if part in name), Role.OTHER)
+
+
+def _by_name(clues: Clues) -> Role:
+    """The name's word, where the element type does not contradict it."""
+    role = _hint(clues.value.name or "")
+    dtype = clues.value.dtype
+    is_float = dtype is not None and dtype.is_floating_point()
+    wants_float = role in (Role.EMBEDDINGS, Role.PIXELS, Role.FEATURES)
+    return role if role is Role.ATTENTION_MASK or is_float == wants_float else Role.OTHER

@@ -1,0 +1,113 @@
+"""Whether a tensor is a key or a value of an attention, by what consumes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import onnx_ir as ir
+
+from .ports import KEY_VALUE_INPUTS, PORTS
+
+MAX_VISITS = 200
+
+_MOVES = frozenset(
+    "Identity Cast CastLike Transpose Reshape Squeeze Unsqueeze Expand Slice Tile Flatten Concat Where Mul Gather "
+    "GatherND GatherElements Split Pad QuantizeLinear DequantizeLinear".split()
+)  # what stands between a cached tensor and the product it enters (head repetition, scaling, reading by index)
+_SCORES = frozenset(
+    "Identity Cast Mul Div Add Sub Where Max Min Clip Tanh Reshape Transpose Unsqueeze Squeeze Slice Concat".split()
+)  # what stands between the product with the query and the softmax (scale, mask, soft-cap, sinks)
+_WEIGHTS = frozenset("Identity Cast Dropout Reshape Transpose Where Mul Slice Unsqueeze Squeeze Expand".split())
+_PRODUCTS = frozenset(("MatMul", "Einsum", "Gemm"))
+_FUSED_PORTS = {name: {key: "key", value: "value"} for name, (key, value) in KEY_VALUE_INPUTS.items()}
+
+
+def _never(node: ir.Node) -> bool:
+    return False
+
+
+def attends(value: ir.Value, reads: Callable[[ir.Node], bool] = _never) -> str | None:
+    """``"key"``, ``"value"``, or None for a tensor that no attention takes as either.
+
+    A key's product with the query reaches a Softmax; a value is multiplied by what came from one. ``reads`` tells
+    the calls of local functions that read rows out of a cache.
+    """
+    return next((role for _, role in products(value, reads)), None)
+
+
+def products(value: ir.Value, reads: Callable[[ir.Node], bool] = _never) -> Iterator[tuple[ir.Node, str]]:
+    """The nodes that multiply ``value`` as an attention's key or value, each with which of the two."""
+    for node, index in _reach(value, _MOVES, reads):
+        role = _FUSED_PORTS.get((node.domain, node.op_type), {}).get(index)
+        if role is not None:
+            yield node, role
+        if node.op_type not in _PRODUCTS or node.domain:
+            continue
+        other = node.inputs[1 - index] if index < 2 and len(node.inputs) > 1 else None
+        if other is not None and comes_from_softmax(other):
+            yield node, "value"
+        elif path_to_softmax(node):
+            yield node, "key"
+
+
+def only_read(value: ir.Value, reads: Callable[[ir.Node], bool] = _never) -> bool:
+    """True where nothing but attentions take ``value``, as key or value: hidden rows are queries or summed, too.
+
+    An operator that has a past of its own takes new rows there, not a finished cache.
+    """
+    for node, index in _reach(value, _MOVES, reads):
+        moved = (node.op_type in _MOVES and not node.domain) or reads(node)
+        if moved or node.op_type in ("Shape", "ScatterND", "If") or (node.op_type in _PRODUCTS and index == 1):
+            continue
+        if index not in _FUSED_PORTS.get((node.domain, node.op_type), {}) or _has_past(node):
+            return False
+    return True
+
+
+def _has_past(node: ir.Node) -> bool:
+    ports = PORTS.get((node.domain, node.op_type), ())
+    return any(port.past < len(node.inputs) and node.inputs[port.past] is not None for port in ports)
+
+
+def path_to_softmax(product: ir.Node) -> list[ir.Node]:
+    """The nodes between ``product``'s scores and the Softmax they reach through scaling and masking; [] if none."""
+    met: list[ir.Node] = []
+    for node, _ in _reach(product.outputs[0], _SCORES):
+        met.append(node)
+        if node.op_type == "Softmax":
+            return met
+    return []
+
+
+def comes_from_softmax(value: ir.Value) -> bool:
+    """True where ``value`` is a Softmax's output, moved or cast."""
+    work, visits = [value], 0
+    while work and visits < MAX_VISITS:
+        visits += 1
+        node = work.pop().producer()
+        if node is None:
+            continue
+        if node.op_type == "Softmax":
+            return True
+        if node.op_type in _WEIGHTS:
+            work.extend(v for v in node.inputs if v is not None)
+    return False
+
+
+def _reach(
+    start: ir.Value, through: frozenset[str], reads: Callable[[ir.Node], bool] = _never
+) -> list[tuple[ir.Node, int]]:
+    """Every use met from ``start`` when walking on through ops in ``through`` and calls that only read."""
+    uses: list[tuple[ir.Node, int]] = []
+    work, seen = [start], {id(start)}
+    while work and len(uses) < MAX_VISITS:
+        value = work.pop(0)
+        for node, index in value.uses():
+            uses.append((node, index))
+            if not (node.op_type in through and not node.domain) and not reads(node):
+                continue
+            for output in node.outputs:
+                if id(output) not in seen:
+                    seen.add(id(output))
+                    work.append(output)
+    return uses

@@ -1,0 +1,253 @@
+"""Finds the carried states of a graph by structure: which input comes back as which output, and how it is updated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from . import append, delta, fixed, fused, recurrent, scatter, window
+from .attention import attends
+from .base import Layout, Pairing, State
+from .bridges import branch_outputs, cache_functions, inline_cache_functions
+from .names import kind_of, label, layer_of
+from .signatures import Signatures
+from .walk import backward, forward
+
+
+def find_states(model: ir.Model) -> list[State]:
+    """All states of the graph, paired ones by input order, then those found in one direction only; changes nothing.
+
+    A renamed graph gives the same states: names only tell the layer and confirm the kind. States inside local
+    functions and If branches are found too; ``extra["function"]`` or ``extra["branch"]`` says where they live.
+    """
+    if model.functions and cache_functions(model):
+        return _through_functions(model)
+    return find_in(model, model.graph)
+
+
+def find_in(model: ir.Model, graph: ir.Graph) -> list[State]:
+    """The states of one graph of the model: the main graph, or the body of a function whose inputs have their types."""
+    search = _Search(model, graph)
+    states = search.paired_and_inputs()
+    states += search.outputs_alone(states)
+    label(states)
+    return states
+
+
+def _through_functions(model: ir.Model) -> list[State]:
+    """The states of a copy whose cache functions are inlined, told in the values of ``model`` itself."""
+    names = ", ".join(sorted(f"{domain}::{name}" for domain, name, _ in cache_functions(model)))
+    copy = model.clone()
+    inline_cache_functions(copy)
+    values = {v.name: v for v in (*model.graph.inputs, *model.graph.outputs)}
+    states: list[State] = []
+    for found in find_states(copy):
+        state = State(found.layout, found.pairing, found.layer, found.kind, axis=found.axis, evidence=found.evidence)
+        state.input = values.get(found.input.name) if found.input is not None else None
+        state.output = values.get(found.output.name) if found.output is not None else None
+        state.extra = {"function": names, "rows": found.extra.get("rows")}
+        states.append(state)
+    return states
+
+
+class _Search:
+    """One search over one graph."""
+
+    def __init__(self, model: ir.Model, graph: ir.Graph) -> None:
+        self.graph = graph
+        self.signatures = Signatures(model)
+        self.bridges = branch_outputs(graph)
+        self.outputs = {id(value) for value in graph.outputs}
+        self.inputs = {id(value) for value in graph.inputs}
+        self.taken: set[int] = set()
+
+    def paired_and_inputs(self) -> list[State]:
+        """The states that start at an input: first the certain layouts, then recurrences among what is left."""
+        values = [value for value in self.graph.inputs if not value.is_initializer()]
+        found: dict[int, State] = {}
+        for value in values:
+            state = self._certain(value)
+            if state is not None:
+                found[id(value)] = state
+                self.taken.add(id(state.output))
+        for value in values:
+            state = self._recurrent(value) if id(value) not in found else None  # claimed outputs are no hidden rows
+            if state is not None:
+                found[id(value)] = state
+                self.taken.add(id(state.output))
+        return [self._finish(found[id(value)]) for value in values if id(value) in found]
+
+    def outputs_alone(self, states: list[State]) -> list[State]:
+        """The outputs that are some state's present though no input is its past."""
+        claimed = {id(state.output) for state in states if state.output is not None}
+        found = (self._from_output(value) for value in self.graph.outputs if id(value) not in claimed)
+        return [self._finish(state) for state in found if state is not None]
+
+    def _certain(self, value: ir.Value) -> State | None:
+        candidates = list(self._updates(value))
+        for state in candidates:
+            if (output := self._end_of(state)) is not None:
+                state.output = output
+                return state
+        for state in candidates:
+            narrowed = self._windowed(state) or (
+                delta.match(state, self.outputs) if state.layout is Layout.APPEND else None
+            )
+            if narrowed is not None:
+                return narrowed
+        for state in candidates:  # updated, but never leaves: only a real key or value is reported
+            if state.layout is Layout.FUSED or (state.carried is not None and self._attends(state.carried)):
+                state.pairing = Pairing.INPUT_ONLY
+                return state
+        read = fixed.match(value, self.outputs, self.signatures.reads, self.bridges)
+        return read or fixed.match_constant(value, self.outputs, self.bridges)
+
+    def _recurrent(self, value: ir.Value) -> State | None:
+        if self._is_embedding(value):
+            return None
+        return (
+            recurrent.match_counter(value, self.outputs)
+            or recurrent.match_scan(value, self.outputs)
+            or recurrent.match(value, self.outputs, self.taken)
+        )
+
+    def _from_output(self, value: ir.Value) -> State | None:
+        root = self._inside(backward(value)[0])
+        if id(root) in self.inputs or (value.shape is not None and len(value.shape) < 2):
+            return None
+        port = _present_port(root)
+        kind = self._attends(root)
+        if port is None and kind is None:
+            if not recurrent.is_final_state(value):
+                return None
+            state = State(Layout.RECURRENT, Pairing.OUTPUT_ONLY, output=value, carried=root)
+            state.evidence = "a recurrence or convolution ends in it, and no input is its past"
+            return state
+        state = State(Layout.FUSED if port else Layout.APPEND, Pairing.OUTPUT_ONLY, output=value, carried=root)
+        state.kind = kind or "state"
+        state.evidence = "an attention takes it as key or value, and no input is its past"
+        return state
+
+    def _updates(self, value: ir.Value) -> Iterator[State]:
+        for trail in forward(value):
+            for node, index in trail.value.uses():
+                state = (
+                    fused.match(trail, node, index)
+                    or append.match(trail, node, index)
+                    or scatter.match(trail, node, index, self.signatures)
+                )
+                if state is not None:
+                    state.input = value
+                    if node.graph is not self.graph:
+                        state.extra["branch"] = self._branch_of(node)
+                    yield state
+
+    def _end_of(self, state: State) -> ir.Value | None:
+        """The graph output that holds ``carried``, moved or as it is, with the input's type and rank."""
+        if state.carried is None or state.input is None:
+            return None
+        for trail in forward(state.carried, self.bridges):
+            if id(trail.value) in self.outputs and _comparable(state.input, trail.value):
+                return trail.value
+        return None
+
+    def _windowed(self, state: State) -> State | None:
+        """``state`` as a window, where only the last rows of its Concat reach an output."""
+        if state.carried is None or state.layout is not Layout.APPEND:
+            return None
+        for trail in forward(state.carried):
+            for node in window.last_rows(trail):
+                for end in forward(node.outputs[0], self.bridges):
+                    if (
+                        id(end.value) in self.outputs
+                        and state.input is not None
+                        and _comparable(state.input, end.value)
+                    ):
+                        state.output = end.value
+                        return window.narrow(state)
+        return None
+
+    def _attends(self, value: ir.Value) -> str | None:
+        return attends(value, self.signatures.reads)
+
+    def _inside(self, value: ir.Value) -> ir.Value:
+        """The value of a branch that an If hands out as ``value``, else ``value``."""
+        for branch in (g for n in (value.producer(),) if n is not None and n.op_type == "If" for g in _branches(n)):
+            inner = backward(branch.outputs[value.index() or 0])[0]
+            if self._attends(inner):
+                return inner
+        return value
+
+    def _branch_of(self, node: ir.Node) -> str:
+        """The name of the If whose branch holds ``node``."""
+        for outer, holder in self.bridges.values():
+            if any(node.graph is branch for branch in _branches(holder)):
+                return holder.name or outer.name or ""
+        return ""
+
+    def _is_embedding(self, value: ir.Value) -> bool:
+        """True for hidden rows: the batch and sequence axes of an output of other width, or of an integer input."""
+        shape = [str(d) for d in value.shape or ()]
+        free = (v for v in self.graph.outputs if v.shape is not None and id(v) not in self.taken)
+        others = ([str(d) for d in output.shape or ()] for output in free)
+        rows = ([str(d) for d in v.shape or ()][:2] for v in self.graph.inputs if v.dtype and v.dtype.is_integer())
+        return len(shape) == 3 and (
+            any(len(o) == 3 and o[:2] == shape[:2] and o != shape for o in others) or shape[:2] in list(rows)
+        )
+
+    def _finish(self, state: State) -> State:
+        state.layer = layer_of(state.name)
+        if state.layout is Layout.RECURRENT and state.carried is not None and self._attends(state.carried):
+            state.layout = Layout.WINDOW  # keys and values that are shifted or rolled in place: a ring
+        if state.pairing is Pairing.OUTPUT_ONLY and kind_of(state.name) == "cross":
+            state.kind = "cross"
+        if state.kind == "state":
+            source = state.carried if state.carried is not None else state.input
+            by_structure = self._attends(source) if source is not None else None
+            state.kind = kind_of(state.name) or by_structure or _port_kind(state) or "state"
+        if state.axis is None and state.layout is not Layout.RECURRENT and not state.extra.get("recurrent"):
+            state.axis = _differing_axis(state.input, state.output)
+        elif state.axis is not None and state.axis < 0 and state.input is not None:
+            state.axis += _rank(state.input) or 0
+        return state
+
+
+def _branches(node: ir.Node) -> list[ir.Graph]:
+    return [a.as_graph() for a in node.attributes.values() if a.type is ir.AttributeType.GRAPH]
+
+
+def _present_port(value: ir.Value) -> fused.Port | None:
+    """The port of a carrying operator that ``value`` leaves by, its past left out."""
+    node = value.producer()
+    ports = fused.PORTS.get((node.domain, node.op_type), ()) if node is not None else ()
+    return next((port for port in ports if port.present == value.index()), None)
+
+
+def _port_kind(state: State) -> str | None:
+    port = state.extra.get("port")
+    if not isinstance(port, fused.Port) or state.update is None:
+        return None
+    if state.extra.get("recurrent"):
+        return "conv" if "Conv" in state.update.op_type else "recurrent"
+    ports = fused.PORTS[state.update.domain, state.update.op_type]
+    return "key" if port is ports[0] and len(ports) > 1 else "value" if len(ports) > 1 else None
+
+
+def _rank(value: ir.Value) -> int | None:
+    return len(value.shape) if value.shape is not None else None
+
+
+def _comparable(past: ir.Value, present: ir.Value) -> bool:
+    if past.dtype is not None and present.dtype is not None and past.dtype != present.dtype:
+        return False
+    ranks = (_rank(past), _rank(present))
+    return None in ranks or ranks[0] == ranks[1]
+
+
+def _differing_axis(past: ir.Value | None, present: ir.Value | None) -> int | None:
+    """The one axis on which the two types differ; None where that is not exactly one."""
+    if past is None or present is None or past.shape is None or present.shape is None:
+        return None
+    differ = [i for i, (a, b) in enumerate(zip(past.shape, present.shape, strict=False)) if str(a) != str(b)]
+    return differ[0] if len(differ) == 1 and len(past.shape) == len(present.shape) else None

@@ -1,0 +1,65 @@
+"""States that are only read, or handed on unchanged: cross-attention keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+
+import onnx_ir as ir
+
+from .attention import attends, only_read
+from .base import Layout, Pairing, State
+from .walk import Bridges, forward, is_layout
+
+MAX_VISITS = 200
+
+
+def match(value: ir.Value, outputs: Container[int], reads: Callable[[ir.Node], bool], bridges: Bridges) -> State | None:
+    """The state that an attention reads and nothing is added to, or None.
+
+    ``Where(condition, past, computed)`` counts as handed on: some runs compute it afresh (an encoder's run).
+    """
+    if value.shape is None or len(value.shape) < 3 or attends(value, reads) is None or not only_read(value, reads):
+        return None
+    output = _handed_on(value, outputs, bridges)
+    return State(
+        layout=Layout.FIXED,
+        pairing=Pairing.INPUT_ONLY if output is None else Pairing.BOTH,
+        kind="cross",
+        input=value,
+        output=output,
+        evidence="an attention reads it and nothing is added",
+    )
+
+
+def match_constant(value: ir.Value, outputs: Container[int], bridges: Bridges) -> State | None:
+    """An input that comes back as it went in, read by no attention (a window's size that the host carries), or None."""
+    for trail in forward(value, bridges):
+        if id(trail.value) in outputs and all(node.op_type == "Identity" for node in trail.chain):
+            return State(
+                layout=Layout.FIXED,
+                kind="constant",
+                input=value,
+                output=trail.value,
+                chain=trail.chain,
+                evidence="it comes back as it went in",
+            )
+    return None
+
+
+def _handed_on(value: ir.Value, outputs: Container[int], bridges: Bridges) -> ir.Value | None:
+    """The output that ``value`` reaches through layout nodes and Where, or None."""
+    work, seen = [value], {id(value)}
+    while work and len(seen) < MAX_VISITS:
+        at = work.pop(0)
+        if id(at) in outputs:
+            return at
+        following = [node.outputs[0] for node, index in at.uses() if _hands_on(node, index)]
+        if id(at) in bridges:
+            following.append(bridges[id(at)][0])
+        work.extend(value for value in following if id(value) not in seen)
+        seen.update(map(id, following))
+    return None
+
+
+def _hands_on(node: ir.Node, index: int) -> bool:
+    return (index == 0 and is_layout(node)) or (node.op_type == "Where" and index in (1, 2) and not node.domain)

@@ -1,0 +1,177 @@
+"""States of a fixed size that each run transforms: SSM and linear-attention states, and counters of rows written."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+
+import onnx_ir as ir
+
+from .base import Layout, State
+from .names import kind_of
+from .walk import backward, forward
+
+MAX_VISITS = 4000
+_CARRIES: dict[str, tuple[int, ...] | None] = {
+    **dict.fromkeys(("Add", "Sub", "Mul", "Max", "Min", "Concat", "Sum")),
+    **dict.fromkeys(("Div", "Slice", "Pad", "Expand", "Split", "Gather", "ScatterND", "ScatterElements"), (0,)),
+    **dict.fromkeys(("Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze"), (0,)),
+    "Where": (1, 2),
+}
+"""Operators that hand the numbers of a state on, with the inputs they hand on; None for all."""
+
+_SHAPE_ARITHMETIC = frozenset("Shape Size Gather Slice Squeeze Unsqueeze Cast Concat Add Mul Reshape Identity".split())
+
+
+def match(value: ir.Value, outputs: Container[int], taken: Container[int]) -> State | None:
+    """The state that comes back with its own shape and type through sums and products, or None.
+
+    ``outputs`` and ``taken`` hold the ids of the graph's outputs and of those that other states have.
+    """
+    if value.dtype is None or not value.dtype.is_floating_point() or value.shape is None or len(value.shape) < 2:
+        return None
+    for node, reached in _carried_values(value):
+        if id(reached) in outputs and id(reached) not in taken and _same_type(value, reached) and _is_read(reached):
+            return State(
+                layout=Layout.RECURRENT,
+                input=value,
+                output=reached,
+                update=node,
+                carried=reached,
+                evidence=f"{node.op_type} {node.name!r} gives it back with its own shape",
+            )
+    return None
+
+
+def _is_read(reached: ir.Value) -> bool:
+    """A new state is read on inside the graph (y = C·h), where hidden rows that leave are an end; or a name says so."""
+    return bool(reached.uses()) or kind_of(reached.name or "") in ("recurrent", "conv")
+
+
+def match_scan(value: ir.Value, outputs: Container[int]) -> State | None:
+    """The state that a Loop or Scan carries from step to step, or None."""
+    for trail in forward(value):
+        for node, index in trail.value.uses():
+            carried = _loop_output(node, index)
+            if carried is None:
+                continue
+            for end in forward(carried):
+                if id(end.value) in outputs and _same_type(value, end.value):
+                    return State(
+                        layout=Layout.RECURRENT,
+                        input=value,
+                        output=end.value,
+                        update=node,
+                        carried=carried,
+                        evidence=f"{node.op_type} {node.name!r} carries it from step to step",
+                    )
+    return None
+
+
+def match_counter(value: ir.Value, outputs: Container[int]) -> State | None:
+    """The integer that each run adds its own length to (``cumulative_length``), or None."""
+    if value.dtype is None or not value.dtype.is_integer() or value.shape is None or len(value.shape) > 1:
+        return None
+    for trail in forward(value):
+        for node, index in trail.value.uses():
+            if node.op_type != "Add" or node.domain or not _is_length(node.inputs[1 - index]):
+                continue
+            for end in forward(node.outputs[0]):
+                if id(end.value) in outputs:
+                    return State(
+                        layout=Layout.RECURRENT,
+                        kind="length",
+                        input=value,
+                        output=end.value,
+                        update=node,
+                        carried=node.outputs[0],
+                        evidence=f"Add {node.name!r} counts the rows written",
+                    )
+    return None
+
+
+def is_final_state(output: ir.Value) -> bool:
+    """True for an output that a recurrence ends in, in a graph that takes no past: read on inside the graph."""
+    if output.shape is None or len(output.shape) < 3 or output.dtype is None or not output.dtype.is_floating_point():
+        return False
+    node = output.producer()
+    if node is not None and node.op_type == "Add":
+        return any(_reads_out(user, index) for user, index in output.uses())
+    return feeds_convolution(output)
+
+
+def _reads_out(node: ir.Node, index: int) -> bool:
+    """True for the product with a computed tensor (y = C·h), where a weight makes it a projection of hidden rows."""
+    if node.op_type not in ("MatMul", "Einsum") or node.domain or len(node.inputs) != 2:
+        return False
+    other = node.inputs[1 - index]
+    return other is not None and backward(other)[0].const_value is None
+
+
+def feeds_convolution(output: ir.Value) -> bool:
+    """True where ``output`` is the end of what a Conv reads: Slice or Pad of the convolution's own input."""
+    value = output
+    for _ in range(8):
+        value, _ = backward(value)
+        node = value.producer()
+        if node is None or node.op_type not in ("Slice", "Pad", "Concat") or node.inputs[-1] is None:
+            return False
+        source = node.inputs[-1] if node.op_type == "Concat" else node.inputs[0]
+        if source is None:
+            return False
+        value = source
+        for trail in forward(value):
+            if any(user.op_type == "Conv" and index == 0 for user, index in trail.value.uses()):
+                return True
+    return False
+
+
+def _carried_values(value: ir.Value) -> Iterator[tuple[ir.Node, ir.Value]]:
+    work, seen = [value], {id(value)}
+    while work and len(seen) < MAX_VISITS:
+        at = work.pop(0)
+        for node, index in at.uses():
+            ports = _CARRIES.get(node.op_type, ()) if not node.domain else ()
+            if ports is not None and index not in ports:
+                continue
+            for output in node.outputs:
+                if id(output) not in seen:
+                    seen.add(id(output))
+                    yield node, output
+                    work.append(output)
+
+
+def _loop_output(node: ir.Node, index: int) -> ir.Value | None:
+    if node.domain or node.op_type not in ("Loop", "Scan"):
+        return None
+    at = index - 2 if node.op_type == "Loop" else index
+    body = node.attributes["body"].as_graph()
+    scanned = node.attributes["num_scan_inputs"].as_int() if node.op_type == "Scan" else 0
+    carried = len(body.inputs) - scanned if node.op_type == "Scan" else len(body.inputs) - 2
+    return node.outputs[at] if 0 <= at < carried and at < len(node.outputs) else None
+
+
+def _is_length(value: ir.Value | None) -> bool:
+    """True for a constant, or a number computed from shapes alone."""
+    work, visits = [value], 0
+    while work and visits < 40:
+        visits += 1
+        at = work.pop()
+        if at is None:
+            continue
+        node = at.producer()
+        if node is None:
+            if at.const_value is None:
+                return False
+            continue
+        if node.op_type in ("Shape", "Size", "Constant"):
+            continue
+        if node.op_type not in _SHAPE_ARITHMETIC:
+            return False
+        work.extend(node.inputs)
+    return True
+
+
+def _same_type(a: ir.Value, b: ir.Value) -> bool:
+    if a.dtype != b.dtype or a.shape is None or b.shape is None:
+        return False
+    return [str(d) for d in a.shape] == [str(d) for d in b.shape]
