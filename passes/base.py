@@ -1,0 +1,79 @@
+"""What a pass is: a frozen dataclass whose fields are its options, run on a graph or on a whole program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from ..ir.program import Program
+
+
+@dataclass
+class GraphResult(ir.passes.PassResult):
+    """What a pass did to one graph: ``counts`` of what changed, sentences for the user, and what it assumed.
+
+    ``notes`` tell, ``warnings`` ask for attention, ``assumptions`` are recorded in program.json and checked by verify.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict[str, int])
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a pass did to a program: counts summed over the graphs, sentences prefixed where graphs are several."""
+
+    modified: bool = False
+    counts: dict[str, int] = field(default_factory=dict[str, int])
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pass(ir.passes.InPlacePass):
+    """The base of every pass. Subclasses set ``name`` (kebab) and write :meth:`call` (one graph, in place).
+
+    A pass that works across graphs overrides :meth:`run` instead. Either it leaves every remaining output equal for
+    every input the contract allows, or it raises ``PassRefused`` before it changes anything.
+    """
+
+    name: ClassVar[str] = ""
+    needs_scripts: ClassVar[bool] = False
+    """True for a pass that runs code of the user's; the manager then wants ``allow_scripts``."""
+
+    def call(self, model: ir.Model) -> GraphResult:
+        """Changes one graph in place and says what it did."""
+        raise NotImplementedError(self.name)
+
+    def run(self, program: Program) -> Report:
+        """Runs :meth:`call` on every graph of the program and sums the results."""
+        results = [(name, self.call(model)) for name, model in program.graphs.items()]
+        return merge_results(results)
+
+
+def merge_results(results: list[tuple[str, GraphResult]]) -> Report:
+    """Sums per-graph results into one report."""
+    counts: dict[str, int] = {}
+    for _, result in results:
+        for key, number in result.counts.items():
+            counts[key] = counts.get(key, 0) + number
+
+    def sentences(field_name: str) -> tuple[str, ...]:
+        return tuple(
+            f"{graph}: {text}" if len(results) > 1 else text
+            for graph, result in results
+            for text in getattr(result, field_name)
+        )
+
+    return Report(
+        modified=any(result.modified for _, result in results),
+        counts=counts,
+        notes=sentences("notes"),
+        warnings=sentences("warnings"),
+        assumptions=sentences("assumptions"),
+    )

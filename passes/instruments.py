@@ -1,0 +1,198 @@
+"""What may watch a pipeline: verify each pass, time it, print or dump graphs, stop early."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import onnx_ir as ir
+
+from ..ir.errors import OutputError, ProgramInvalid
+from ..ir.states import Layout, find_states
+from ..ir.structure import check_structure
+from .failure import add_context
+
+if TYPE_CHECKING:
+    from ..ir.program import Program
+    from .base import Pass, Report
+
+DUMP_MARK = ".onnx-passes-dump"  # a folder that holds this file is ours to clean
+
+
+class Instrument:
+    """Does nothing; a subclass overrides what it needs."""
+
+    def start(self, program: Program) -> None:
+        """Called once before the first pass."""
+
+    def should_run(self, pass_: Pass, program: Program) -> bool:
+        """Whether the pass may run; one instrument that says no is enough to leave it out."""
+        return True
+
+    def before(self, pass_: Pass, program: Program) -> None:
+        """Called before each pass that runs."""
+
+    def after(self, pass_: Pass, program: Program, report: Report) -> None:
+        """Called after each pass that ran."""
+
+
+class VerifyEach(Instrument):
+    """Checks every graph before the first pass and after each one; raises ProgramInvalid.
+
+    A state that had an input and an output at the start must keep both or lose both.
+    """
+
+    def __init__(self, checks: Sequence[Callable[[ir.Model], None]] = (check_structure,)) -> None:
+        self.checks = tuple(checks)
+        self._states: dict[str, list[tuple[ir.Value, ir.Value]]] = {}
+
+    def start(self, program: Program) -> None:
+        """Checks the program as it came, and notes its states."""
+        self._check(program)
+        self._states = {name: _paired(model) for name, model in program.graphs.items()}
+
+    def after(self, pass_: Pass, program: Program, report: Report) -> None:
+        """Checks what the pass left."""
+        self._check(program)
+
+    def _check(self, program: Program) -> None:
+        for name, model in program.graphs.items():
+            try:
+                for check in self.checks:
+                    check(model)
+                check_paired(model, self._states.get(name, ()))
+            except ProgramInvalid as error:
+                raise add_context(error, f"graph {name!r}") from None
+
+
+def _paired(model: ir.Model) -> list[tuple[ir.Value, ir.Value]]:
+    """The input and the output of each state that has both; what is only passed through may lose its output."""
+    return [
+        (state.input, state.output)
+        for state in find_states(model)
+        if state.input is not None and state.output is not None and state.layout is not Layout.FIXED
+    ]
+
+
+def check_paired(model: ir.Model, states: Iterable[tuple[ir.Value, ir.Value]]) -> None:
+    """Raises ProgramInvalid where of a state only the input or only the output is left; values count by name too."""
+    inputs = {*model.graph.inputs, *(value.name for value in model.graph.inputs)}
+    outputs = {*model.graph.outputs, *(value.name for value in model.graph.outputs)}
+    for before, after in states:
+        has_input = before in inputs or before.name in inputs
+        has_output = after in outputs or after.name in outputs
+        if has_input != has_output:
+            left, gone = (before, after) if has_input else (after, before)
+            raise ProgramInvalid(
+                "a carried state has lost one of its two ends",
+                found=f"{left.name!r} without {gone.name!r}",
+                wanted="both or neither",
+            )
+
+
+class Timing(Instrument):
+    """Measures each pass; ``seconds`` holds (pass text, seconds) in the order they ran."""
+
+    def __init__(self) -> None:
+        self.seconds: list[tuple[str, float]] = []
+        self._began = 0.0
+
+    def start(self, program: Program) -> None:
+        """Forgets an earlier run."""
+        self.seconds = []
+
+    def before(self, pass_: Pass, program: Program) -> None:
+        """Starts the clock."""
+        self._began = time.perf_counter()
+
+    def after(self, pass_: Pass, program: Program, report: Report) -> None:
+        """Stops the clock."""
+        from .pipeline import print_pass
+
+        self.seconds.append((print_pass(pass_), time.perf_counter() - self._began))
+
+
+class PrintAfter(Instrument):
+    """Writes every graph as ONNX text to a stream after each pass of the given name."""
+
+    def __init__(self, name: str, stream: TextIO) -> None:
+        self.name = name
+        self.stream = stream
+
+    def after(self, pass_: Pass, program: Program, report: Report) -> None:
+        """Writes the graphs if this is the pass."""
+        if pass_.name != self.name:
+            return
+        for name, model in program.graphs.items():
+            self.stream.write(f"// {name} after {pass_.name}\n{graph_text(model)}\n")
+
+
+class Dump(Instrument):
+    """Writes the graphs after pass number n as ``003-name.onnxtxt`` into a folder, ``000-input`` being what came.
+
+    A folder that an earlier dump made is cleaned first; one that holds anything else is refused with OutputError.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._number = 0
+
+    def start(self, program: Program) -> None:
+        """Makes or cleans the folder, writes the program as it came."""
+        clean_folder(self.folder, DUMP_MARK)
+        self._number = 0
+        self._write("input", program)
+
+    def after(self, pass_: Pass, program: Program, report: Report) -> None:
+        """Writes what the pass left."""
+        self._number += 1
+        self._write(pass_.name, program)
+
+    def _write(self, name: str, program: Program) -> None:
+        for graph, model in program.graphs.items():
+            tail = f"-{graph}" if len(program.graphs) > 1 else ""
+            path = self.folder / f"{self._number:03d}-{name}{tail}.onnxtxt"
+            path.write_text(graph_text(model), encoding="utf-8")
+
+
+class StopAfter(Instrument):
+    """Runs the first ``number`` passes only: halve it to find the pass that goes wrong."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._ran = 0
+
+    def start(self, program: Program) -> None:
+        """Counts from zero."""
+        self._ran = 0
+
+    def should_run(self, pass_: Pass, program: Program) -> bool:
+        """Says no once the number is reached."""
+        return self._ran < self.number
+
+    def after(self, pass_: Pass, program: Program, report: Report) -> None:
+        """Counts."""
+        self._ran += 1
+
+
+def graph_text(model: ir.Model) -> str:
+    """One graph as ONNX text, weights left out."""
+    return ir.to_onnx_text(model, exclude_initializers=True)
+
+
+def clean_folder(folder: Path, mark: str) -> None:
+    """Empties a folder that carries ``mark``, or makes it; raises OutputError where it holds anything not ours."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).is_file():
+        raise OutputError(
+            f"{str(folder)!r} holds files that were not written here",
+            wanted="an empty folder, one that is not there yet, or one of an earlier run",
+            hint="Name another folder.",
+        )
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{str(folder)!r} is a file", wanted="a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("*.onnxtxt"):
+        path.unlink()
+    (folder / mark).write_text("Written by onnx-passes; its files are replaced by the next run.\n", encoding="utf-8")

@@ -1,0 +1,108 @@
+"""Runs passes over a program in order: conditions first, instruments around, one record and one error line each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..ir.errors import OnnxPassesError, PassRefused, UsageError
+from ..ir.program import PassRecord
+from .base import Pass, Report
+from .failure import Failure, Reproducer, add_pass, as_ours
+from .pipeline import print_pass
+
+if TYPE_CHECKING:
+    from ..ir.program import Program
+    from .instruments import Instrument
+
+
+class PassManager:
+    """An ordered list of passes and who watches them.
+
+    A pass with ``needs_scripts`` runs code that the caller wrote: it is refused unless ``allow_scripts``.
+    With a ``reproducer`` a failing run leaves the pipeline's rest and the graphs before the failing pass in its folder.
+    """
+
+    def __init__(
+        self,
+        passes: Sequence[Pass],
+        instruments: Sequence[Instrument] = (),
+        *,
+        allow_scripts: bool = False,
+        reproducer: Reproducer | None = None,
+    ) -> None:
+        for pass_ in passes:
+            _check_pass(pass_, allow_scripts)
+        self.passes = tuple(passes)
+        self.instruments = tuple(instruments)
+        self.reproducer = reproducer
+
+    def run(self, program: Program) -> Program:
+        """Runs every pass on ``program`` in place and returns it; its history, pipeline and assumptions grow.
+
+        Raises what the failing pass raised, prefixed with the pass and those before it. A refused pass has changed
+        nothing; the passes before it have.
+        """
+        for instrument in self.instruments:
+            instrument.start(program)
+        ran: list[Pass] = []
+        for index, pass_ in enumerate(self.passes):
+            if all(instrument.should_run(pass_, program) for instrument in self.instruments):
+                self._step(program, pass_, index, ran)
+                ran.append(pass_)
+        return program
+
+    def _step(self, program: Program, pass_: Pass, index: int, ran: Sequence[Pass]) -> None:
+        for instrument in self.instruments:
+            instrument.before(pass_, program)
+        began, report = time.perf_counter(), None
+        try:
+            report = _run_pass(pass_, program)
+            _record(program, pass_, report, time.perf_counter() - began)
+            for instrument in self.instruments:
+                instrument.after(pass_, program, report)
+        except Exception as error:
+            ours = add_pass(as_ours(error), pass_.name, [done.name for done in ran])
+            intact = report is None and isinstance(ours, PassRefused | UsageError)
+            self._leave_reproducer(Failure(program, ran, self.passes[index:], ours, intact))
+            raise ours from error
+
+    def _leave_reproducer(self, failure: Failure) -> None:
+        """Adds to the error where the reproducer lies; the caller's own mistakes need none."""
+        error = failure.error
+        if self.reproducer is None or isinstance(error, UsageError):
+            return
+        try:
+            folder = self.reproducer.write(failure)
+        except (OSError, OnnxPassesError) as second:  # the first error is the one to tell
+            error.args = (f"{error} (no reproducer was left: {second})",)
+            return
+        error.args = (f"{error} The graph before the pass and the pipeline are in {str(folder)!r}.",)
+
+
+def _check_pass(pass_: object, allow_scripts: bool) -> None:
+    if not isinstance(pass_, Pass):
+        raise UsageError("not a pass", found=type(pass_).__name__, wanted="an instance of a subclass of Pass")
+    if pass_.needs_scripts and not allow_scripts:
+        raise UsageError(
+            f"pass {pass_.name!r} runs a Python script, which is not allowed here",
+            hint="Read the script, then allow it with `--allow-scripts` (in Python: `allow_scripts=True`).",
+        )
+
+
+def _run_pass(pass_: Pass, program: Program) -> Report:
+    """Every graph's preconditions, then the pass, then every graph's postconditions."""
+    for model in program.graphs.values():
+        pass_.requires(model)
+    report = pass_.run(program)
+    for model in program.graphs.values():
+        pass_.ensures(model)
+    return report
+
+
+def _record(program: Program, pass_: Pass, report: Report, seconds: float) -> None:
+    text = print_pass(pass_)
+    program.history.append(PassRecord(text, dict(report.counts), seconds, report.notes, report.warnings))
+    program.pipeline = f"{program.pipeline},{text}" if program.pipeline else text
+    program.assumptions.extend(line for line in report.assumptions if line not in program.assumptions)

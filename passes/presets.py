@@ -1,0 +1,79 @@
+"""Presets: pipelines with parameters, one table row each, expanded in place wherever a pass may stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..ir.errors import UnknownNameError, UsageError
+from .syntax import MAX_PASSES, Atom, PassSpec, Value, parse_specs
+
+MAX_DEPTH = 8  # presets inside presets
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A caption, parameters with defaults, and a template in which ``option=$parameter`` is filled in.
+
+    A parameter's default is text as it would be written after the equals sign; None leaves the option to its pass.
+    """
+
+    caption: str
+    template: str
+    parameters: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
+
+
+PRESETS: dict[str, Preset] = {
+    "single-shot": Preset(
+        "One run over the whole text, no cache: embedders, rerankers, classifiers, CTC",
+        # states first: what computed cache lengths is dead only after it
+        "strip-states{layers=$layers kinds=$kinds positions=$positions},simplify",
+        {"layers": None, "kinds": None, "positions": None},
+    ),
+}
+
+
+def expand(specs: Sequence[PassSpec], *, depth: int = 0) -> list[PassSpec]:
+    """Replaces each preset by its passes; raises UsageError for an unknown parameter or presets nested too deep."""
+    if depth > MAX_DEPTH:
+        raise UsageError("presets are nested too deep", found=", ".join(spec.name for spec in specs), wanted=MAX_DEPTH)
+    result: list[PassSpec] = []
+    for spec in specs:
+        inner = [spec] if spec.name not in PRESETS else expand(_fill(spec, PRESETS[spec.name]), depth=depth + 1)
+        result.extend(inner)
+        if len(result) > MAX_PASSES:
+            raise UsageError("the pipeline has too many passes", wanted=f"at most {MAX_PASSES}")
+    return result
+
+
+def _fill(spec: PassSpec, preset: Preset) -> list[PassSpec]:
+    given = dict(spec.options)
+    for name in given:
+        if name not in preset.parameters:
+            hint = f"Its parameters are {', '.join(preset.parameters)}." if preset.parameters else "It takes none."
+            raise UnknownNameError("parameter", name, preset.parameters, where=f"preset {spec.name!r}", hint=hint)
+    values = {name: given.get(name, _parse_default(text)) for name, text in preset.parameters.items()}
+    return [PassSpec(part.name, tuple(_filled(part.options, values))) for part in parse_specs(preset.template)]
+
+
+def _parse_default(text: str | None) -> Value | None:
+    return None if text is None else parse_specs(f"x{{y={text}}}")[0].options[0][1]
+
+
+def _filled(options: Sequence[tuple[str, Value]], values: Mapping[str, Value | None]) -> list[tuple[str, Value]]:
+    result: list[tuple[str, Value]] = []
+    for option, written in options:
+        parameter = _parameter(written)
+        value = values[parameter] if parameter is not None else written
+        if value is not None:
+            result.append((option, value))
+    return result
+
+
+def _parameter(value: Value) -> str | None:
+    """The parameter that a template's value stands for, None where it is a value of its own."""
+    match value:
+        case ((Atom(text, quoted=False),),) if text.startswith("$"):
+            return text[1:]
+        case _:
+            return None

@@ -1,0 +1,232 @@
+"""strip-states: the carried states leave the graph, and all that only served them."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedFunctionsPass
+
+from ..ir.emit import Head
+from ..ir.errors import PassRefused
+from ..ir.roles import Role, find_roles
+from ..ir.scopes import remove_dead
+from ..ir.states import Layout, Pairing, State, find_states
+from ..ir.states.bridges import inline_cache_functions
+from ..ir.states.contract import refuse_unprovable
+from ..ir.states.functions import release_functions
+from ..ir.states.key_positions import mask_by_key_positions
+from ..ir.states.unbind import Unbinding, anchors_of, take_out
+from ..ir.states.vanish import vanishing_symbols
+from ..ir.symbols import substitute_symbols
+from .base import GraphResult, Pass
+
+
+class Positions(enum.Enum):
+    """Which positions a single-shot run may be given."""
+
+    ORDERED = "ordered"
+    ANY = "any"
+
+
+@dataclass(frozen=True)
+class StripStates(Pass):
+    """Replaces each carried state by its initial value and removes its input, its output and all that only served it.
+
+    Before → after::
+
+        present = Concat(past, k)          →  (k takes present's place)
+        cache = CtxScatter(past, pos, k)   →  (k takes the cache's place, its rows read whole)
+        Shape(past)                        →  [batch, heads, 0 or seq, head_dim]
+
+    1. ``append``: the past has length 0; exact for every input.
+    2. ``scatter``, ``positions=ordered``: rows are written at 0..n-1 with right padding -1, so row i of the cache is
+       token i; bit-equal. Recorded as an assumption.
+    3. ``scatter``, ``positions=any``: each row's non-negative positions are a permutation of 0..n-1, -1 anywhere; the
+       masks compare key positions instead of row numbers; equal within 2e-6. On append graphs the same as ordered.
+    4. Symbols that only sized the cache go, ``past + seq`` becomes ``seq`` in every type, inputs that only indexed the
+       cache (``batch_index``) go with it.
+
+    5. ``fused``: the operator's past ports are cleared, its present outputs kept unconnected; bit-equal.
+    6. ``recurrent``: the state starts from zeros of its own shape (a convolution's: as many rows as it looks back);
+       counters of rows written start from 0.
+    7. ``window``, ``delta``: as append. ``fixed`` (cross-attention): refused unless ``kinds`` names ``cross``; then
+       the output goes and the input stays.
+    8. States inside local functions: the past leaves the function's signature and body, once for all calls (or, with
+       positions=any, the function is inlined). Inside If branches: see select-branch.
+
+    Left alone: outputs named like a state that are none (a note proposes a name). Refused: a state found in one
+    direction only, a cache length baked into the graph, rows no mask hides, positions computed in a way that is not
+    understood, and a selection that would leave states whose length a removed one tells.
+
+    Attributes:
+        layers: Only the states of these layers; all where empty.
+        kinds: Only the states of these kinds (``key``, ``value``, ``conv`` …); all where empty.
+        positions: What position inputs may hold.
+    """
+
+    name: ClassVar[str] = "strip-states"
+
+    layers: tuple[int, ...] = ()
+    kinds: tuple[str, ...] = ()
+    positions: Positions = Positions.ORDERED
+
+    def call(self, model: ir.Model) -> GraphResult:
+        """Strips one graph; raises PassRefused, with nothing changed, where that would not be exact."""
+        states = find_states(model)
+        chosen = self._choose(model, states)
+        if not chosen:
+            return GraphResult(model, False, notes=("no carried state in this graph: nothing to strip",))
+        if any("function" in state.extra for state in chosen) and not self._let_go(model, chosen):
+            inline_cache_functions(model)
+            return self.call(model)
+        paired = [s for s in chosen if s.pairing is Pairing.BOTH and s.layout is not Layout.FIXED]
+        roles = find_roles(model, states)
+        unbinding = _prepare(model, roles, chosen)
+        self._refuse_fixed(model, chosen)
+        if all(state.update is not None for state in paired):
+            refuse_unprovable(model, self.name, states, chosen, unbinding)
+        binding = vanishing_symbols(model, chosen, roles, unbinding)
+        assumptions = _assumptions(paired, self.positions, unbinding)
+        before = len(model.graph), len(model.graph.inputs)
+        unused_before = {id(value) for value in model.graph.inputs if not value.uses()}
+        _drop_outputs(model.graph, chosen)
+        if self.positions is Positions.ANY:
+            mask_by_key_positions(paired, unbinding.head)
+        for state in paired:
+            take_out(state, unbinding)
+        unbinding.head.place()
+        remove_dead(unbinding.dead)
+        _drop_inputs(model.graph, chosen, unused_before)
+        if model.functions:
+            RemoveUnusedFunctionsPass()(model)
+        substitute_symbols(model, binding)
+        return GraphResult(
+            model,
+            True,
+            counts={
+                "states": len(chosen),
+                "inputs": before[1] - len(model.graph.inputs),
+                "outputs": sum(state.output is not None for state in chosen),
+                "nodes": before[0] - len(model.graph),
+            },
+            notes=_notes(model, roles),
+            warnings=_warnings(model, roles),
+            assumptions=assumptions,
+        )
+
+    def _refuse_fixed(self, model: ir.Model, chosen: Sequence[State]) -> None:
+        """Cross-attention states are read, not grown: they stay as inputs, and only on demand."""
+        fixed = [state for state in chosen if state.layout is Layout.FIXED and state.kind == "cross"]
+        if fixed and "cross" not in self.kinds:
+            raise PassRefused(
+                f"{len(fixed)} states hold cross-attention keys and values, which a single run still needs",
+                where=f"{self.name}, graph {model.graph.name!r}",
+                found=", ".join(state.name for state in fixed[:4]),
+                hint="kinds=key,value strips the self-attention cache and leaves these as they are; "
+                "kinds=key,value,cross also drops their outputs and leaves them as plain inputs.",
+            )
+
+    def _let_go(self, model: ir.Model, chosen: Sequence[State]) -> bool:
+        """Whether the functions that hold the cache have dropped it from their signatures; else they are inlined.
+
+        A copy with the functions inlined is stripped first: it proves the result, or refuses with nothing changed.
+        """
+        trial = model.clone()
+        inline_cache_functions(trial)
+        self.call(trial)
+        return self.positions is Positions.ORDERED and release_functions(model, chosen, self.name)
+
+    def _choose(self, model: ir.Model, states: Sequence[State]) -> list[State]:
+        """The states that the options select; raises PassRefused for a layer or kind that no state has."""
+        chosen = [
+            state
+            for state in states
+            if (not self.layers or state.layer in self.layers) and (not self.kinds or state.kind in self.kinds)
+        ]
+        if states and not chosen:
+            have = sorted({f"{state.kind} of layer {state.layer}" for state in states})
+            raise PassRefused(
+                "the options select no state",
+                where=f"{self.name}, graph {model.graph.name!r}",
+                found=", ".join(have[:12]),
+                hint="Choose layers= and kinds= from what the graph has, or leave them out.",
+            )
+        return chosen
+
+
+def _prepare(model: ir.Model, roles: dict[str, Role], chosen: Sequence[State]) -> Unbinding:
+    gone = {id(state.input) for state in chosen}
+    stay = [value for value in model.graph.inputs if id(value) not in gone and not value.is_initializer()]
+    tokens = [v for v in stay if roles.get(v.name or "") in (Role.TOKEN_IDS, Role.EMBEDDINGS) and v.shape]
+    batch = (tokens[0], 0) if tokens else None
+    sequence = (tokens[0], 1) if tokens and len(tokens[0].shape or ()) > 1 else None
+    return Unbinding(Head(model.graph, StripStates.name), anchors_of(stay), batch, sequence)
+
+
+def _drop_outputs(graph: ir.Graph, states: Iterable[State]) -> None:
+    gone = {id(state.output) for state in states if state.output is not None}
+    kept = [value for value in graph.outputs if id(value) not in gone]
+    dropped = [value for value in graph.outputs if id(value) in gone]
+    graph.outputs[:] = kept
+    remove_dead([node for value in dropped if (node := value.producer()) is not None])
+
+
+def _drop_inputs(graph: ir.Graph, states: Iterable[State], unused_before: set[int]) -> None:
+    """Removes the states' inputs, and those that lost their last use with them."""
+    gone = {id(state.input) for state in states if state.input is not None and state.layout is not Layout.FIXED}
+    graph.inputs[:] = [
+        value
+        for value in graph.inputs
+        if id(value) not in gone and (value.uses() or value.is_graph_output() or id(value) in unused_before)
+    ]
+
+
+_CONTRACTS = {
+    Positions.ORDERED: "rows run 0..n-1, then -1 (right padding)",
+    Positions.ANY: "the non-negative positions of each row are a permutation of 0..n-1, -1 anywhere",
+}
+
+
+def _assumptions(states: Iterable[State], positions: Positions, unbinding: Unbinding) -> tuple[str, ...]:
+    """What the position inputs must hold; an input that only told the first position goes, and was 0."""
+    told: dict[str, str] = {}
+    counters = {id(state.input) for state in states if state.layout is Layout.RECURRENT}
+    for state in states:
+        source = unbinding.source(state) if state.layout is Layout.SCATTER else None
+        if source is None or id(source.input) in counters:
+            continue
+        first = f"positions=ordered: {source.input.name}: is 0"
+        rows = f"positions={positions.value}: {source.input.name}: {_CONTRACTS[positions]}"
+        told[source.input.name or ""] = rows if source.sequence_axis is not None else first
+    return tuple(told.values())
+
+
+def _warnings(model: ir.Model, roles: dict[str, Role]) -> tuple[str, ...]:
+    baked = [
+        value.name
+        for value in model.graph.inputs
+        if roles.get(value.name or "") is Role.TOKEN_IDS and value.shape is not None and list(value.shape)[-1:] == [1]
+    ]
+    return tuple(f"{name} has a sequence length of 1 baked in: the result takes one token a run" for name in baked)
+
+
+_BETTER_NAMES = {Role.PIXELS: "image_embeds"}
+
+
+def _notes(model: ir.Model, roles: dict[str, Role]) -> tuple[str, ...]:
+    """Proposes names for outputs that are called a retained state and are none."""
+    notes: list[str] = []
+    taken = Counter(value.name for value in (*model.graph.inputs, *model.graph.outputs))
+    for value in model.graph.outputs:
+        stem = (value.name or "").removesuffix("_RetainedState")
+        if stem == value.name:
+            continue
+        better = _BETTER_NAMES.get(roles.get(stem, Role.OTHER), f"{stem}_output")
+        if not taken[better]:
+            notes.append(f"{value.name} is no state and stays; rename-io{{map={value.name}:{better}}} says what it is")
+    return tuple(notes)
