@@ -1,0 +1,1 @@
+"""Running graphs on onnxruntime: sessions, verification, and the sample decoders."""

@@ -1,0 +1,237 @@
+"""Runs two programs on the same inputs at several sizes and compares every output they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from ..ir.errors import NotEqualError, UsageError
+from ..ir.program import Program
+from ..ir.roles import Role
+from .bound import at_sizes_of
+from .cases import ANYWHERE, BATCHES, LENGTHS, ORDERED, Case, Padding, plan
+from .compare import Difference, compare, ulp_tolerance
+from .contract import Contract, check_empty, check_given
+from .inputs import UnknownSize, build_inputs
+from .oracle import oracle_of
+from .report import CaseReport, Verdict, VerifyReport
+from .session import KernelMissing, Optimization, RunError, Session, SessionError
+from .subject import GUESSES, Subject
+
+__all__ = ["CaseReport", "Verdict", "VerifyReport", "verify"]
+
+REBUILT_MASK = 2e-6  # what a mask rebuilt from positions may differ by
+
+
+def verify(
+    original: Program,
+    result: Program,
+    *,
+    inputs: Mapping[str, np.ndarray] | None = None,
+    seed: int = 0,
+    tolerance: float | Literal["ulp"] | None = None,
+) -> VerifyReport:
+    """Compares ``result`` with ``original`` on generated inputs, or on the given ones.
+
+    ``tolerance`` is relative to each output's largest value; by default 0 (bit-equal), or 2e-6 where the result's
+    recorded assumptions allow positions in any order; "ulp" adds to that one unit in the last place of the largest
+    value for float16 and bfloat16. Given inputs that break a recorded assumption raise UsageError.
+    """
+    contract = Contract.of(original, result)
+    default = REBUILT_MASK if contract.any_order else 0.0
+    allowed = tolerance if isinstance(tolerance, int | float) else default
+    report = VerifyReport(tolerance=allowed, ulp=tolerance == "ulp", seed=seed)
+    for name, unbound, after in _pairs(original, result):
+        original_subject = Subject.of(at_sizes_of(unbound, after), f"{name} (original)")
+        pair = _Pair(name, original_subject, Subject.of(after, f"{name} (result)"), contract, report, unbound)
+        pair.agree()
+        try:
+            pair.open()
+        except KernelMissing as error:
+            report.notes.append(f"{name}: {error.what}: compared by structure only")
+            report.structure.extend(_structure(pair))
+            continue
+        except SessionError as error:
+            if error.where == pair.original.name:
+                raise
+            report.cases.append(CaseReport(name, "loading", failed=error.what))
+            continue
+        if refused := pair.refused_as_usual():
+            report.cases.append(CaseReport(name, "loading", failed=refused))
+        report.cases.extend(pair.run_given(inputs) if inputs is not None else pair.run_planned(seed))
+    return report
+
+
+def _pairs(original: Program, result: Program) -> Iterator[tuple[str, ir.Model, ir.Model]]:
+    """Graphs of one name; where the original has one graph, every graph of the result belongs to it."""
+    if len(original.graphs) == 1:
+        before = next(iter(original.graphs.values()))
+        yield from ((name, before, after) for name, after in result.graphs.items())
+        return
+    missing = [name for name in result.graphs if name not in original.graphs]
+    if missing:
+        raise UsageError(f"the original has no graph {missing[0]!r}", found=", ".join(original.graphs))
+    yield from ((name, original.graphs[name], after) for name, after in result.graphs.items())
+
+
+@dataclass(eq=False)
+class _Pair:
+    """An original graph and what became of it, each with one session for all cases."""
+
+    name: str
+    original: Subject
+    result: Subject
+    contract: Contract
+    report: VerifyReport
+    unbound: ir.Model  # the original as it is run; as a subject it has the sizes of its result
+    sessions: tuple[Session, Session] | None = None
+
+    def agree(self) -> None:
+        """The result has no cache that would tell what positions mean: it is told. New outputs are noted."""
+        self.result.pads_by_position = self.original.pads_by_position
+        known = {value.name for value in self.original.model.graph.outputs}
+        for value in self.result.model.graph.outputs:
+            if self.contract.old_output(value.name or "") not in known:
+                self.report.notes.append(f"{self.name}: {value.name} is no output of the original: not compared")
+
+    def open(self) -> None:
+        """Makes the sessions, of runnable copies where INT32_MAX stands for "no index"."""
+        opened: list[Session] = []
+        for subject, model in ((self.original, self.unbound), (self.result, self.result.model)):
+            oracle = oracle_of(model)
+            self.report.notes.extend(f"{subject.name}: {note}" for note in oracle.notes)
+            opened.append(Session(oracle.model, subject.name))
+        self.sessions = (opened[0], opened[1])
+
+    def refused_as_usual(self) -> str:
+        """Why onnxruntime refuses the result with its basic optimizations on, though it takes the original so."""
+        try:
+            Session(self.result.model, self.result.name, Optimization.BASIC)
+        except (SessionError, KernelMissing) as error:
+            try:
+                Session(self.unbound, self.original.name, Optimization.BASIC)
+            except (SessionError, KernelMissing):
+                return ""
+            return f"with its basic optimizations, {error.what}"
+        return ""
+
+    def run_planned(self, seed: int) -> Iterator[CaseReport]:
+        """Every size and padding that the graphs leave open."""
+        for case in self._cases(seed):
+            capacity = self.original.capacity
+            if capacity is not None and case.length > capacity - (case.padding is not Padding.FULL):
+                yield CaseReport(self.name, case.name, skipped=f"the cache has {capacity} rows")
+                continue
+            yield self._run(case)
+
+    def _cases(self, seed: int) -> list[Case]:
+        batch, length = (self._fixed(axis) for axis in (0, 1))
+        paddings = self._paddings()
+        if len(paddings) == 1:
+            self.report.notes.append(f"{self.name}: no input tells padding, so only full rows are run")
+        lengths = LENGTHS if self.original.takes_length else LENGTHS[:1]
+        return plan([batch] if batch else BATCHES, [length] if length else lengths, paddings, seed)
+
+    def _fixed(self, axis: int) -> int | None:
+        sizes = {size for size in (self.original.fixed(axis), self.result.fixed(axis)) if size is not None}
+        if len(sizes) > 1:
+            self.report.notes.append(f"{self.name}: the graphs fix axis {axis} of their tokens to {sorted(sizes)}")
+        return min(sizes, default=None)
+
+    def _paddings(self) -> Sequence[Padding]:
+        if self.original.pads_by_position:
+            return ANYWHERE if self.contract.any_order else ORDERED
+        return (*ORDERED, Padding.LEFT) if self.original.masks else (Padding.FULL,)
+
+    def _run(self, case: Case) -> CaseReport:
+        inputs, outputs, rejected = self._run_original(case)
+        if outputs is None:
+            return CaseReport(self.name, case.name, skipped=f"the original rejects it: {rejected}")
+        return self._against(case, inputs, outputs)
+
+    def _run_original(self, case: Case) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray] | None, str]:
+        """Runs the original; sizes that nothing explains are guessed until it accepts one, which is kept."""
+        assert self.sessions is not None, "open() comes first"
+        rejected = ""
+        for guess in dict.fromkeys((self.original.guess, *GUESSES)):
+            self.original.guess = guess
+            try:
+                inputs = build_inputs(self.original, case)
+                return inputs, self.sessions[0].run(inputs), ""
+            except (RunError, UnknownSize) as error:
+                rejected = rejected or error.what
+        return {}, None, rejected
+
+    def _against(self, case: Case, inputs: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) -> CaseReport:
+        assert self.sessions is not None, "open() comes first"
+        self.result.guess = self.original.guess
+        try:
+            others = self.sessions[1].run(self._inputs_of_result(case, inputs))
+        except RunError as error:
+            return CaseReport(self.name, case.name, failed=error.what)
+        shared = [(name, old) for name in others if (old := self.contract.old_output(name)) in outputs]
+        if not shared:
+            return CaseReport(self.name, case.name, failed="the graphs share no output")
+        found = [compare(name, outputs[old], others[name], self._tolerance(outputs[old])) for name, old in shared]
+        if not all(output.equal for output in found):
+            found = self._without_chance(found, inputs, outputs)
+        return CaseReport(self.name, case.name, tuple(found))
+
+    def _without_chance(
+        self, found: list[Difference], inputs: dict[str, np.ndarray], outputs: dict[str, np.ndarray]
+    ) -> list[Difference]:
+        """Leaves out what the original itself answers differently when it runs again (rows it never initialized)."""
+        assert self.sessions is not None, "open() comes first"
+        again = self.sessions[0].run(inputs)
+        old = {output.output: self.contract.old_output(output.output) for output in found}
+        kept = [output for output in found if compare("", outputs[old[output.output]], again[old[output.output]]).equal]
+        for output in found:
+            if output not in kept:
+                self.report.notes.append(
+                    f"{self.name}: {output.output}: the original's own answer changes from run to run"
+                )
+        return kept
+
+    def _tolerance(self, output: np.ndarray) -> float:
+        return max(self.report.tolerance, ulp_tolerance(output) if self.report.ulp else 0.0)
+
+    def _inputs_of_result(self, case: Case, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The original's arrays; masks and states, which may have another length here, built for this graph."""
+        built = build_inputs(self.result, case)
+        own_size = (Role.ATTENTION_MASK, Role.STATE, Role.CONTEXT_LENGTHS)
+        for name, array in built.items():
+            old = inputs.get(self.contract.old_input(name))
+            if old is not None and (self.result.roles[name] not in own_size or old.shape == array.shape):
+                built[name] = old
+        return built
+
+    def run_given(self, given: Mapping[str, np.ndarray]) -> Iterator[CaseReport]:
+        """One case: the caller's arrays, with empty states for what they leave out."""
+        case = check_given(self.original, self.contract, given)
+        check_empty(self.original, set(self.result.roles), given)
+        assert self.sessions is not None, "open() comes first"
+        inputs = {**build_inputs(self.original, case), **given}
+        try:
+            outputs = self.sessions[0].run(inputs)
+        except RunError as error:
+            raise UsageError("the original rejects the given inputs", found=error.what) from error
+        yield self._against(case, inputs, outputs)
+
+
+def _structure(pair: _Pair) -> list[str]:
+    """What can be told without running: the result is a sound graph whose inputs and outputs the original has."""
+    from ..ir.structure import check_structure
+
+    check_structure(pair.result.model)
+    known = {value.name for value in (*pair.original.model.graph.inputs, *pair.original.model.graph.outputs)}
+    for value in pair.result.model.graph.inputs:
+        if pair.contract.old_input(value.name or "") not in known:
+            raise NotEqualError(f"the result has an input {value.name!r} that the original has not", where=pair.name)
+    for value in pair.result.model.graph.outputs:
+        if pair.contract.old_output(value.name or "") not in known:
+            raise NotEqualError(f"the result has an output {value.name!r} that the original has not", where=pair.name)
+    return [f"{pair.name}: structure sound, inputs and outputs all the original's"]
