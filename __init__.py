@@ -1,0 +1,124 @@
+"""Compiler passes over ONNX for language-model inference graphs; the public names, each loaded when first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .ir.errors import (
+        InputError,
+        NotEqualError,
+        OnnxPassesError,
+        OutputError,
+        PassRefused,
+        ProgramInvalid,
+        UnknownNameError,
+        UsageError,
+        WriteError,
+    )
+    from .ir.interop import from_surgeon, to_surgeon
+    from .ir.program import Program
+    from .ir.roles import Role, find_roles
+    from .ir.states import find_states
+    from .ir.states.base import Layout, Pairing, State
+    from .ir.structure import check_structure
+    from .passes.base import GraphResult, Pass, Report
+    from .passes.instruments import Dump, Instrument, PrintAfter, StopAfter, Timing, VerifyEach
+    from .passes.manager import PassManager
+    from .passes.pipeline import parse_pipeline, print_pipeline
+    from .passes.registry import get_pass
+    from .passes.rename_io import RenameIO
+    from .passes.select_branch import SelectBranch
+    from .passes.simplify import Simplify
+    from .passes.strip_states import Positions, StripStates
+    from .passes.surgeon import Surgeon
+    from .runtime.verify import verify
+
+_HOMES = {  # module -> the public names it gives
+    "ir.errors": (
+        "InputError",
+        "NotEqualError",
+        "OnnxPassesError",
+        "OutputError",
+        "PassRefused",
+        "ProgramInvalid",
+        "UnknownNameError",
+        "UsageError",
+        "WriteError",
+    ),
+    "ir.interop": ("from_surgeon", "to_surgeon"),
+    "ir.program": ("Program",),
+    "ir.roles": ("Role", "find_roles"),
+    "ir.states": ("find_states",),
+    "ir.states.base": ("Layout", "Pairing", "State"),
+    "ir.structure": ("check_structure",),
+    "passes.base": ("GraphResult", "Pass", "Report"),
+    "passes.instruments": ("Dump", "Instrument", "PrintAfter", "StopAfter", "Timing", "VerifyEach"),
+    "passes.manager": ("PassManager",),
+    "passes.pipeline": ("parse_pipeline", "print_pipeline"),
+    "passes.registry": ("get_pass",),
+    "passes.rename_io": ("RenameIO",),
+    "passes.select_branch": ("SelectBranch",),
+    "passes.simplify": ("Simplify",),
+    "passes.strip_states": ("Positions", "StripStates"),
+    "passes.surgeon": ("Surgeon",),
+    "runtime.verify": ("verify",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Dump",
+    "GraphResult",
+    "InputError",
+    "Instrument",
+    "Layout",
+    "NotEqualError",
+    "OnnxPassesError",
+    "OutputError",
+    "Pairing",
+    "Pass",
+    "PassManager",
+    "PassRefused",
+    "Positions",
+    "PrintAfter",
+    "Program",
+    "ProgramInvalid",
+    "RenameIO",
+    "Report",
+    "Role",
+    "SelectBranch",
+    "Simplify",
+    "State",
+    "StopAfter",
+    "StripStates",
+    "Surgeon",
+    "Timing",
+    "UnknownNameError",
+    "UsageError",
+    "VerifyEach",
+    "WriteError",
+    "check_structure",
+    "find_roles",
+    "find_states",
+    "from_surgeon",
+    "get_pass",
+    "parse_pipeline",
+    "print_pipeline",
+    "to_surgeon",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Loads a public name's module on first use."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return list(__all__)

@@ -1,0 +1,83 @@
+"""The command and its subcommands; ``run`` is the whole command as a function from arguments to an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from .demo import demo
+from .diff import diff
+from .ending import guarded
+from .inspect import inspect
+from .list import list_passes
+from .options import Debug
+from .run import run_pipeline
+from .verify import verify
+
+PROGRAM = "onnx-passes"
+
+
+@dataclass
+class Settings:
+    """What the whole command was told, whichever subcommand runs."""
+
+    debug: bool = False
+
+
+app = typer.Typer(
+    name=PROGRAM,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: no library to load, and shapes in brackets stay as they are
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"{PROGRAM} {version('onnx-llm-passes')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def command(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Compiler passes over ONNX for language-model inference graphs.
+
+    Start with `onnx-passes demo`, or `onnx-passes inspect model.onnx` on a model of yours.
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+app.command("list", short_help="What passes and presets there are.")(list_passes)
+app.command("inspect", short_help="What a model takes, carries and holds.")(inspect)
+app.command("run", short_help="Run a pipeline on a model.")(run_pipeline)
+app.command("verify", short_help="Do two models compute the same?")(verify)
+app.command("diff", short_help="How do two models differ?")(diff)
+app.command("demo", short_help="See it work on two small models.")(demo)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the command on ``arguments``; returns its exit code. Everything it says has been printed."""
+    settings = Settings()
+    return guarded(lambda: _invoke(list(arguments), settings), debug=lambda: settings.debug)
+
+
+def _invoke(arguments: list[str], settings: Settings) -> int:
+    # not click's own main(): it prints boxes, and swallows the interrupt that the user should read about
+    root = typer.main.get_command(app)
+    with root.make_context(PROGRAM, arguments, obj=settings) as context:
+        result = root.invoke(context)
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,151 @@
+"""``onnx-passes run``: a pipeline over a model, and a folder with what came of it."""
+
+from __future__ import annotations
+
+import enum
+import shlex
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import render
+from .job import Job, Outcome, execute
+from .options import Debug, FollowLinks, Json, ModelPath
+from .report import require_template_engine, write_report
+
+
+class Weights(enum.StrEnum):
+    """What becomes of weights in files of their own."""
+
+    AUTO = "auto"
+    REFER = "refer"
+    COPY = "copy"
+
+
+Pipeline = Annotated[
+    str,
+    typer.Argument(metavar="PIPELINE", help="Passes and presets, like 'strip-states,simplify'.", show_default=False),
+]
+Out = Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="The folder to write.", show_default=False)]
+Report = Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a report in one HTML file.")]
+PrintAfter = Annotated[
+    str | None, typer.Option(metavar="PASS", help="Print the graphs as text on stderr after this pass.")
+]
+Dump = Annotated[Path | None, typer.Option(metavar="DIR", help="Write the graphs as text into DIR after each pass.")]
+Timing = Annotated[bool, typer.Option("--timing", help="Show the seconds of each step on stderr.")]
+StopAfter = Annotated[
+    int | None, typer.Option(metavar="N", min=0, help="Run the first N passes only, to find the one that fails.")
+]
+NoVerifyEach = Annotated[bool, typer.Option("--no-verify-each", help="Do not check the graphs between passes.")]
+WeightsChoice = Annotated[
+    Weights,
+    typer.Option(
+        metavar="auto|refer|copy", help="Refer to weight files where they are, copy them, or what is possible (auto)."
+    ),
+]
+NoShapes = Annotated[bool, typer.Option("--no-shapes", help="Do not fill in missing shapes of values.")]
+AllowScripts = Annotated[
+    bool, typer.Option("--allow-scripts", help="Let passes run Python scripts that the pipeline names.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that an earlier run did not write.")]
+
+
+def run_pipeline(
+    pipeline: Pipeline,
+    model: ModelPath,
+    out: Out,
+    report: Report = None,
+    print_after: PrintAfter = None,
+    dump: Dump = None,
+    timing: Timing = False,
+    stop_after: StopAfter = None,
+    no_verify_each: NoVerifyEach = False,
+    weights: WeightsChoice = Weights.AUTO,
+    follow_links: FollowLinks = False,
+    no_shapes: NoShapes = False,
+    allow_scripts: AllowScripts = False,
+    force: Force = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Run a pipeline on a model and write the result into a folder.
+
+    Weights stay where they are when OUT is the model's folder or a parent of it; elsewhere they are copied once.
+    """
+    if report is not None:
+        require_template_engine()
+    job = Job(
+        pipeline=pipeline,
+        model=model,
+        out=out,
+        print_after=print_after,
+        dump=dump,
+        stop_after=stop_after,
+        verify_each=not no_verify_each,
+        weights=weights.value,
+        follow_links=follow_links,
+        fill_shapes=not no_shapes,
+        allow_scripts=allow_scripts,
+        force=force,
+        describe=report is not None,
+    )
+    with render.Progress() as progress:
+        outcome = execute(job, progress)
+    if report is not None:
+        write_report(report, outcome)
+    _tell(outcome, timing=timing)
+    render.show_json(outcome.as_json()) if as_json else _show(outcome)
+
+
+def _tell(outcome: Outcome, *, timing: bool) -> None:
+    """What the passes and the save said, on stderr."""
+    for record in outcome.records:
+        render.tell_all("note", record.notes)
+        render.tell_all("warning", record.warnings)
+    render.tell_all("note", outcome.save_notes)
+    if timing:
+        total = time.perf_counter() - outcome.began
+        for step, seconds in [*outcome.seconds.items(), ("in all", total)]:
+            render.tell(f"{seconds:8.3f} s  {step}")
+
+
+def _show(outcome: Outcome) -> None:
+    """A summary: what changed, what was written, what to do next."""
+    for name, (before, after) in outcome.changes().items():
+        title = f"{name}: " if len(outcome.after) > 1 else ""
+        render.show(
+            f"{title}{before['nodes']} -> {after['nodes']} nodes, "
+            f"{render.change(len(before['inputs']), len(after['inputs']))} inputs, "
+            f"{render.change(len(before['outputs']), len(after['outputs']))} outputs"
+        )
+        for what in ("inputs", "outputs", "symbols"):
+            gone = [entry for entry in before[what] if entry not in after[what]]
+            if gone:
+                render.show(f"  {what} gone: {render.few(gone)}")
+    for record in outcome.records:
+        render.show(f"  {record.text}: {render.counts(record.counts)}")
+    for assumption in outcome.assumptions:
+        render.show(f"  assumes {assumption}")
+    _show_files(outcome)
+
+
+WEIGHTS = {  # what a save did with weights -> how it is said
+    "referred": "{} of weights referred to where they are, nothing copied",
+    "copied": "{} of weights copied",
+    "moved": "{} of weights moved out of the graph",
+}
+
+
+def _show_files(outcome: Outcome) -> None:
+    written = (f"{name} ({render.size(count)})" for name, count in outcome.files.items())
+    render.show(f"wrote {outcome.out}: {', '.join(written)}")
+    for what, count in outcome.weights.items():
+        if count:
+            render.show(f"  {WEIGHTS[what].format(render.size(count))}")
+    render.show(f"next: onnx-passes verify {_quoted(outcome.source)} {_quoted(outcome.out)}")
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))

@@ -1,0 +1,113 @@
+"""``onnx-passes verify``: do two models compute the same, run on onnxruntime?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..ir.errors import InputError
+from . import render
+from .ending import guarded
+from .options import Debug, FollowLinks, Json
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..runtime.verify import CaseReport, VerifyReport
+
+
+LONGEST_REASON = 160  # of why a case was left out; --json has all of it
+
+
+def verify(
+    original: Annotated[
+        Path, typer.Argument(metavar="ORIGINAL", help="The model before the passes.", show_default=False)
+    ],
+    result: Annotated[Path, typer.Argument(metavar="OUT", help="The folder that `run` wrote.", show_default=False)],
+    inputs: Annotated[
+        Path | None, typer.Option(metavar="F.npz", help="Run on these arrays, named like the inputs.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The seed of generated inputs.")] = 0,
+    as_json: Json = False,
+    follow_links: FollowLinks = False,
+    debug: Debug = False,
+) -> None:
+    """Run both models and compare every output they share. Exit code 0 for equal, 1 for not.
+
+    Without --inputs: batches 1 and 3, lengths 1, 7 and 33, rows full, right-padded and ragged, values from the seed.
+    """
+    from ..runtime.isolate import in_child
+
+    def work() -> int:
+        return _compare((original, result), inputs, seed, as_json, follow_links)
+
+    code = in_child(lambda: guarded(work, debug=lambda: debug), "comparing the two models")
+    if code:
+        raise typer.Exit(code)
+
+
+def _compare(models: tuple[Path, Path], inputs: Path | None, seed: int, as_json: bool, follow_links: bool) -> int:
+    from ..ir.program import Program
+    from ..runtime.verify import verify as compare
+
+    given = read_arrays(inputs) if inputs is not None else None
+    before, after = (Program.load(path, follow_links=follow_links) for path in models)
+    report = compare(before, after, inputs=given, seed=seed)
+    render.tell_all("note", report.notes)
+    render.show_json(report.to_dict()) if as_json else _show(report)
+    return 0 if passed(report) else 1
+
+
+def passed(report: VerifyReport) -> bool:
+    """Equal, or sound by structure where the machine cannot run the graph (which the report says)."""
+    from ..runtime.verify import Verdict
+
+    return report.verdict in (Verdict.EQUAL, Verdict.STRUCTURE_ONLY)
+
+
+def read_arrays(path: Path) -> Mapping[str, np.ndarray]:
+    """The arrays of an .npz file; InputError where it is none. Nothing in it is executed."""
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError as error:
+        raise InputError("no such file", where=str(path), wanted="an .npz file of input arrays") from error
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            "cannot be read as an .npz file",
+            where=str(path),
+            found=str(error)[:200],
+            hint="Write it with numpy.savez(file, input_ids=…).",
+        ) from error
+
+
+def _show(report: VerifyReport) -> None:
+    columns = ("graph", "case", "result", "max abs", "max rel")
+    render.table(columns, map(_row, report.cases), right=("max abs", "max rel"))
+    for line in report.structure:
+        render.show(line)
+    render.show()
+    for reason, number in Counter(case.skipped for case in report.cases if case.skipped).items():
+        render.show(f"skipped {number}: {reason if len(reason) <= LONGEST_REASON else reason[:LONGEST_REASON] + ' …'}")
+    skipped = sum(bool(case.skipped) for case in report.cases)
+    left_out = f", {skipped} skipped" if skipped else ""
+    allowed = f"within {report.tolerance:g}" if report.tolerance else "bit for bit"
+    verdict = f"{report.verdict.value} {allowed}" if report.equal else report.verdict.value
+    render.show(f"{verdict}: {render.count(report.runs, 'run')}{left_out}, seed {report.seed}")
+    if report.first_difference:
+        render.show(f"first difference: {report.first_difference}")
+
+
+def _row(case: CaseReport) -> tuple[Any, ...]:
+    if case.skipped or case.failed:
+        return case.graph, case.case, "skipped" if case.skipped else "FAILED", "", ""
+    largest = [max((getattr(output, what) for output in case.outputs), default=0.0) for what in ("max_abs", "max_rel")]
+    return case.graph, case.case, "equal" if case.equal else "DIFFERENT", *(f"{number:.3g}" for number in largest)
