@@ -1,0 +1,69 @@
+"""What starting the command costs, told by what it loads: help, lists and usage errors load no graph library."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .cli_tools import process, sample
+
+HEAVY = ("onnxruntime", "onnxscript", "onnx_graphsurgeon", "onnx", "onnx_ir", "numpy", "networkx", "sympy", "rich")
+LOADED = """
+import sys
+from onnx_llm_passes.cli.app import run
+code = run(sys.argv[2:])
+print("LOADED", code, *[name for name in sys.argv[1].split(",") if name in sys.modules])
+"""
+
+
+def loaded(*arguments: str) -> tuple[int, set[str]]:
+    """The exit code of a run in a fresh process, and which of the heavy packages it loaded."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, ",".join(HEAVY), *arguments], capture_output=True, text=True, check=True
+    )
+    last = done.stdout.splitlines()[-1].split()
+    assert last[0] == "LOADED"
+    return int(last[1]), set(last[2:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--help",), 0),
+        (("--version",), 0),
+        ((), 2),
+        (("run", "--help"), 0),
+        (("list",), 0),
+        (("list", "--json"), 0),
+        (("list", "no-such-pass"), 2),
+        (("run", "--no-such-flag"), 2),
+        (("run", "strip-stats", "model.onnx", "-o", "out"), 2),
+        (("run", "strip-states{", "model.onnx", "-o", "out"), 2),
+        (("inspect", "model.onnx", "--bind", "x"), 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
+)
+def test_quick_answers_load_nothing_heavy(arguments: tuple[str, ...], code: int) -> None:
+    assert loaded(*arguments) == (code, set())
+
+
+def test_the_test_sees_what_is_loaded() -> None:
+    code, heavy = loaded("inspect", "nowhere.onnx")
+    assert code == 2
+    assert {"onnx", "onnx_ir", "numpy"} <= heavy
+
+
+def test_running_a_pipeline_does_not_load_the_runtime(tmp_path: Path) -> None:
+    code, heavy = loaded("run", "strip-states", str(sample(tmp_path / "in")), "-o", str(tmp_path / "out"))
+    assert code == 0
+    assert heavy & {"onnxruntime", "onnxscript", "onnx_graphsurgeon", "rich"} == set()
+
+
+def test_the_module_is_the_command() -> None:
+    done = process(["--version"])
+    assert done.returncode == 0
+    assert done.stdout.startswith("onnx-passes 0.")
+    assert done.stderr == ""

@@ -1,0 +1,73 @@
+"""The documents tell the truth: generated parts are fresh, links lead somewhere, the Python example runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.passes.registry import PASSES
+
+from .cli_tools import names, sample
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_generated_parts_are_fresh(generator: ModuleType) -> None:
+    assert sorted(page.name for page in generator.stale()) == [], "run `make docs`"
+
+
+def test_a_stale_part_is_noticed(generator: ModuleType) -> None:
+    text = "before\n<!-- begin demo -->\nold\n<!-- end demo -->\nafter\n"
+    assert generator.fill(text, {"demo": "new\n"}) == text.replace("old", "new")
+    with pytest.raises(KeyError):
+        generator.fill(text, {"another": "new\n"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_pass_is_documented() -> None:
+    text = (ROOT / "docs/passes.md").read_text(encoding="utf-8")
+    assert [name for name in PASSES if f"\n## {name}\n" not in text] == []
+
+
+def test_the_python_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    sample(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})  # noqa: S102  our own page
+    assert names(tmp_path / "out" / "model.onnx") == (["input_ids", "attention_mask", "position_ids"], ["logits"])
+    assert Program.load("out").earlier[0].pipeline == "strip-states,simplify"
+
+
+def test_pipelines_in_the_documents_parse() -> None:
+    from onnx_llm_passes.passes.pipeline import parse_pipeline
+
+    texts = [text for page in PAGES for text in re.findall(r"onnx-passes run '([^']+)'", page.read_text("utf-8"))]
+    assert texts
+    for text in texts:
+        assert parse_pipeline(text)
+
+
+def test_no_document_names_a_place_of_one_machine() -> None:
+    for page in PAGES:
+        assert not re.search(r"/(?:home|root|tmp|work)/|\.\./shared", page.read_text(encoding="utf-8")), page

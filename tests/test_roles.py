@@ -1,0 +1,166 @@
+"""What each input is, found by structure: renaming every input changes nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnx_llm_passes.ir.roles import Role, find_roles, find_tables
+from onnx_llm_passes.ir.states import find_states
+from onnx_llm_passes.runtime.blocks import Tiny, decoder, embed, lm_head, rotary
+from onnx_llm_passes.runtime.samples import add_mask, last_token
+from onnx_llm_passes.runtime.writer import BOOL, FLOAT, INT64, Writer
+
+from .builders import BUILDERS
+
+ONE = Tiny(layers=1)
+NAMES = {
+    "input_ids": Role.TOKEN_IDS,
+    "position_ids": Role.POSITIONS,
+    "attention_mask": Role.ATTENTION_MASK,
+    "batch_index": Role.BATCH_INDEX,
+    "num_logits_to_keep": Role.LOGITS_TO_KEEP,
+    "pixel_values": Role.PIXELS,
+    "image_idx": Role.IMAGE_INDEX,
+    "image_grid_thw": Role.IMAGE_GRID,
+    "comp_ctx_lengths": Role.CONTEXT_LENGTHS,
+    "encoder_hidden_states": Role.FEATURES,
+    "input_features": Role.FEATURES,
+    "audio_features": Role.FEATURES,
+    "use_cache_branch": Role.BRANCH,
+    "write_indices": Role.OTHER,
+}
+
+
+def roles_of(model: ir.Model) -> dict[str, Role]:
+    return find_roles(model, find_states(model))
+
+
+def roles_when_renamed(model: ir.Model) -> dict[str, Role]:
+    """Roles by the old names, of a graph whose inputs are called x0, x1 …"""
+    names = [value.name or "" for value in model.graph.inputs]
+    for number, value in enumerate(model.graph.inputs):
+        value.name = f"x{number}"
+    return dict(zip(names, roles_of(model).values(), strict=True))
+
+
+def expected(names: list[str]) -> dict[str, Role]:
+    return {name: NAMES.get(name, Role.STATE) for name in names}
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_renaming_every_input_changes_no_role(name: str) -> None:
+    model = BUILDERS[name]()
+    wanted = expected([value.name or "" for value in model.graph.inputs])
+    assert roles_of(model) == wanted
+    assert roles_when_renamed(model) == wanted
+
+
+def real_models() -> list[Path]:
+    folder = os.environ.get("ONNX_PASSES_MODELS")
+    return sorted(Path(folder).glob("*/*.onnx")) if folder else []
+
+
+@pytest.mark.parametrize("path", real_models(), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_real_exports_keep_their_roles_when_renamed(path: Path) -> None:
+    model = ir.load(path)
+    names = [value.name or "" for value in model.graph.inputs]
+    assert roles_when_renamed(model) == expected(names)
+
+
+def test_real_exports_are_there() -> None:
+    if not real_models():
+        pytest.skip("ONNX_PASSES_MODELS names no folder of exported models")
+    assert real_models()
+
+
+def head(w: Writer, x: ir.Value) -> ir.Model:
+    w.output("logits", lm_head(w, x, ONE), ["b", "s", ONE.vocab])
+    return w.model()
+
+
+def attended(w: Writer, x: ir.Value, mask: object = None) -> ir.Value:
+    """One layer without a cache; ``mask`` turns scores into masked scores."""
+    positions = w.constant(np.arange(5)[None])
+    keep = mask or (lambda scores, keys: scores)
+    return decoder(w, x, rotary(w, positions, 8), cache=lambda _, k, v: (k, v), mask=keep, config=ONE)  # type: ignore[arg-type]
+
+
+def role(model: ir.Model, at: int = 0) -> Role:
+    return list(roles_of(model).values())[at]
+
+
+def test_a_bool_mask_of_four_dimensions() -> None:
+    w = Writer()
+    ids, mask = w.input("a", INT64, ["b", 5]), w.input("b", BOOL, ["b", 1, 5, 5])
+    x = attended(w, embed(w, ids, ONE), lambda scores, keys: add_mask(w, scores, keys, mask))
+    assert role(head(w, x), 1) is Role.ATTENTION_MASK
+
+
+def test_an_additive_float_mask() -> None:
+    w = Writer()
+    ids, mask = w.input("a", INT64, ["b", 5]), w.input("b", FLOAT, ["b", 1, 5, 5])
+    x = attended(w, embed(w, ids, ONE), lambda scores, keys: w.op("Add", scores, mask))
+    assert role(head(w, x), 1) is Role.ATTENTION_MASK
+
+
+def test_hidden_states_in_place_of_tokens_are_embeddings() -> None:
+    w = Writer()
+    x = w.input("a", FLOAT, ["b", 5, ONE.hidden])
+    assert role(head(w, attended(w, x))) is Role.EMBEDDINGS
+
+
+def test_an_input_whose_length_chooses_logits() -> None:
+    w = Writer()
+    ids, keep = w.input("a", INT64, ["b", 5]), w.input("b", INT64, ["n", 1])
+    x = attended(w, embed(w, ids, ONE))
+    start = w.op("Neg", w.unsqueeze(w.size(keep, 0), 0))
+    assert role(head(w, w.op("Slice", x, start, [99], [1])), 1) is Role.LOGITS_TO_KEEP
+
+
+def test_an_input_whose_length_cuts_the_mask() -> None:
+    w = Writer()
+    ids, cut = w.input("a", INT64, ["b", 5]), w.input("b", INT64, ["n"])
+    length = w.op("Shape", cut)
+    x = attended(w, embed(w, ids, ONE), lambda scores, keys: w.op("Slice", scores, [0], length, [3]))
+    w.output("last", last_token(w, x, ids), ["b", 1, ONE.hidden])
+    assert role(w.model(), 1) is Role.CONTEXT_LENGTHS
+
+
+def test_images_through_a_convolution_and_through_a_projection() -> None:
+    w = Writer()
+    image, patches = w.input("a", FLOAT, ["b", 3, "h", "w"]), w.input("b", FLOAT, ["n", 48])
+    w.output("one", w.op("Conv", image, w.weight("conv", 8, 3, 4, 4), strides=[4, 4]), ["b", 8, "i", "j"])
+    w.output("two", w.op("MatMul", patches, w.weight("proj", 48, 8)), ["n", 8])
+    assert set(roles_of(w.model()).values()) == {Role.PIXELS}
+
+
+def test_encoder_states_projected_more_than_once_are_features() -> None:
+    w = Writer()
+    hidden = w.input("a", FLOAT, ["b", "t", 32])
+    for name in ("k", "v"):
+        w.output(name, w.op("MatMul", hidden, w.weight(name, 32, 16)), ["b", "t", 16])
+    assert role(w.model()) is Role.FEATURES
+
+
+def test_token_ids_of_two_tables_of_one_size_are_told_by_name() -> None:
+    w = Writer()
+    places, ids = w.input("position_ids", INT64, ["b", "s"]), w.input("input_ids", INT64, ["b", "s"])
+    x = w.op("Add", embed(w, ids, ONE), w.op("Gather", w.weight("wpe", ONE.vocab, ONE.hidden), places))
+    assert roles_of(head(w, x)) == {"position_ids": Role.POSITIONS, "input_ids": Role.TOKEN_IDS}
+
+
+def test_a_name_that_contradicts_the_element_type_says_nothing() -> None:
+    w = Writer()
+    odd = w.input("input_ids", FLOAT, ["b"])
+    w.output("y", w.op("Neg", odd), ["b"])
+    assert role(w.model()) is Role.OTHER
+
+
+def test_tables_tell_how_many_ids_there_are() -> None:
+    assert find_tables(BUILDERS["append"]()) == {"input_ids": 128}
+    assert find_tables(BUILDERS["scatter"]()) == {"input_ids": 128, "position_ids": 256}
