@@ -1,0 +1,41 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python
+
+.PHONY: help install test test-all lint format types docs coverage bench ci
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: ## install the package in place, with all that the tests need
+	$(PYTHON) -m pip install -e ".[test,shapes,report]"
+
+test: ## run the tests, on all cores
+	$(PYTHON) -m pytest -q -n auto
+
+test-all: ## run the tests, the slow ones too
+	$(PYTHON) -m pytest -q -n auto -m "slow or not slow"
+
+lint: ## style, format, floors (ir < passes < runtime < cli) and types; changes nothing
+	ruff check .
+	ruff format --check .
+	lint-imports --no-cache
+	pyright
+
+format: ## format and mend what ruff can mend
+	ruff check --fix .
+	ruff format .
+
+types: ## check types only
+	pyright
+
+docs: ## write the generated parts of README.md and docs/ again
+	$(PYTHON) docs/generate.py
+
+coverage: ## write docs/coverage.md from the models in the folder ONNX_PASSES_MODELS names
+	$(PYTHON) docs/coverage.py
+
+bench: ## what it costs against peers, as ratios (minutes)
+	$(PYTHON) -m bench
+
+ci: ## what the server runs: a fresh environment, all checks, all tests
+	.ci/run

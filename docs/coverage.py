@@ -1,0 +1,92 @@
+"""Writes docs/coverage.md (`make coverage`): what `run single-shot` does to every model of a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).resolve().parent / "coverage.md"
+HEAD = """# Coverage
+
+What `onnx-passes run single-shot` does to models that real exporters wrote (random weights, two to six layers).
+Written by `make coverage` from the folder that `ONNX_PASSES_MODELS` names; never edited by hand.
+
+*States*: how many of each layout and kind, found by structure. *Result*: bit-equal, or refused with the reason; graphs
+that the machine's onnxruntime cannot run are checked by structure. *Nodes* of the main graph: before → after, constants
+counted.
+
+"""
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """One onnx-passes command in a process of its own: a runtime that crashes takes no other model with it."""
+    line = [sys.executable, "-m", "onnx_llm_passes", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, "NO_COLOR": "1"})
+
+
+def row(model: Path, root: Path) -> str:
+    """One line of the table."""
+    name = model.relative_to(root).with_suffix("").as_posix()
+    with tempfile.TemporaryDirectory() as folder:
+        out = str(Path(folder) / "out")
+        states = states_of(model)
+        done = command("run", "single-shot", str(model), "-o", out)
+        if done.returncode:
+            return f"| {name} | {states} | refused: {reason(done.stderr)} | |"
+        nodes = re.search(r"(\d+) -> (\d+) nodes|(\d+) nodes", done.stdout + done.stderr)
+        counts = " → ".join(n for n in nodes.groups() if n) if nodes else ""
+        return f"| {name} | {states} | {verdict(command('verify', str(model), out, '--json'))} | {counts} |"
+
+
+def states_of(model: Path) -> str:
+    """``4 append key`` and the like."""
+    told: dict[str, Any] = json.loads(command("inspect", str(model), "--json").stdout)
+    found = Counter(
+        " ".join([state["layout"], state["kind"]] + ([] if state["pairing"] == "both" else [f"({state['pairing']})"]))
+        for graph in told["graphs"].values()
+        for state in graph["states"]
+    )
+    return ", ".join(f"{number} {text}" for text, number in found.items()) or "none"
+
+
+def verdict(done: subprocess.CompletedProcess[str]) -> str:
+    """What verify said, with the number of runs."""
+    if done.returncode < 0 or "onnxruntime crashed" in done.stderr:
+        return "not run: onnxruntime itself crashes"
+    try:
+        report = json.loads(done.stdout)
+    except json.JSONDecodeError:
+        return f"not run: {reason(done.stderr)}"
+    exact = "equal bit for bit" if not report["tolerance"] else f"equal within {report['tolerance']:g}"
+    return f"{exact if report['verdict'] == 'equal' else report['verdict']}, {report['runs']} runs"
+
+
+def reason(text: str) -> str:
+    """The error line without its prefix and without names of this run's files."""
+    line = next((line for line in text.splitlines() if line.startswith("error:")), text.strip().splitlines()[-1])
+    line = re.sub(r"^error: (pass '[^']*': )?(graph '[^']*': )?", "", line)
+    return line.split("; found")[0].replace("|", "\\|")
+
+
+def main() -> None:
+    """Writes the page; needs the folder."""
+    folder = os.environ.get("ONNX_PASSES_MODELS")
+    if not folder:
+        raise SystemExit("ONNX_PASSES_MODELS names no folder of exported models, so there is nothing to cover")
+    root = Path(folder)
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        rows = list(pool.map(lambda model: row(model, root), sorted(root.glob("*/*.onnx"))))
+    table = "| model | states | result | nodes |\n|---|---|---|---|\n" + "\n".join(rows)
+    PAGE.write_text(f"{HEAD}{table}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

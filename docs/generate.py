@@ -1,0 +1,244 @@
+"""Writes the generated parts of README.md and docs/ from code and real runs; ``--check`` only says what is stale."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx.parser
+import onnx.printer
+import typer
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"(<!-- begin ([a-z-]+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
+PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
+FLOORS = ("cli", "runtime", "passes", "ir")
+SHOWN = (  # what the README shows: pass, fixture, and what it says over it
+    ("strip-states", "append", "A cache that grows"),
+    ("strip-states", "scatter-function", "A cache that is written in place at positions, by a local function"),
+    ("simplify", "reshape-target", "Shape arithmetic whose result is known, whatever the sizes"),
+    ("rename-io", "input-and-output", 'With `map=ids:input_ids,logits:"the scores"`'),
+)
+UNSTEADY = frozenset({"seconds", "sha256", "packages", "tool", "bytes"})
+SIZE = re.compile(r"\(\d[\d.]* [kMG]?B\)")  # of a written file: another release of a library may change it by a little
+LONGEST_LIST = 4
+DEMO = "onnx-passes-demo"
+
+
+def output(command: str, folder: Path) -> str:
+    """Standard error, then standard output, of one onnx-passes command run in ``folder``; it must succeed."""
+    arguments = [sys.executable, "-m", "onnx_llm_passes", *command.split()]
+    environment = {**os.environ, "NO_COLOR": "1"}
+    done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"`onnx-passes {command}` ended with {done.returncode}: {done.stderr}")
+    return done.stderr + done.stdout
+
+
+def shell(command: str, folder: Path) -> str:
+    """One command with its output, as a terminal shows both."""
+    return fenced("console", f"$ onnx-passes {command}\n{output(command, folder)}")
+
+
+def fenced(language: str, text: str) -> str:
+    """A Markdown code block."""
+    return f"```{language}\n{text.rstrip()}\n```\n"
+
+
+def short_json(data: Any) -> str:
+    """JSON with lists of more than two entries cut, so that a page shows the form and not the model."""
+    return json.dumps(_cut(data), indent=2, ensure_ascii=False)
+
+
+def _cut(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _cut(value) for key, value in data.items()}
+    if isinstance(data, list) and len(data) > LONGEST_LIST:
+        return [*map(_cut, data[: LONGEST_LIST - 1]), f"… {len(data) - LONGEST_LIST + 1} more"]
+    return [_cut(item) for item in data] if isinstance(data, list) else data
+
+
+def steady(data: Any) -> Any:
+    """What differs from machine to machine (seconds, digests, versions) as an ellipsis."""
+    if isinstance(data, dict):
+        return {key: "…" if key in UNSTEADY else steady(value) for key, value in data.items()}
+    return [steady(item) for item in data] if isinstance(data, list) else data
+
+
+def passes() -> str:
+    """Every preset and pass with docstring and options, out of ``list``."""
+    from onnx_llm_passes.cli.list import describe_all, describe_one
+
+    listed = describe_all()
+    own = [row["name"] for row in listed["passes"] if row["origin"] == "onnx-llm-passes"]
+    sections = [_preset(describe_one(row["name"])) for row in listed["presets"]]
+    return "\n".join(sections + [_pass(describe_one(name)) for name in own])
+
+
+def _preset(data: dict[str, Any]) -> str:
+    return f"## {data['name']} (preset)\n\n{data['doc']}.\n\nExpands to `{data['pipeline']}`.\n\n{_options(data)}"
+
+
+def _pass(data: dict[str, Any]) -> str:
+    # a docstring is reStructuredText with double backquotes and `::` blocks; both read as Markdown after two changes
+    text = data["doc"].replace("``", "`").replace("::\n", ":\n")
+    return f"## {data['name']}\n\n{text}\n\n{_options(data)}"
+
+
+def _options(data: dict[str, Any]) -> str:
+    if not data["options"]:
+        return "It takes no options.\n"
+    rows = [
+        f"| `{option['name']}` | {option['takes']} | {_code(option['default'])} | {option['doc']} |"
+        for option in data["options"]
+    ]
+    return "\n".join(["| option | takes | default | |", "|---|---|---|---|", *rows, ""])
+
+
+def _code(default: str | None) -> str:
+    return "must be given" if default is None else f"`{default}`" if default else "empty"
+
+
+def commands() -> str:
+    """Every subcommand with arguments and options, out of the parser itself."""
+    from onnx_llm_passes.cli.app import PROGRAM, app
+
+    parts: list[str] = []
+    for name, command in vars(typer.main.get_command(app))["commands"].items():
+        shown = [p for p in command.params if not getattr(p, "hidden", False)]
+        arguments = [_argument(p) for p in shown if p.param_type_name == "argument"]
+        parts.append(f"## {name}\n\n`{' '.join([PROGRAM, name, *arguments, '[OPTIONS]'])}`\n\n{command.help}\n")
+        parts.append("\n".join(["| argument or option | |", "|---|---|", *map(_parameter, shown), ""]))
+    return "\n".join(parts)
+
+
+def _argument(parameter: Any) -> str:
+    name = parameter.metavar or parameter.name.upper()
+    return name if parameter.required else f"[{name}]"
+
+
+def _parameter(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return f"| `{parameter.metavar or parameter.name.upper()}` | {parameter.help or ''} |"
+    value = "" if parameter.is_flag else f" {parameter.metavar or 'VALUE'}"
+    return f"| `{', '.join(parameter.opts)}{value}` | {parameter.help or ''} |"
+
+
+def diffs() -> str:
+    """What each pass does to a graph of its fixtures, as a diff."""
+    parts: list[str] = []
+    for number, (name, case, said) in enumerate(SHOWN):
+        title = f"### {name}\n\n" if number == 0 or SHOWN[number - 1][0] != name else ""
+        parts.append(f"{title}{said}:\n\n{_diff(name, case)}")
+    return "\n".join(parts)
+
+
+def _diff(name: str, case: str) -> str:
+    text = (ROOT / "tests/fixtures" / name / f"{case}.txt").read_text(encoding="utf-8")
+    before, after = (_body(part) for part in re.split(r"^# --- (?:before|after)\n", text, flags=re.MULTILINE)[1:])
+    lines = difflib.ndiff(before, after)
+    return fenced("diff", "\n".join(line.rstrip() for line in lines if not line.startswith("?")))
+
+
+def _body(text: str) -> list[str]:
+    """A graph as onnx prints it, an input, output or constant a line; versions, node names and functions left out."""
+    printed = onnx.printer.to_text(onnx.parser.parse_model(text))
+    printed = printed[printed.index(">\n") + 2 :].split("\n}")[0]
+    head, _, nodes = re.sub(r" \{\n", "\n{\n", printed, count=1).partition("\n{\n")
+    signature, _, constants = head.partition("\n")
+    inputs, _, outputs = signature.partition(" => ")
+    lines = ["(", *_values(inputs), ") => (", *_values(outputs), ") {", *_constants(constants)]
+    for node in nodes.splitlines():
+        named = re.sub(r"^ *\[[^]]*\] ", "   ", node)
+        lines.append(re.sub(r"(\w+): \w+ = ", r"\1=", named))
+    return [*lines, "}"]
+
+
+def _constants(text: str) -> list[str]:
+    found = re.findall(r"(\S+) (\S+) = +(\{[^}]*\})", text.strip().strip("<>"))
+    return [f"   {kind} {name} = {values if len(values) < 32 else '{…}'}" for kind, name, values in found]
+
+
+def _values(text: str) -> list[str]:
+    inside = text[text.index("(") + 1 : text.rindex(")")]
+    return [f"   {value}" for value in re.split(r", (?![^\[]*\])", inside)]
+
+
+def files() -> str:
+    """Every source file with its caption, the first sentence that it says of itself."""
+    rows = ["| file | what it is |", "|---|---|"]
+    for path in sorted(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py")):
+        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        caption = " ".join(doc.split("\n\n")[0].split()).replace("``", "`").replace("|", "&#124;")
+        rows.append(f"| `{path.relative_to(ROOT).as_posix()}` | {caption} |")
+    return "\n".join([*rows, ""])
+
+
+def fill(text: str, blocks: dict[str, str]) -> str:
+    """``text`` with what stands between each pair of markers replaced; KeyError for a marker that nothing fills."""
+    return BLOCK.sub(lambda found: f"{found[1]}{blocks[found[2]]}{found[3]}", text)
+
+
+def example(folder: Path) -> dict[str, str]:
+    """What the README and the pages show of real runs, on the models that ``demo`` builds."""
+    demo = shell("demo", folder)
+    model = f"{DEMO}/scatter/original/model.onnx"
+    return {
+        "demo": demo,
+        "inspect": shell(f"inspect {model} --bind batch_size=1 --bind ctx_len=4096", folder),
+        "run": shell(f"run single-shot {model} -o out", folder),
+        "verify": shell(f"verify {model} out", folder),
+        "inspect-json": fenced("json", short_json(json.loads(output(f"inspect {model} --json", folder)))),
+        "program-json": fenced(
+            "json", short_json(steady(json.loads((folder / "out/program.json").read_text("utf-8"))))
+        ),
+    }
+
+
+def everything() -> dict[Path, str]:
+    """Every generated file with the text that it should have."""
+    with tempfile.TemporaryDirectory() as folder:
+        blocks = {
+            "passes": passes(),
+            "diffs": diffs(),
+            "files": files(),
+            "commands": commands(),
+            **example(Path(folder)),
+        }
+    return {page: fill(page.read_text(encoding="utf-8"), blocks) for page in PAGES}
+
+
+def stale() -> dict[Path, str]:
+    """The generated files whose text is not what it should be, with that text."""
+    return {page: text for page, text in everything().items() if _told(page.read_text(encoding="utf-8")) != _told(text)}
+
+
+def _told(text: str) -> str:
+    return SIZE.sub("", text)
+
+
+def main() -> int:
+    """Writes what is stale, or with ``--check`` names it and returns 1."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a file is stale")
+    check = parser.parse_args().check
+    old = stale()
+    for page, text in old.items():
+        sys.stdout.write(f"{page.relative_to(ROOT)} {'is stale: run `make docs`' if check else 'written'}\n")
+        if not check:
+            page.write_text(text, encoding="utf-8")
+    return 1 if check and old else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
