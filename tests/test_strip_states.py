@@ -132,3 +132,18 @@ def test_exported_model_any_positions(path: Path) -> None:
     PassManager(parse_pipeline("single-shot{positions=any}")).run(result)
     report = verify(original, result, tolerance=CLOSE)
     assert report.equal, report.first_difference
+
+
+@pytest.mark.skipif(not exported(), reason="ONNX_PASSES_MODELS names no folder of exported models")
+def test_stripped_equals_the_export_without_past() -> None:
+    with_past, without = (
+        Path(MODELS or "") / name / "model.onnx" for name in ("optimum-qwen3", "optimum-qwen3-nopast")
+    )
+    if not (with_past.exists() and without.exists()):
+        pytest.skip("the folder has no model exported both with and without past")
+    stripped = Program.load(with_past)
+    PassManager(parse_pipeline("single-shot")).run(stripped)
+    stripped.graphs = {"model": stripped.graphs.popitem()[1]}
+    report = verify(Program.load(without), stripped)
+    assert report.verdict is Verdict.EQUAL, report.first_difference
+    assert report.runs >= 10

@@ -97,7 +97,8 @@ class _Search:
             if narrowed is not None:
                 return narrowed
         for state in candidates:  # updated, but never leaves: only a real key or value is reported
-            if state.layout is Layout.FUSED or (state.carried is not None and self._attends(state.carried)):
+            attended = state.carried is not None and self._attends(state.carried)
+            if state.layout is Layout.FUSED or (attended and _is_all_cache(value, state)):
                 state.pairing = Pairing.INPUT_ONLY
                 return state
         read = fixed.match(value, self.outputs, self.signatures.reads, self.bridges)
@@ -211,6 +212,12 @@ class _Search:
         elif state.axis is not None and state.axis < 0 and state.input is not None:
             state.axis += _rank(state.input) or 0
         return state
+
+
+def _is_all_cache(value: ir.Value, state: State) -> bool:
+    """True where an input is used for the update and for its shape alone: rows that enter as they are do more."""
+    nodes = {id(node) for node in (*state.chain, state.update)}
+    return all(id(node) in nodes or node.op_type == "Shape" for node, _ in value.uses())
 
 
 def _branches(node: ir.Node) -> list[ir.Graph]:
