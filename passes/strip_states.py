@@ -20,6 +20,7 @@ from ..ir.states.bridges import inline_cache_functions
 from ..ir.states.contract import refuse_unprovable
 from ..ir.states.functions import release_functions
 from ..ir.states.key_positions import mask_by_key_positions
+from ..ir.states.known_lengths import fix_known_lengths
 from ..ir.states.unbind import Unbinding, anchors_of, take_out
 from ..ir.states.vanish import vanishing_symbols
 from ..ir.symbols import substitute_symbols
@@ -101,6 +102,7 @@ class StripStates(Pass):
             take_out(state, unbinding)
         unbinding.head.place()
         remove_dead(unbinding.dead)
+        fix_known_lengths(model, paired, unbinding.head)
         _drop_inputs(model.graph, chosen, unused_before)
         if model.functions:
             RemoveUnusedFunctionsPass()(model)
