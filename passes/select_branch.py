@@ -58,7 +58,13 @@ class SelectBranch(Pass):
         gone = {id(value) for value in (*idle, switch) if not value.is_graph_output()}
         model.graph.inputs[:] = [value for value in model.graph.inputs if id(value) not in gone]
         notes = (f"inputs that only the other branch used are gone: {', '.join(str(v.name) for v in idle)}",)
-        return GraphResult(model, True, counts={"branches": inlined, "inputs": len(gone)}, notes=notes if idle else ())
+        return GraphResult(
+            model,
+            True,
+            counts={"branches": inlined, "inputs": len(gone)},
+            notes=notes if idle else (),
+            assumptions=(f"fixed: {self.input}: {str(self.value).lower()}",),
+        )
 
     def _find(self, model: ir.Model) -> ir.Value:
         for value in model.graph.inputs:

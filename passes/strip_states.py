@@ -124,6 +124,8 @@ class StripStates(Pass):
     def _refuse_fixed(self, model: ir.Model, chosen: Sequence[State]) -> None:
         """Cross-attention states are read, not grown: they stay as inputs, and only on demand."""
         fixed = [state for state in chosen if state.layout is Layout.FIXED and state.kind == "cross"]
+        if any("branch" in state.extra for state in chosen):
+            return  # the branch is to be chosen first, and says so itself
         if fixed and "cross" not in self.kinds:
             raise PassRefused(
                 f"{len(fixed)} states hold cross-attention keys and values, which a single run still needs",

@@ -147,3 +147,18 @@ def test_stripped_equals_the_export_without_past() -> None:
     report = verify(Program.load(without), stripped)
     assert report.verdict is Verdict.EQUAL, report.first_difference
     assert report.runs >= 10
+
+
+@pytest.mark.parametrize("truth", ["true", "false"])
+@pytest.mark.skipif(not exported(), reason="ONNX_PASSES_MODELS names no folder of exported models")
+def test_merged_decoders_with_a_branch_selected(truth: str, tmp_path: Path) -> None:
+    merged = [path for path in exported() if path.stem.endswith("_merged")]
+    if not merged:
+        pytest.skip("the folder has no decoder with its two forms merged")
+    for path in merged:
+        result = Program.load(path)
+        pipeline = f"select-branch{{input=use_cache_branch value={truth}}},single-shot{{kinds=key,value}}"
+        PassManager(parse_pipeline(pipeline)).run(result)
+        result.save(tmp_path / path.parent.name)
+        report = verify(Program.load(path), Program.load(tmp_path / path.parent.name))
+        assert report.verdict is Verdict.EQUAL, report.first_difference
