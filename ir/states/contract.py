@@ -53,7 +53,8 @@ def _refuse_hidden(where: str, chosen: Sequence[State]) -> None:
                 f"state {state.name!r} lives inside a branch of If {state.extra['branch']!r}",
                 where=where,
                 wanted="a graph with the branch chosen",
-                hint="Put select-branch{input=NAME value=true|false} before this pass; NAME is the If's boolean input.",
+                hint=f"Put select-branch{{input={state.extra['switch']} value=false}} (or true) before this pass: "
+                "true is the run with a past.",
             )
 
 

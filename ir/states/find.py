@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from ..scopes import bodies
 from . import append, delta, fixed, fused, recurrent, scatter, window
 from .attention import attends
 from .base import Layout, Pairing, State
@@ -92,7 +93,7 @@ class _Search:
                 return state
         for state in candidates:
             narrowed = self._windowed(state) or (
-                delta.match(state, self.outputs) if state.layout is Layout.APPEND else None
+                delta.match(state, self.outputs) if state.layout in _HELD_WHOLE else None
             )
             if narrowed is not None:
                 return narrowed
@@ -141,7 +142,7 @@ class _Search:
                 if state is not None:
                     state.input = value
                     if node.graph is not self.graph:
-                        state.extra["branch"] = self._branch_of(node)
+                        state.extra.update(self._branch_of(node))
                     yield state
 
     def _end_of(self, state: State) -> ir.Value | None:
@@ -174,18 +175,20 @@ class _Search:
 
     def _inside(self, value: ir.Value) -> ir.Value:
         """The value of a branch that an If hands out as ``value``, else ``value``."""
-        for branch in (g for n in (value.producer(),) if n is not None and n.op_type == "If" for g in _branches(n)):
+        for branch in (g for n in (value.producer(),) if n is not None and n.op_type == "If" for g in bodies(n)):
             inner = backward(branch.outputs[value.index() or 0])[0]
             if self._attends(inner):
                 return inner
         return value
 
-    def _branch_of(self, node: ir.Node) -> str:
-        """The name of the If whose branch holds ``node``."""
+    def _branch_of(self, node: ir.Node) -> dict[str, object]:
+        """The name of the If whose branch holds ``node``, and of the input that switches it."""
         for outer, holder in self.bridges.values():
-            if any(node.graph is branch for branch in _branches(holder)):
-                return holder.name or outer.name or ""
-        return ""
+            if any(node.graph is branch for branch in bodies(holder)):
+                switch = backward(holder.inputs[0])[0] if holder.inputs[0] is not None else None
+                name = switch.name if switch is not None and switch.is_graph_input() else None
+                return {"branch": holder.name or outer.name or "", "switch": name or "NAME"}
+        return {"branch": "", "switch": "NAME"}
 
     def _is_embedding(self, value: ir.Value) -> bool:
         """True for hidden rows: the batch and sequence axes of an output of other width, or of an integer input."""
@@ -220,8 +223,8 @@ def _is_all_cache(value: ir.Value, state: State) -> bool:
     return all(id(node) in nodes or node.op_type == "Shape" for node, _ in value.uses())
 
 
-def _branches(node: ir.Node) -> list[ir.Graph]:
-    return [a.as_graph() for a in node.attributes.values() if a.type is ir.AttributeType.GRAPH]
+_HELD_WHOLE = (Layout.APPEND, Layout.SCATTER)
+"""Layouts whose whole cache a graph may keep to itself, the new rows alone leaving."""
 
 
 def _present_port(value: ir.Value) -> fused.Port | None:
