@@ -18,7 +18,8 @@ _SCORES = frozenset(
     "Identity Cast Mul Div Add Sub Where Max Min Clip Tanh Reshape Transpose Unsqueeze Squeeze Slice Concat".split()
 )  # what stands between the product with the query and the softmax (scale, mask, soft-cap, sinks)
 _WEIGHTS = frozenset("Identity Cast Dropout Reshape Transpose Where Mul Slice Unsqueeze Squeeze Expand".split())
-_PRODUCTS = frozenset(("MatMul", "Einsum", "Gemm"))
+_PRODUCTS = frozenset((("", "MatMul"), ("", "Einsum"), ("", "Gemm"), ("com.microsoft", "FusedMatMul")))
+_SOFTMAX = frozenset((("", "Softmax"), ("com.microsoft", "BiasSoftmax")))
 _FUSED_PORTS = {name: {key: "key", value: "value"} for name, (key, value) in KEY_VALUE_INPUTS.items()}
 
 
@@ -41,7 +42,7 @@ def products(value: ir.Value, reads: Callable[[ir.Node], bool] = _never) -> Iter
         role = _FUSED_PORTS.get((node.domain, node.op_type), {}).get(index)
         if role is not None:
             yield node, role
-        if node.op_type not in _PRODUCTS or node.domain:
+        if (node.domain, node.op_type) not in _PRODUCTS:
             continue
         other = node.inputs[1 - index] if index < 2 and len(node.inputs) > 1 else None
         if other is not None and comes_from_softmax(other):
@@ -57,7 +58,11 @@ def only_read(value: ir.Value, reads: Callable[[ir.Node], bool] = _never) -> boo
     """
     for node, index in _reach(value, _MOVES, reads):
         moved = (node.op_type in _MOVES and not node.domain) or reads(node)
-        if moved or node.op_type in ("Shape", "ScatterND", "If") or (node.op_type in _PRODUCTS and index == 1):
+        if (
+            moved
+            or node.op_type in ("Shape", "ScatterND", "If")
+            or ((node.domain, node.op_type) in _PRODUCTS and index == 1)
+        ):
             continue
         if index not in _FUSED_PORTS.get((node.domain, node.op_type), {}) or _has_past(node):
             return False
@@ -74,7 +79,7 @@ def path_to_softmax(product: ir.Node) -> list[ir.Node]:
     met: list[ir.Node] = []
     for node, _ in _reach(product.outputs[0], _SCORES):
         met.append(node)
-        if node.op_type == "Softmax":
+        if (node.domain, node.op_type) in _SOFTMAX:
             return met
     return []
 
@@ -87,7 +92,7 @@ def comes_from_softmax(value: ir.Value) -> bool:
         node = work.pop().producer()
         if node is None:
             continue
-        if node.op_type == "Softmax":
+        if (node.domain, node.op_type) in _SOFTMAX:
             return True
         if node.op_type in _WEIGHTS:
             work.extend(v for v in node.inputs if v is not None)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from .ranges import row_zero_gather
+from .ranges import takes_first_row
 from .signatures import is_whole_range, strip_shape_ops
 from .walk import constant_ints
 
@@ -46,8 +46,9 @@ def position_source(update: ir.Node | None, positions: ir.Value | None) -> Posit
             break
         if node.op_type in _COUNTED and not node.domain:
             return _COUNTED[node.op_type](node)
-        rows_taken += row_zero_gather(node)
-        following = node.inputs[0] if row_zero_gather(node) else _unpadded(node)
+        first_row = takes_first_row(node, value)
+        rows_taken += first_row
+        following = node.inputs[0] if first_row else _unpadded(node)
         if following is None:
             return None
         value = following

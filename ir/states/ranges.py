@@ -177,7 +177,31 @@ def _through(start: ir.Value, ops: frozenset[str]) -> list[View]:
     return uses
 
 
-def row_zero_gather(node: ir.Node) -> bool:
-    """True for ``Gather(x, 0)`` on axis 0: the text row of M-RoPE positions ``[4, B, S]``."""
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
-    return node.op_type == "Gather" and not node.domain and axis == 0 and constant_ints(node.inputs[1]) == [0]
+def takes_first_row(node: ir.Node, value: ir.Value) -> bool:
+    """True where ``value``, an output of ``node``, is row 0 of its input's axis 0: M-RoPE's text row of ``[4, B, S]``.
+
+    Written as Gather, as Slice, or as the first part of a Split.
+    """
+    read = _FIRST_ROW.get(node.op_type) if not node.domain else None
+    return read is not None and read(node, value)
+
+
+def _gathers_zero(node: ir.Node, value: ir.Value) -> bool:
+    return _axis(node) == 0 and constant_ints(node.inputs[1]) == [0]
+
+
+def _slices_one(node: ir.Node, value: ir.Value) -> bool:
+    starts, ends, axes = (constant_ints(node.inputs[i]) if len(node.inputs) > i else None for i in (1, 2, 3))
+    return starts == [0] and ends == [1] and axes == [0]
+
+
+def _splits_first(node: ir.Node, value: ir.Value) -> bool:
+    sizes = constant_ints(node.inputs[1]) if len(node.inputs) > 1 else None
+    return _axis(node) == 0 and value.index() == 0 and (sizes is None or sizes[0] == 1)
+
+
+def _axis(node: ir.Node) -> int:
+    return node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+
+
+_FIRST_ROW = {"Gather": _gathers_zero, "Slice": _slices_one, "Split": _splits_first}
