@@ -1,11 +1,10 @@
-"""A graph made static: every dimension a number, shape arithmetic folded, inputs used for their shape alone gone."""
+"""A graph made static: every dimension a number, shape arithmetic folded, inputs that only had a shape gone."""
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
 
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
@@ -17,8 +16,8 @@ from .scopes import nested
 from .simplify import simplify_round
 from .symbols import dims_of, substitute_symbols
 
-BOUND = "onnx_llm_passes.bound"
-"""The key of a model's metadata under which the sizes stand that were written into it."""
+BOUND = "onnx_llm_passes.bound."
+"""What the metadata keys of a model begin with that tell, symbol by symbol, the sizes written into it."""
 MAX_ROUNDS = 8
 MAX_NESTING = 16  # of functions
 
@@ -31,13 +30,15 @@ class Fixed:
     dropped: tuple[str, ...] = ()
 
 
-def make_static(model: ir.Model, binding: Mapping[str, int], *, where: str) -> Fixed:
-    """Writes ``binding`` into the graph and folds what it decides, in place.
-
-    Raises PassRefused, before anything is changed, where a dimension of an input or output stays open.
-    """
+def static_facts(model: ir.Model, binding: Mapping[str, int], *, where: str) -> Facts:
+    """The graph's shapes under ``binding``; PassRefused where a dimension of an input or output stays open."""
     facts = propagate(model, binding=binding, trust=Trust.VALUE_INFOS)
     _refuse_open(model, facts, binding, where)
+    return facts
+
+
+def make_static(model: ir.Model, binding: Mapping[str, int], facts: Facts, *, where: str) -> Fixed:
+    """Writes ``binding`` into the graph and folds what it decides, in place; ``facts`` are of :func:`static_facts`."""
     used = [value for value in model.graph.inputs if value.uses()]
     _write_sizes((*model.graph.inputs, *model.graph.outputs), facts)
     symbols: dict[str, Dim] = dict(binding)
@@ -45,22 +46,17 @@ def make_static(model: ir.Model, binding: Mapping[str, int], *, where: str) -> F
     counts = {"values": changed, "functions": _open_functions(model), **_fold(model, where)}
     dropped = _drop_idle(model.graph, used)
     shaped = _write_shapes(model)
-    model.metadata_props[BOUND] = json.dumps({**bound_in(model), **binding}, sort_keys=True)
+    model.metadata_props.update({f"{BOUND}{name}": str(size) for name, size in sorted(binding.items())})
     return Fixed({**counts, "inputs": len(dropped), "shapes": shaped}, dropped)
 
 
 def bound_in(model: ir.Model) -> dict[str, int]:
-    """The sizes that were written into the graph; none where its metadata hold no such thing."""
-    text = model.metadata_props.get(BOUND, "")
-    try:
-        found: Any = json.loads(text) if 0 < len(text) < MAX_TEXT else {}
-    except (ValueError, RecursionError):
-        return {}
-    pairs = cast("dict[Any, Any]", found).items() if isinstance(found, dict) else ()
-    return {name: size for name, size in pairs if isinstance(name, str) and type(size) is int}
+    """The sizes that were written into the graph, by symbol; none where its metadata hold no such thing."""
+    pairs = ((key.removeprefix(BOUND), text) for key, text in model.metadata_props.items() if key.startswith(BOUND))
+    return {name: int(text) for name, text in pairs if _DECIMAL.fullmatch(text)}
 
 
-MAX_TEXT = 1 << 20
+_DECIMAL = re.compile(r"0|[1-9]\d{0,9}", re.ASCII)
 
 
 def _refuse_open(model: ir.Model, facts: Facts, binding: Mapping[str, int], where: str) -> None:

@@ -26,11 +26,13 @@ def propagate(model: ir.Model, *, binding: Mapping[str, int] | None = None, trus
     refine what could not be derived; contradictions of two integers are recorded in ``clashes``, never raised.
     The graph must be in topological order, as ONNX demands; functions are swept at each call, inner values not kept.
     """
-    return _Sweep(model, dict(binding or {}), trust).run()
+    return Sweep(model, dict(binding or {}), trust).run()
 
 
 @dataclass(slots=True)
-class _Sweep:
+class Sweep:
+    """One sweep over one model: what is known so far, and the rules that add to it."""
+
     model: ir.Model
     binding: Mapping[str, Dim]
     trust: Trust
@@ -40,6 +42,7 @@ class _Sweep:
     depth: int = 0
 
     def run(self) -> Facts:
+        """Sweeps the main graph and all inside it; returns the facts."""
         ctx = Context(self.facts, self.graph, counter=self.counter)
         for value in self.model.graph.inputs:
             dims = declared_dims(value, self.binding)
@@ -65,6 +68,7 @@ class _Sweep:
         self.depth -= 1
 
     def nodes(self, ctx: Context, nodes: ir.Graph | ir.Function) -> None:
+        """Sweeps nodes in their order."""
         functions = self.model.functions
         for node in nodes:
             if functions and node.op_identifier() in functions:
@@ -77,6 +81,7 @@ class _Sweep:
                 self.settle(ctx, node, ())
 
     def node(self, ctx: Context, node: ir.Node, key: OpKey, shape_rule: ShapeRule | None) -> None:
+        """Applies the rules of one node: content first, then shape."""
         content_rule: IntRule | None = CONTENTS.get(key)
         if content_rule is not None:
             contents = content_rule(ctx, node)
@@ -102,6 +107,7 @@ class _Sweep:
                 ctx.shapes[value] = shape
 
     def refine(self, ctx: Context, node: ir.Node, value: ir.Value, shape: Shape | None) -> Shape | None:
+        """What a rule found and what was declared, put together."""
         declared = declared_dims(value, self.binding)
         if declared is None:
             return shape
@@ -116,6 +122,7 @@ class _Sweep:
         )
 
     def dim(self, ctx: Context, node: ir.Node, value: ir.Value, found: Dim, said: Dim) -> Dim:
+        """One dimension of both; two different numbers are a clash."""
         if isinstance(found, int):
             if isinstance(said, int):
                 ctx.clash(node, value, said, found)
@@ -148,6 +155,7 @@ class _Sweep:
         return node.op_identifier(), tuple(facts), repr(attributes)
 
     def body(self, ctx: Context, node: ir.Node, function: ir.Function) -> Result:
+        """The shapes and contents that the body gives for this call."""
         given = {name: attr for name, attr in function.attributes.items() if attr.value is not None}
         for name, attr in node.attributes.items():
             resolved = ctx.call.get(attr.ref_attr_name) if attr.ref_attr_name is not None else attr

@@ -13,6 +13,11 @@ def same(ctx: Context, node: ir.Node) -> Shapes:
     return (ctx.shape(node, 0),)
 
 
+def same_and_scalars(ctx: Context, node: ir.Node) -> Shapes:
+    """``DynamicQuantizeLinear``: the input's shape, one scale, one zero point."""
+    return (ctx.shape(node, 0), (), ())
+
+
 def same_twice(ctx: Context, node: ir.Node) -> Shapes:
     """The first input's shape for two outputs (a mask, an inverse)."""
     return (ctx.shape(node, 0),) * 2
@@ -103,4 +108,5 @@ RULES: dict[OpKey, ShapeRule] = {
     **{("", name): broadcast for name in BROADCAST},
     ("", "Constant"): constant,
     ("", "Dropout"): same_twice,
+    ("", "DynamicQuantizeLinear"): same_and_scalars,
 }

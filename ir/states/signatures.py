@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
+from ..constants import constant_of
 from .walk import backward, constant_ints
 
 MAX_COLUMNS = 8
+MAX_INDICES = 1 << 16  # of a constant that is looked into
+_INDEX_TYPES = (ir.DataType.INT64, ir.DataType.INT32)
 _SHAPE_OPS = frozenset(("Expand", "Unsqueeze", "Squeeze", "Reshape", "Cast", "Identity", "Transpose", "Tile"))
 
 
@@ -192,13 +197,21 @@ def _column(value: ir.Value) -> ir.Value | None:
 
 
 def is_whole_range(value: ir.Value) -> bool:
-    """True for ``Range(0, n, 1)``, and for a constant that counts 0, 1, 2 …"""
+    """True for ``Range(0, n, 1)``, and for a constant that counts 0, 1, 2 … along one of its axes."""
     node = value.producer()
     if node is not None and node.op_type == "Range" and not node.domain:
         first, step = constant_ints(node.inputs[0]), constant_ints(node.inputs[2])
         return first == [0] and step == [1]
-    numbers = constant_ints(value)
-    return numbers is not None and numbers == list(range(len(numbers)))
+    tensor = constant_of(value)
+    if tensor is None or tensor.dtype not in _INDEX_TYPES or tensor.size > MAX_INDICES:
+        return False
+    array: Any = tensor.numpy()
+    return any(bool((array == _steps(array.shape, axis)).all()) for axis in range(array.ndim))
+
+
+def _steps(shape: tuple[int, ...], axis: int) -> Any:
+    """0, 1, 2 … along ``axis``, to be compared with an array of ``shape``."""
+    return np.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])  # pyright: ignore[reportUnknownMemberType]
 
 
 def strip_shape_ops(value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:

@@ -34,7 +34,9 @@ class Trail:
 
 def is_layout(node: ir.Node) -> bool:
     """True for a node that only moves its first input (a single-operand Concat included)."""
-    return not node.domain and (node.op_type in _AXES or (node.op_type == "Concat" and len(node.inputs) == 1))
+    if node.domain:
+        return node.domain == "com.microsoft" and node.op_type in ("QuantizeLinear", "DequantizeLinear")
+    return node.op_type in _AXES or (node.op_type == "Concat" and len(node.inputs) == 1)
 
 
 Bridges = Mapping[int, "tuple[ir.Value, ir.Node]"]
