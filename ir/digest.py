@@ -1,0 +1,144 @@
+"""A digest of what a program is: its graphs' structure, its weights and its manifest, wherever they lie."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from .specialization import Manifest, Specialization
+
+CACHE = ".sha256"  # a weights file's content digest lies beside it under this ending
+BLOCK = 1 << 22
+
+
+def digest_graph(proto: onnx.ModelProto) -> str:
+    """sha256 of a graph's structure: nodes, types of inputs and outputs, initializers by name, type and shape.
+
+    Contents of tensors that a saved graph keeps inside itself count; those of weights do not, nor where they lie;
+    names of nodes, metadata and documentation do not either.
+    """
+    digest = hashlib.sha256(repr(sorted((o.domain, o.version) for o in proto.opset_import)).encode())
+    for piece in _pieces(proto):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def digest_clone(base: str, binding: Mapping[str, int]) -> str:
+    """sha256 of a graph that differs from ``base`` in the sizes of its symbols only."""
+    return _of_json([base, sorted(binding.items())])
+
+
+def digest_manifest(specializations: Iterable[object], custom_io: Mapping[str, str] | None = None) -> str:
+    """sha256 of the canonical manifest: in the order of graphs, roles and names, sizes as numbers, symbols sorted."""
+    items = Manifest.of(specializations).specializations
+    content = {"specializations": sorted(map(_canonical, items)), "custom_io": sorted((custom_io or {}).items())}
+    return _of_json(content)
+
+
+def digest_sizes(sizes: Iterable[int]) -> str:
+    """sha256 of the sizes of the weights' files, in no order: cheap, and blind to equal sizes."""
+    return _of_json(sorted(sizes))
+
+
+def digest_file(path: Path, *, cache: bool = False) -> str:
+    """sha256 of a file's content, whatever its name and times; ``cache`` keeps it beside the file, with its size.
+
+    A kept digest stands while the size does: whoever changes a file in place must remove the digest beside it.
+    """
+    beside, size = path.with_name(path.name + CACHE), path.stat().st_size
+    kept = _kept(beside, size) if cache else None
+    if kept is not None:
+        return kept
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    if cache:
+        beside.write_text(f"{digest.hexdigest()} {size}\n", encoding="ascii")
+    return digest.hexdigest()
+
+
+def digest_program(graphs: Iterable[str], weights: str, manifest: str) -> str:
+    """sha256 of the digests of graphs in any order, weights and manifest."""
+    return _of_json({"graphs": sorted(graphs), "weights": weights, "manifest": manifest})
+
+
+def _kept(beside: Path, size: int) -> str | None:
+    try:
+        text, _, told = beside.read_text(encoding="ascii")[:200].strip().partition(" ")
+    except (OSError, UnicodeDecodeError):
+        return None
+    whole = len(text) == 64 and set(text) <= set("0123456789abcdef")
+    return text if whole and told == str(size) else None
+
+
+def _canonical(item: Specialization) -> list[Any]:
+    shown = item.model_dump(mode="json")
+    return [shown[name] if name != "binding" else sorted(item.binding.items()) for name in sorted(shown)]
+
+
+def _of_json(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _pieces(proto: onnx.ModelProto) -> Iterator[bytes]:
+    yield from _graph(proto.graph)
+    for function in sorted(proto.functions, key=lambda f: (f.domain, f.name, f.overload)):
+        opsets = sorted((o.domain, o.version) for o in function.opset_import)
+        yield _line(function.domain, function.name, function.overload, repr(opsets))
+        yield _line(*function.input, "", *function.output)
+        yield from _nodes(function.node)
+
+
+def _graph(graph: onnx.GraphProto) -> Iterator[bytes]:
+    for info in (*graph.input, *graph.output):
+        yield _line(info.name)
+        yield info.type.SerializeToString(deterministic=True)
+    for tensor in sorted(graph.initializer, key=lambda tensor: tensor.name):
+        yield _line(tensor.name)
+        yield _tensor(tensor)
+    yield from _nodes(graph.node)
+
+
+def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[bytes]:
+    for node in nodes:
+        yield _line(node.domain, node.op_type, node.overload, *node.input, "", *node.output)
+        if node.attribute:
+            for attribute in sorted(node.attribute, key=lambda attribute: attribute.name):
+                yield from _attribute(attribute)
+
+
+def _attribute(attribute: onnx.AttributeProto) -> Iterator[bytes]:
+    yield _line(attribute.name)
+    if attribute.HasField("g"):
+        yield from _graph(attribute.g)
+    elif attribute.graphs:
+        for graph in attribute.graphs:
+            yield from _graph(graph)
+    elif attribute.HasField("t"):
+        yield _tensor(attribute.t)
+    else:
+        yield attribute.SerializeToString(deterministic=True)
+
+
+def _tensor(tensor: onnx.TensorProto) -> bytes:
+    """Type and shape, and the content where the graph holds it; a tensor in an attribute may bear any name."""
+    head = repr((tensor.data_type, list(tensor.dims))).encode()
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return head
+    if tensor.HasField("raw_data"):
+        return head + tensor.raw_data
+    plain = onnx.TensorProto()
+    plain.CopyFrom(tensor)
+    for name in ("name", "doc_string"):
+        plain.ClearField(name)
+    return head + plain.SerializeToString(deterministic=True)
+
+
+def _line(*texts: str) -> bytes:
+    return "\0".join((*texts, "\n")).encode("utf-8", "surrogatepass")

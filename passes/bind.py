@@ -1,0 +1,97 @@
+"""bind: one specialization written into the graph, every dimension a number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from ..ir.canonical import canonical_symbols
+from ..ir.errors import PassRefused, UnknownNameError
+from ..ir.program import Program
+from ..ir.proof import prove
+from ..ir.propagate import Facts
+from ..ir.specialization import Manifest, Specialization
+from ..ir.static import make_static, static_facts
+from .base import GraphResult, Pass, Report, merge_results
+
+
+@dataclass(frozen=True)
+class Bind(Pass):
+    """Writes the sizes of one specialization into its graph and folds everything that they decide.
+
+    Before → after::
+
+        input_ids: int64[batch_size, seq_len]            →  input_ids: int64[1, 128]
+        Shape(x) -> Gather -> Unsqueeze -> Concat -> Reshape(q)   →  Reshape(q, [0, 0, -1, 64])
+        image_grid_thw: int64[batch_size, time, h, w]    →  (input gone: only its shape was used)
+
+    1. Inputs, outputs and value infos hold numbers; symbols that follow from others are told by propagation.
+    2. What is known before the run is folded, as by ``simplify``.
+    3. Inputs of which only the shape was used go; inputs that nothing used before stay.
+    4. The specialization stays in the program, the graph's others go: they would not fit any more. Which sizes were
+       written in stands in the graph's metadata, and ``check`` holds the specialization against it.
+
+    Left alone: other graphs of the program, function bodies. Refused: a specialization that does not fit the graph
+    (``check`` says the same), and an output whose size depends on data.
+
+    Attributes:
+        spec: The name of the specialization.
+    """
+
+    name: ClassVar[str] = "bind"
+
+    spec: str
+
+    def run(self, program: Program) -> Report:
+        """Binds every graph that the specialization belongs to; raises PassRefused with nothing changed."""
+        manifest = Manifest.of(program.specializations)
+        chosen = self._find(manifest.specializations)
+        self._settle(program, chosen)
+        graphs = {name: model for name, model in program.graphs.items() if chosen.graph in ("", name)}
+        proved = {name: self._proved(name, model, chosen) for name, model in graphs.items()}
+        results = [(name, self._bound(name, model, *proved[name])) for name, model in graphs.items()]
+        kept = [item for item in manifest.specializations if item is chosen or item.graph not in ("", *graphs)]
+        program.specializations = list(kept)
+        ports = {v.name for model in program.graphs.values() for v in (*model.graph.inputs, *model.graph.outputs)}
+        program.custom_io = {name: kind for name, kind in program.custom_io.items() if name in ports}
+        report = merge_results(results)
+        gone = len(manifest.specializations) - len(kept)
+        notes = (f"{gone} other specializations went: the graph has one size now",) if gone else ()
+        return Report(True, report.counts, (*report.notes, *notes), report.warnings, report.assumptions)
+
+    def _find(self, known: Sequence[Specialization]) -> Specialization:
+        for item in known:
+            if item.name == self.spec:
+                return item
+        names = [item.name for item in known]
+        hint = "" if names else "The program has none: put specialize{…} before this pass."
+        raise UnknownNameError("specialization", self.spec, names, where=self.name, hint=hint)
+
+    def _settle(self, program: Program, chosen: Specialization) -> None:
+        """Gives a clone nodes of its own; UnknownNameError where the specialization's graph is not there."""
+        if chosen.graph and chosen.graph not in program.names:
+            raise UnknownNameError("graph", chosen.graph, program.names, where=f"{self.name}, {chosen.name!r}")
+        if program.clones:
+            program.unshare()
+
+    def _proved(self, name: str, model: ir.Model, chosen: Specialization) -> tuple[dict[str, int], Facts]:
+        """The sizes of every symbol and the shapes that follow; changes nothing."""
+        canonical = canonical_symbols(model)
+        proof = prove(canonical, [chosen], name=name)
+        if not proof.sound:
+            raise PassRefused(
+                f"specialization {chosen.name!r} does not fit: {proof.all_failures[0]}",
+                where=f"{self.name}, graph {name!r}",
+                hint="`onnx-passes check` lists everything that is wrong.",
+            )
+        known = {*canonical.needed, *canonical.derived}
+        sizes = {symbol: size for symbol, size in canonical.complete(chosen.binding).items() if symbol in known}
+        return sizes, static_facts(model, sizes, where=f"{self.name}, graph {name!r}")
+
+    def _bound(self, name: str, model: ir.Model, sizes: dict[str, int], facts: Facts) -> GraphResult:
+        fixed = make_static(model, sizes, facts, where=f"{self.name}, graph {name!r}")
+        notes = (f"only the shapes of {', '.join(fixed.dropped)} were used: they are gone",) if fixed.dropped else ()
+        return GraphResult(model, True, counts={key: n for key, n in fixed.counts.items() if n}, notes=notes)

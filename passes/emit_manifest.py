@@ -1,0 +1,142 @@
+"""emit-manifest: the program's specializations are written as a target's compiler reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..ir.canonical import Canonical, canonical_symbols
+from ..ir.dims import free_symbols
+from ..ir.errors import PassRefused, UnknownNameError
+from ..ir.formats import Sheet, Target, get_target, sheet_of
+from ..ir.partition import PARTITION
+from ..ir.program import Program
+from ..ir.proof import prove
+from ..ir.specialization import Manifest
+from ..ir.static import bound_in
+from ..ir.written import written_graph
+from .base import Pass, Report
+
+ARGUMENTS = "compile_args.json"
+
+
+@dataclass(frozen=True)
+class EmitManifest(Pass):
+    """Writes the files that a target's compiler takes, and the arguments that make it take them; no graph changes.
+
+    Before → after::
+
+        specializations of the program   →   specializations.json, custom_io.yaml, compile_args.json   (target=qaic)
+
+    1. ``qaic`` writes named specializations, ``qaic-flat`` unnamed ones for compilers and firmware that want these.
+    2. ``qnn`` writes shapes for its converter, ``tensorrt`` optimization profiles, ``ort`` dimension overrides.
+    3. Arguments name what there is: retained states where states remain, functions where the graph has some, a
+       partition where ``partition`` ran before.
+    4. A program of several graphs gets ``<graph>.`` before each file's name.
+
+    Refused: no specialization; one that leaves a symbol of the graph open, binds a symbol no graph has, or does not fit
+    the graph, as ``check`` proves it.
+
+    Attributes:
+        target: The compiler or runtime: ort, qaic, qaic-flat, qnn, tensorrt.
+    """
+
+    name: ClassVar[str] = "emit-manifest"
+
+    target: str
+
+    def run(self, program: Program) -> Report:
+        """Adds the files to what a save writes."""
+        target = get_target(self.target)
+        manifest = Manifest.of(program.specializations)
+        sheets = list(_sheets(program, manifest))
+        for sheet in sheets:
+            _check(sheet, target, _written(program, sheet.graph))
+        _prove(program, manifest, target)
+        files = {name: text for sheet in sheets for name, text in target.write(sheet).items()}
+        commands = [command for sheet in sheets for command in _commands(sheet, target)]
+        files[ARGUMENTS] = json.dumps({"target": target.name, "commands": commands}, indent=2) + "\n"
+        program.artifacts |= files
+        counts = {"files": len(files), "specializations": len(manifest.specializations)}
+        return Report(modified=True, counts=counts)
+
+
+def _sheets(program: Program, manifest: Manifest) -> Iterator[Sheet]:
+    several = len(program.names) > 1
+    for item in manifest.specializations:
+        if item.graph and item.graph not in program.names:
+            raise UnknownNameError("graph", item.graph, program.names, where=f"specialization {item.name!r}")
+    for graph in program.names:
+        base, bound = written_graph(program, graph)
+        own = manifest.for_graph(graph)
+        if not own:
+            raise PassRefused(
+                "there is no specialization to write",
+                where=f"{EmitManifest.name}, graph {graph!r}",
+                hint="Run specialize before it: onnx-passes list specialize.",
+            )
+        left = tuple(item.model_copy(update={"binding": _left(item.binding, bound)}) for item in own)
+        prefix = f"{graph}." if several else ""
+        partition = prefix + PARTITION if prefix + PARTITION in program.artifacts else ""
+        yield sheet_of(
+            graph, base, left, custom_io=program.custom_io, partition=partition, prefix=prefix, binding=bound
+        )
+
+
+def _written(program: Program, graph: str) -> Mapping[str, int]:
+    """Every size that the graph's file has in the place of a symbol."""
+    base, bound = written_graph(program, graph)
+    return {**bound_in(base), **bound}
+
+
+def _left(binding: Mapping[str, int], bound: Mapping[str, int]) -> dict[str, int]:
+    return {name: size for name, size in binding.items() if name not in bound}
+
+
+def _check(sheet: Sheet, target: Target, written: Mapping[str, int]) -> None:
+    """That every symbol is bound and every bound one is known, said with the nearest name."""
+    symbols = _symbols(sheet) | written.keys()  # bind wrote sizes in: their symbols stay in the manifest
+    for item in sheet.specializations:
+        where = f"{EmitManifest.name}, specialization {item.name!r}"
+        unknown = [name for name in item.binding if name not in symbols and name not in target.tolerated]
+        if unknown:
+            hint = f"Graph {sheet.graph!r} has {', '.join(sorted(symbols)) or 'no symbol'}."
+            raise UnknownNameError("symbol", unknown[0], symbols, where=where, hint=hint)
+        for port in sheet.inputs:
+            port.sizes(item.binding)
+
+
+def _prove(program: Program, manifest: Manifest, target: Target) -> None:
+    """Whether the sizes fit the graphs, by the same rules as ``check``."""
+    known: dict[int, Canonical] = {}
+    for graph in program.names:
+        base, _ = written_graph(program, graph)
+        gone = {**bound_in(base), **program.bound.get(graph, {})}  # a clone's sizes stand beside its base's symbols
+        own = [item.model_copy(update={"binding": _left(item.binding, gone)}) for item in manifest.for_graph(graph)]
+        canonical = known[id(base)] if id(base) in known else canonical_symbols(base)
+        known[id(base)] = canonical
+        ports = {value.name for value in (*base.graph.inputs, *base.graph.outputs)}
+        listed = {name: kind for name, kind in program.custom_io.items() if name in ports}
+        proof = prove(canonical, own, name=graph, tolerated=target.tolerated, custom_io=listed)
+        if not proof.sound:
+            first, *others = proof.all_failures
+            more = f"{len(others)} more: onnx-passes check tells all." if others else ""
+            raise PassRefused(str(first), where=f"{EmitManifest.name}, graph {graph!r}", hint=more)
+
+
+def _symbols(sheet: Sheet) -> set[str]:
+    return {
+        name
+        for port in (*sheet.inputs, *sheet.outputs)
+        for dim in port.shape or ()
+        for name in (free_symbols(dim) if dim is not None else ())
+    }
+
+
+def _commands(sheet: Sheet, target: Target) -> list[dict[str, Any]]:
+    return [
+        {"graph": sheet.graph, "program": command.program, "arguments": list(command.arguments)}
+        for command in target.commands(sheet)
+    ]
