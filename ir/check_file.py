@@ -31,6 +31,11 @@ def check_file(path: Path) -> None:
             copy.unlink()
 
 
+def parse_file(path: Path) -> None:
+    """Reads a model file back and throws it away; raises what protobuf raises."""
+    onnx.ModelProto().ParseFromString(path.read_bytes())
+
+
 def _set_aside(path: Path, copy: Path) -> bool:
     """Writes ``copy`` with every unregistered standard operator in a domain of its own; False where there is none."""
     proto = onnx.ModelProto()

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from .dims import free_symbols
+from .propagate import propagate
 from .scopes import nested
 from .symbols import dims_of, substitute_symbols
 
@@ -29,13 +31,35 @@ def materialize(base: ir.Model, clone: Clone, name: str) -> ir.Model:
     model = base.clone()
     model.graph.name = name
     substitute_symbols(model, clone.binding)
+    model.metadata_props.update(written_sizes(clone.binding))
+    if clone.binding:
+        _correct(model)
     return model
+
+
+def _correct(model: ir.Model) -> None:
+    """Replaces declared shapes that contradict what follows from the inputs: value infos of exporters may lie."""
+    facts = propagate(model)
+    outputs = set(model.graph.outputs)
+    for value in (value for node in model.graph for value in node.outputs):
+        found = facts.shape(value)
+        if value.shape is None or found is None or value in outputs or len(found) != len(value.shape):
+            continue
+        pairs = zip(value.shape, found, strict=True)
+        if any(isinstance(dim, int) and isinstance(new, int) and dim != new for dim, new in pairs):
+            dims = [new if isinstance(new, int) else old for old, new in zip(value.shape, found, strict=True)]
+            value.shape = ir.Shape(dims)
+
+
+def written_sizes(binding: Mapping[str, int]) -> dict[str, str]:
+    """The metadata by which a graph tells the sizes that were written into it."""
+    from .static import BOUND
+
+    return {f"{BOUND}{name}": str(size) for name, size in sorted(binding.items())}
 
 
 def inner_symbols(model: ir.Model) -> set[str]:
     """Symbols that stand in types inside If and Loop bodies: a clone's shared nodes would keep them."""
-    from .dims import free_symbols
-
     found: set[str] = set()
     for scope in nested(model.graph):
         if scope is model.graph:

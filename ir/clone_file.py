@@ -44,7 +44,7 @@ class Skeleton:
         proto.ClearField("graph")
         return cls(proto.SerializeToString(), graph, header)
 
-    def file(self, name: str, binding: Mapping[str, int], infos: bytes) -> bytes:
+    def file(self, name: str, binding: Mapping[str, int], infos: bytes, metadata: Mapping[str, str]) -> bytes:
         """The file of one clone; ``infos`` are serialized value infos as :func:`field_bytes` makes them."""
         header = onnx.GraphProto(name=name)
         bind = binder(binding)
@@ -54,7 +54,11 @@ class Skeleton:
                 bind(info.type)
         own = header.SerializeToString()
         length = len(self.graph) + len(own) + len(infos)
-        return b"".join((self.model, bytes([_GRAPH << 3 | 2]), varint(length), self.graph, own, infos))
+        more = onnx.ModelProto(
+            metadata_props=[onnx.StringStringEntryProto(key=key, value=text) for key, text in metadata.items()]
+        )
+        top = self.model + more.SerializeToString()
+        return b"".join((top, bytes([_GRAPH << 3 | 2]), varint(length), self.graph, own, infos))
 
 
 def binder(binding: Mapping[str, int]) -> Callable[[onnx.TypeProto], None]:
@@ -109,4 +113,9 @@ def type_bytes(dtype: int, dims: tuple[int | str | None, ...]) -> bytes:
 
 def field_bytes(info: bytes) -> bytes:
     """A serialized value info as a field of its graph."""
-    return bytes([_VALUE_INFO << 3 | 2]) + varint(len(info)) + info
+    return frame(len(info)) + info
+
+
+def frame(length: int) -> bytes:
+    """What stands before a value info of so many bytes in its graph."""
+    return bytes([_VALUE_INFO << 3 | 2]) + varint(length)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import onnx
 import onnx_ir as ir
 
-from .clone_file import Skeleton, binder, field_bytes, name_bytes, type_bytes, varint
+from .clone import Clone, written_sizes
+from .clone_file import Skeleton, binder, field_bytes, frame, name_bytes, type_bytes
 from .dims import Dim, substitute
 from .fill_shapes import NativeEngine, ShapeEngine
 from .propagate import Facts, propagate
@@ -20,15 +21,32 @@ Dims = tuple[Dim | None, ...]
 Shown = tuple[int | str | None, ...]
 
 
+_Key = tuple[int, Dims | None, Dims | None]
+
+
+class _Frames(dict[int, bytes]):
+    """What stands before a value info of so many bytes in its graph."""
+
+    def __missing__(self, length: int) -> bytes:
+        self[length] = frame(length)
+        return self[length]
+
+
+_FRAMES = _Frames()
+
+
 @dataclass(slots=True)
 class _Row:
-    """One inner value: its serialized name, element type (0 unknown), and its dimensions as declared and as found."""
+    """One inner value: its serialized name; element type (0 unknown), dimensions as declared and as found."""
 
     value: ir.Value
     name: bytes
-    dtype: int
-    declared: Dims | None
-    found: Dims | None
+    key: _Key
+
+    @property
+    def ranked(self) -> bool:
+        """Whether anything tells the rank."""
+        return self.key[1] is not None or self.key[2] is not None
 
 
 @dataclass
@@ -59,8 +77,8 @@ class Infos:
             if not value.name or value in outputs or value.name in special:
                 continue
             dtype = value.dtype if value.dtype is not None else dtypes.get(value)
-            row = _Row(value, name_bytes(value.name), int(dtype or 0), dims_of(value), facts.shape(value))
-            if fill or (row.declared is not None and row.dtype):
+            row = _Row(value, name_bytes(value.name), (int(dtype or 0), dims_of(value), facts.shape(value)))
+            if fill or (row.key[1] is not None and dtype):
                 infos.rows.append(row)
         infos.others = list(special.values())
         infos._open = any(is_fresh(dim) for shape in set(facts.shapes.values()) for dim in shape)
@@ -69,17 +87,16 @@ class Infos:
     def fields(self, binding: Mapping[str, int]) -> bytes:
         """The value infos under a binding, as fields of a serialized graph."""
         facts = propagate(self.model, binding=binding) if self._open and self.fill else None
-        known: dict[tuple[object, ...], bytes] = {}
+        kinds: dict[_Key, bytes] = {}
         parts: list[bytes] = []
         for row in self.rows:
-            found = row.found if facts is None else facts.shape(row.value)
-            key = (row.dtype, row.declared, found)
-            kind = known.get(key)
+            key = row.key if facts is None else (row.key[0], row.key[1], facts.shape(row.value))
+            kind = kinds.get(key)
             if kind is None:
-                dims = _shown(row.declared, found, binding)
-                known[key] = kind = type_bytes(row.dtype, dims) if dims is not None and row.dtype else b""
+                dims = _shown(key[1], key[2], binding)
+                kinds[key] = kind = type_bytes(key[0], dims) if dims is not None and key[0] else b""
             if kind:
-                parts += (b"\x6a", varint(len(row.name) + len(kind)), row.name, kind)
+                parts += (_FRAMES[len(row.name) + len(kind)], row.name, kind)
         bind = binder(binding)
         for other in self.others:
             info = onnx.ValueInfoProto()
@@ -99,18 +116,17 @@ class Infos:
         The first call also learns the element types that the sweep did not tell; it returns None where the file must
         be written again for them.
         """
-        lacking = {row.value.name: row for row in self.rows if not row.dtype or (not row.found and not row.declared)}
+        lacking = {row.value.name: row for row in self.rows if not row.key[0] or not row.ranked}
         if not lacking:
             self._by_engine = set()
             return b""
         inferred = self._ask(file)
         if self._by_engine is None:
-            self._by_engine = {
-                name for info in inferred if (name := info.name) in lacking and not _ranked(lacking[info.name])
-            }
-            if learned := [info for info in inferred if info.name in lacking and not lacking[info.name].dtype]:
+            self._by_engine = {i.name for i in inferred if i.name in lacking and not lacking[i.name].ranked}
+            if learned := [info for info in inferred if info.name in lacking and not lacking[info.name].key[0]]:
                 for info in learned:
-                    lacking[info.name].dtype = info.type.tensor_type.elem_type
+                    row = lacking[info.name]
+                    row.key = (info.type.tensor_type.elem_type, *row.key[1:])
                 return None
         return b"".join(field_bytes(info.SerializeToString()) for info in inferred if info.name in self._by_engine)
 
@@ -122,24 +138,26 @@ class Infos:
             reason = " ".join(str(error).split())[:200]
             self.notes.append(f"shapes were not filled in: {self.engine.name} shape inference failed: {reason}")
             return []
-        tensors = ((info, info.type.tensor_type) for info in proto.graph.value_info)
-        return [info for info, tensor in tensors if tensor.elem_type and tensor.HasField("shape")]
+        return [
+            i for i in proto.graph.value_info if i.type.tensor_type.elem_type and i.type.tensor_type.HasField("shape")
+        ]
 
 
-def clone_file(skeleton: Skeleton, infos: Infos, name: str, binding: Mapping[str, int]) -> bytes:
+def clone_file(skeleton: Skeleton, infos: Infos, name: str, clone: Clone) -> bytes:
     """The bytes of one clone's file, its value infos as complete as the sweep and the engine make them."""
-    data = skeleton.file(name, binding, infos.fields(binding))
+    metadata = written_sizes(clone.binding)
+
+    def file(more: bytes = b"") -> bytes:
+        return skeleton.file(name, clone.binding, infos.fields(clone.binding) + more, metadata)
+
+    data = file()
     if infos.complete:
         return data
     more = infos.more(data)
     if more is None:
-        data = skeleton.file(name, binding, infos.fields(binding))
+        data = file()
         more = b"" if infos.complete else infos.more(data)
-    return skeleton.file(name, binding, infos.fields(binding) + more) if more else data
-
-
-def _ranked(row: _Row) -> bool:
-    return row.found is not None or row.declared is not None
+    return file(more) if more else data
 
 
 def _is_special(info: onnx.ValueInfoProto) -> bool:
@@ -159,7 +177,9 @@ def _shown(declared: Dims | None, found: Dims | None, binding: Mapping[str, int]
 def _item(declared: Dim | None, found: Dim | None, binding: Mapping[str, int]) -> int | str | None:
     said = None if declared is None else substitute(declared, binding)
     derived = None if found is None else substitute(found, binding)
-    if isinstance(said, int) or isinstance(derived, int):
-        return said if isinstance(said, int) else derived if isinstance(derived, int) else None
+    if isinstance(derived, int):  # exporters' value infos lie now and then; what follows from the inputs does not
+        return derived
+    if isinstance(said, int):
+        return said
     chosen = said if said is not None else derived
     return None if chosen is None or is_fresh(chosen) else str(chosen)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from .digest import digest_clone, digest_manifest, digest_program, digest_sizes
 from .dims import free_symbols, parse, substitute
 from .index import (
+    DigestEntry,
     FileEntry,
     GraphEntry,
     PassEntry,
@@ -34,11 +36,15 @@ PACKAGES = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 def describe_program(
     program: Program,
     digests: Mapping[str, str],
+    structures: Mapping[str, str],
     files: Mapping[str, int],
     referred: Mapping[str, int],
     notes: Sequence[str],
 ) -> ProgramIndex:
-    """The index: ``digests`` graph -> sha256, ``files`` and ``referred`` name -> bytes, ``notes`` of the save."""
+    """The index: ``digests`` of files and ``structures`` of graphs by name, ``files`` and ``referred`` name -> bytes.
+
+    ``notes`` are those of the save.
+    """
     return ProgramIndex(
         graphs=_graphs(program, digests),
         files=[FileEntry(name=name, bytes=size) for name, size in files.items()],
@@ -47,6 +53,7 @@ def describe_program(
         custom_io=program.custom_io,
         encodings={name: _plain(item) for name, item in program.encodings.items()},
         assumptions=program.assumptions,
+        digest=_digest(program, structures, files, referred),
         provenance=_provenance(program, notes),
         earlier=program.earlier,
     )
@@ -81,6 +88,25 @@ def _bound(port: Port, binding: Mapping[str, int]) -> Port:
 def _symbols(ports: Sequence[Port]) -> list[str]:
     dims = [parse(dim) for port in ports for dim in port.shape or () if isinstance(dim, str)]
     return list(dict.fromkeys(name for dim in dims for name in sorted(free_symbols(dim))))
+
+
+def _digest(
+    program: Program, structures: Mapping[str, str], files: Mapping[str, int], referred: Mapping[str, int]
+) -> DigestEntry:
+    """Digests of what the program is; the weights' by the sizes of their files, which costs no reading."""
+    graphs = [_graph_digest(program, name, structures) for name in program.names]
+    others = {*(f"{name}.onnx" for name in program.names), *program.artifacts}
+    weights = digest_sizes([*(size for name, size in files.items() if name not in others), *referred.values()])
+    manifest = digest_manifest(program.specializations, program.custom_io)
+    whole = digest_program(graphs, weights, manifest)
+    return DigestEntry(program=whole, graphs=graphs, weights=weights, manifest=manifest)
+
+
+def _graph_digest(program: Program, name: str, bases: Mapping[str, str]) -> str:
+    """A lone graph's digest does not know its name, which is its file's; one of several does."""
+    clone = program.clones.get(name)
+    digest = bases[name] if clone is None else digest_clone(bases[clone.base], clone.binding)
+    return digest if len(program.names) == 1 else f"{name} {digest}"
 
 
 def describe_graph(name: str, model: ir.Model, sha256: str) -> GraphEntry:

@@ -114,6 +114,15 @@ class Provenance(_Entry):
     notes: list[str] = []
 
 
+class DigestEntry(_Entry):
+    """What the program is, wherever it lies: see :mod:`ir.digest`."""
+
+    program: str
+    graphs: list[str] = []
+    weights: str = ""
+    manifest: str = ""
+
+
 class ProgramIndex(_Entry):
     """The whole of ``program.json``."""
 
@@ -126,6 +135,7 @@ class ProgramIndex(_Entry):
     custom_io: dict[str, str] = {}
     encodings: dict[str, Any] = {}
     assumptions: list[str] = []
+    digest: DigestEntry | None = None
     provenance: Provenance = Provenance()
     earlier: list[Provenance] = []
 

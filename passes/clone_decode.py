@@ -1,0 +1,250 @@
+"""clone-decode: one graph per role and speculative length, all with the nodes and weights of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+from ..ir.axes import Axis
+from ..ir.canonical import Canonical, canonical_symbols
+from ..ir.clone import Clone, inner_symbols, materialize
+from ..ir.dims import substitute
+from ..ir.errors import PassRefused, UsageError
+from ..ir.lengths import Lengths, bind_lengths
+from ..ir.program import Program
+from ..ir.scalar_ranges import squeeze_ranges
+from ..ir.specialization import Manifest, Specialization, SpecRole, distinct, read_specialization
+from ..ir.speculator import own_speculative_tokens
+from ..ir.states import Layout, Pairing
+from ..ir.symbols import dims_of
+from .base import Pass, Report
+from .simplify import Simplify
+
+COVERED_BY_PREFILL = ("qaic",)  # targets whose prefill must be as long as the longest decode
+
+
+@dataclass(frozen=True)
+class CloneDecode(Pass):
+    """Makes one graph per role and speculative length K of a decoder: ``prefill``, ``decode_k0``, ``decode_k4`` …
+
+    ``clone-decode{k=0,4 ctx=128 prefill=32}`` on a decoder with ``input_ids [batch, seq]`` gives::
+
+        prefill     input_ids [1, 32]
+        decode_k0   input_ids [1, 1]      logits of the last row
+        decode_k4   input_ids [1, 5]      logits of the last 5 rows
+
+    1. A decode takes K + 1 tokens. A growing cache holds ``ctx - seq`` rows before a run, a fused one shares a buffer
+       of ``ctx`` rows, a cache that is written in place has ``ctx``.
+    2. ``num_logits_to_keep``, where the graph has it, is K + 1 in a decode and 1 in a prefill.
+    3. With an input that chooses cache rows by batch (continuous batching) a prefill runs one row of ``batch``.
+    4. ``fold=false`` shares the nodes: dimensions and value infos differ, and the file is written without a copy of the
+       graph. ``fold=true`` gives each clone nodes of its own, simplified for its sizes.
+    5. ``static=false`` keeps the symbols; the manifest's bindings tell the sizes.
+    6. Operands of Range that are no scalars are squeezed: with known shapes a runtime refuses them.
+
+    Left alone: graphs that carry nothing from run to run. Refused: K that the context cannot hold, a dimension that the
+    graph fixes to another size, a symbol that nothing decides, logits of fewer rows than a decode checks.
+
+    Attributes:
+        ctx: The context: how many tokens a cache can hold.
+        k: The speculative lengths; without any, one ``decode`` of one token.
+        prefill: How many tokens a prefill takes; without it there is none.
+        batch: How many rows run at once.
+        cache_batch: How many rows caches have where an input chooses among them; ``batch`` by default.
+        ccl: Lengths of the context that is attended to, for graphs with an input for it; one graph each.
+        bind: Sizes of symbols that none of these decides.
+        static: Whether sizes take the place of symbols.
+        fold: Whether each clone is simplified for its sizes.
+        target: The compiler that the clones are for, where it forbids something.
+    """
+
+    name: ClassVar[str] = "clone-decode"
+
+    ctx: int
+    k: tuple[int, ...] = ()
+    prefill: int | None = None
+    batch: int = 1
+    cache_batch: int | None = None
+    ccl: tuple[int, ...] = ()
+    bind: Mapping[str, int] = field(default_factory=dict[str, int])
+    static: bool = True
+    fold: bool = False
+    target: str | None = None
+
+    def __post_init__(self) -> None:
+        """Sorts K and takes each once; UsageError for sizes below their least, and for folding what stays symbolic."""
+        object.__setattr__(self, "k", tuple(sorted(set(self.k))))
+        object.__setattr__(self, "ccl", tuple(sorted(set(self.ccl))))
+        sizes = {"ctx": self.ctx, "batch": self.batch, "prefill": self.prefill, "cache_batch": self.cache_batch}
+        least = [(name, size, 1) for name, size in sizes.items() if size is not None]
+        least += [("k", size, 0) for size in self.k] + [("ccl", size, 1) for size in self.ccl]
+        for name, size, lowest in (*least, *((f"bind={name}", size, 0) for name, size in self.bind.items())):
+            if size < lowest:
+                raise UsageError("too small", where=f"pass {self.name!r}, {name}", found=size, wanted=f">= {lowest}")
+        if self.fold and not self.static:
+            raise UsageError("folding needs sizes", where=f"pass {self.name!r}", found="fold=true static=false")
+
+    def run(self, program: Program) -> Report:
+        """Replaces each decoder of the program by its clones; raises PassRefused before it changes anything."""
+        self._check_lengths()
+        chosen, warnings = _own_config(self, program)
+        decoders = {name: canonical_symbols(model) for name, model in program.graphs.items()}
+        decoders = {name: found for name, found in decoders.items() if _is_decoder(found)}
+        if not decoders:
+            raise PassRefused(
+                "no graph carries a state from run to run, so there is nothing to decode with",
+                where=self.name,
+                found=", ".join(program.graphs),
+                wanted="a graph with a cache that enters and leaves it",
+            )
+        plans = {
+            name: [chosen.specialize(found, lengths, role, k) for role, k, lengths in chosen.lengths(found)]
+            for name, found in decoders.items()
+        }
+        squeezed = 0
+        for name, specs in plans.items():
+            squeezed += squeeze_ranges(program.graphs[name], self.name) if self.static else 0
+            chosen.place(program, name, _prefixed(specs, name if len(plans) > 1 else ""), decoders[name].needed)
+        counts = {"graphs": len(program.names), "squeezed": squeezed}
+        return Report(
+            True, counts, notes=_notes(decoders, chosen), warnings=warnings, assumptions=_assumed(decoders, chosen)
+        )
+
+    def _check_lengths(self) -> None:
+        """Refuses what the context or the target cannot hold."""
+        longest = max(self.k, default=0)
+        if longest >= self.ctx:
+            raise PassRefused(
+                "K does not fit the context", where=self.name, found=f"K={longest}", wanted=f"< {self.ctx}"
+            )
+        if self.prefill is not None and self.prefill > self.ctx:
+            raise PassRefused(
+                "a prefill does not fit the context", where=self.name, found=self.prefill, wanted=f"<= {self.ctx}"
+            )
+        if over := [size for size in self.ccl if size > self.ctx]:
+            raise PassRefused("longer than the context", where=f"{self.name}, ccl", found=over, wanted=f"<= {self.ctx}")
+        if self.target in COVERED_BY_PREFILL and self.prefill is not None and longest + 1 > self.prefill:
+            raise PassRefused(
+                f"target {self.target!r} wants a prefill at least as long as the longest decode",
+                where=self.name,
+                found=f"prefill={self.prefill} and K + 1 = {longest + 1}",
+                hint="Raise prefill, or drop the larger K.",
+            )
+
+    def lengths(self, graph: Canonical) -> Iterator[tuple[SpecRole, int | None, Lengths]]:
+        """Role, K and sizes of every clone of one graph: the product of speculative lengths and attended contexts."""
+        if self.ccl and graph.dim(Axis.ATTENDED) is None:
+            raise PassRefused(
+                "no input tells how much of the context is attended to, so ccl does nothing",
+                where=f"{self.name}, graph {graph.model.graph.name!r}",
+                found=f"ccl={','.join(map(str, self.ccl))}",
+            )
+        rows = self.cache_batch or self.batch
+        chooses = bool(graph.groups(Axis.CACHE_BATCH))
+        whole = Lengths(self.batch, rows if chooses else self.batch, 1, self.ctx, 1)
+        for attended in self.ccl or (None,):
+            if self.prefill is not None:
+                batch = 1 if chooses else self.batch
+                yield SpecRole.PREFILL, None, replace(whole, batch=batch, seq=self.prefill, attended=attended)
+            for k in self.k or (None,):
+                seq = (k or 0) + 1
+                yield SpecRole.DECODE, k, replace(whole, seq=seq, rows=seq, attended=attended)
+
+    def specialize(self, graph: Canonical, lengths: Lengths, role: SpecRole, k: int | None) -> Specialization:
+        """One specialization with its binding; PassRefused where the graph does not take these sizes."""
+        where = f"{self.name}, graph {graph.model.graph.name!r}"
+        binding = bind_lengths(graph, lengths, self.bind, where)
+        missing = [name for name in graph.needed if name not in binding]
+        if missing and self.static:
+            raise PassRefused(
+                f"nothing decides the size of symbol {missing[0]!r}",
+                where=f"{where}, {graph.place(missing[0])}",
+                hint=f"Give bind={','.join(f'{name}:SIZE' for name in missing)}, or static=false.",
+            )
+        rows = _logits_rows(graph, binding)
+        if k and rows is not None and rows < lengths.rows:
+            raise PassRefused(
+                f"the graph gives logits of {rows} rows, and K={k} checks {lengths.rows}",
+                where=where,
+                hint="Put keep-last-logits{symbol=num_logits_to_keep} before this pass.",
+            )
+        tail = f"_ccl{lengths.attended}" if lengths.attended is not None else ""
+        name = f"{role.value}_k{k}{tail}" if k is not None else f"{role.value}{tail}"
+        return Specialization(name=name, role=role, binding=binding, k=k, logits_rows=rows)
+
+    def place(self, program: Program, base: str, specs: Sequence[Specialization], needed: Sequence[str]) -> None:
+        """Puts the clones of one graph into the program, and what they are into its specializations."""
+        model = program.graphs[base]
+        bindings = {spec.name: dict(spec.binding) if self.static else {} for spec in specs}
+        inner = inner_symbols(model)
+        clones = {name: Clone(base, binding) for name, binding in bindings.items()}
+        if self.fold or any(inner & binding.keys() for binding in bindings.values()):
+            copies = {name: materialize(model, clone, name) for name, clone in clones.items()}
+            for copy in copies.values() if self.fold else ():
+                Simplify().call(copy)
+            del program.graphs[base]
+            program.graphs |= copies
+            program.bound |= bindings
+        else:
+            program.clones |= clones
+        own = [
+            spec.model_copy(update={"binding": {s: spec.binding[s] for s in needed if s in spec.binding}})
+            for spec in specs
+        ]
+        others = [item for item in map(read_specialization, program.specializations) if item.graph != base]
+        program.specializations = list(Manifest.of([*others, *own]).specializations)
+
+
+def _is_decoder(graph: Canonical) -> bool:
+    return any(s.pairing is Pairing.BOTH and s.layout is not Layout.FIXED for s in graph.states)
+
+
+def _prefixed(specs: Sequence[Specialization], prefix: str) -> list[Specialization]:
+    """The specializations, alike ones once; named after their graph too where the program has several decoders."""
+    names = [(spec, f"{prefix}_{spec.name}" if prefix else spec.name) for spec in distinct(specs)]
+    return [spec.model_copy(update={"name": name, "graph": name}) for spec, name in names]
+
+
+def _logits_rows(graph: Canonical, binding: Mapping[str, int]) -> int | None:
+    """How many rows the first output that is no state has; None where that is no ``[batch, rows, …]`` or stays open."""
+    carried = {id(state.output) for state in graph.states}
+    value = next((value for value in graph.model.graph.outputs if id(value) not in carried), None)
+    if value is None:
+        return None
+    for dims in (dims_of(value), graph.demands.facts.shape(value)):
+        if dims is not None and len(dims) >= 2 and dims[1] is not None:
+            size = substitute(dims[1], binding)
+            if isinstance(size, int):
+                return size
+    return None
+
+
+def _own_config(settings: CloneDecode, program: Program) -> tuple[CloneDecode, tuple[str, ...]]:
+    """The settings as the model's own speculative configuration leaves them, and what that dropped."""
+    own = own_speculative_tokens(origin.path.parent for origin in program.origins)
+    dropped = [k for k in settings.k if own is not None and k not in (0, own.tokens)]
+    if own is None or not dropped:
+        return settings, ()
+    kept = (*(k for k in settings.k if k == 0), own.tokens)
+    given = ", ".join(f"K={k}" for k in dropped)
+    text = f"the model's own {own.file} proposes {own.tokens} tokens, which overrides {given}: dropped"
+    return replace(settings, k=kept), (text,)
+
+
+def _notes(graphs: Mapping[str, Canonical], settings: CloneDecode) -> tuple[str, ...]:
+    fused = any(
+        s.update is not None and s.update.op_type == "GroupQueryAttention" for g in graphs.values() for s in g.states
+    )
+    longest = max(settings.k, default=0)
+    if fused and settings.batch > 1 and longest:
+        return ("onnxruntime's CPU GroupQueryAttention takes several tokens after a past in a batch of 1 only",)
+    return ()
+
+
+def _assumed(graphs: Mapping[str, Canonical], settings: CloneDecode) -> tuple[str, ...]:
+    """What a static growing cache asks of its caller."""
+    grows = any(state.layout is Layout.APPEND for graph in graphs.values() for state in graph.states)
+    if not grows or not settings.static:
+        return ()
+    return ("growing caches have a fixed length: rows that hold no token are hidden by the attention mask",)
