@@ -1,0 +1,230 @@
+"""insert-qdq: activations and weights go onto their grids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+
+from ..ir.encodings import Encoding, EncodingTable, encoding_groups, print_encodings
+from ..ir.encodings.carried import put_table, table_of
+from ..ir.encodings.choose import (
+    activations_of,
+    as_held,
+    check_tied,
+    encoding_for,
+    is_kept,
+    weight_encoding,
+    weights_of,
+)
+from ..ir.encodings.qdq import MARK, Inserter, grid_type, on_grid, plain_pairs, quantized
+from ..ir.encodings.types import element_types
+from ..ir.encodings.variants import Variant
+from ..ir.errors import PassRefused
+from ..ir.program import Program
+from ..ir.states import Layout, State, find_states
+from .base import GraphResult, Pass, Report, merge_results
+
+ACTIVATION_BITS = {"a8": 8, "a16": 16}
+WEIGHT_BITS = {"w4": 4, "w8": 8}
+
+
+@dataclass(frozen=True)
+class InsertQdq(Pass):
+    """Puts QuantizeLinear and DequantizeLinear onto activations, and quantizes weights once for all graphs.
+
+    Before → after::
+
+        y = MatMul(x, w)  →  y = MatMul(DQ(Q(x)), DQ(w as integers)), and what reads y reads DQ(Q(y))
+
+    1. An activation takes its encoding of the program, else the grid of what was watched, asymmetric, of the asked
+       width. States must be tied (tie-states): members of one state on different grids are refused.
+    2. Weights of MatMul, Gemm and Conv take symmetric grids, one a channel of the output, or the program's encoding.
+       Graphs that share a weight share its integers; its float form goes where nothing else reads it.
+    3. Left in float: what depends on positions and masks alone, embedding tables, normalization weights, insides of
+       fused attention, of local functions and of branches, and ``keep``.
+    4. Widths other than 8 use com.microsoft's operators below opset 21.
+    5. What was applied becomes the program's encodings, and ``encodings.json`` (AIMET 1.0.0) beside the graphs.
+
+    Refused, naming it: a float tensor without evidence, and an operator that no rule covers.
+
+    Attributes:
+        activations: a16, a8, or none.
+        weights: w8, w4, or none.
+        per_channel: One grid a channel of a weight, or one a weight.
+        keep: Nodes that stay in float, by name or operator type.
+        variant: Whose rules count where an operator has some of its own: common, prefill, decode.
+    """
+
+    name: ClassVar[str] = "insert-qdq"
+
+    activations: Literal["a16", "a8", "none"] = "a16"
+    weights: Literal["w8", "w4", "none"] = "w8"
+    per_channel: bool = True
+    keep: tuple[str, ...] = ()
+    variant: Variant = Variant.COMMON
+
+    def call(self, model: ir.Model) -> GraphResult:
+        """Runs on a program of this one graph."""
+        report = self.run(Program(graphs={"graph": model}))
+        return GraphResult(model, report.modified, counts=report.counts, notes=report.notes)
+
+    def run(self, program: Program) -> Report:
+        """Plans every graph first, so that a refusal changes nothing; then edits them."""
+        table = table_of(program)
+        plans = [(name, self._plan(model, table)) for name, model in program.graphs.items()]
+        shared: dict[int, tuple[Encoding, ir.TensorProtocol]] = {}
+        applied = EncodingTable(dict(table.encodings), dict(table.ranges))
+        results = [(name, self._apply(plan, table, shared, applied)) for name, plan in plans]
+        if any(result.modified for _, result in results):
+            put_table(program, applied)
+            told = EncodingTable({name: e for name, e in applied.encodings.items() if e.kind is not None})
+            program.artifacts["encodings.json"] = print_encodings(told, "aimet-1.0.0")
+        return merge_results(results)
+
+    def _plan(self, model: ir.Model, table: EncodingTable) -> _GraphPlan:
+        types = element_types(model)
+        plan = _GraphPlan(model, {}, weights_of(model, self.keep) if self.weights != "none" else {})
+        if self.activations == "none":
+            return plan
+        with plain_pairs(model):
+            states = find_states(model)
+            _refuse_functions(states)
+            plan.states = {v: s.name for s in states if _grows(s) for v in (s.input, s.output) if v is not None}
+            check_tied(encoding_groups(model, states), table)
+        for value in activations_of(model, states, self.variant, self.keep):
+            if all(is_kept(node, self.keep) for node, _ in value.uses()) and not value.is_graph_output():
+                continue
+            if on_grid(value):
+                continue
+            name, dtype = value.name or "", types.get(value, ir.DataType.FLOAT)
+            encoding = as_held(encoding_for(table, name, ACTIVATION_BITS[self.activations]), dtype)
+            grid_type(name, encoding)
+            plan.activations[value] = (encoding, dtype)
+        return plan
+
+    def _apply(
+        self,
+        plan: _GraphPlan,
+        table: EncodingTable,
+        shared: dict[int, tuple[Encoding, ir.TensorProtocol]],
+        applied: EncodingTable,
+    ) -> GraphResult:
+        inserter = Inserter(plan.model, self.name)
+        for value, axis in plan.weights.items():
+            encoding, integers = self._integers(value, axis, table, shared)
+            applied.encodings[value.name or ""] = encoding
+            _replace_weight(plan.model, inserter, value, encoding, integers)
+        for value, (encoding, dtype) in plan.activations.items():
+            applied.encodings[value.name or ""] = encoding
+            mark = plan.states.get(value)
+            nodes = _insert(plan.model, inserter, value, encoding, dtype, self.keep)
+            for node in nodes if mark is not None else ():
+                node.metadata_props[MARK] = mark or ""
+        counts = {"activations": len(plan.activations), "weights": len(plan.weights)}
+        counts = {what: number for what, number in counts.items() if number}
+        return GraphResult(plan.model, bool(counts), counts=counts)
+
+    def _integers(
+        self, value: ir.Value, axis: int, table: EncodingTable, shared: dict[int, tuple[Encoding, ir.TensorProtocol]]
+    ) -> tuple[Encoding, ir.TensorProtocol]:
+        """A weight's grid and integers; those of a tensor that another graph shares are made once."""
+        tensor = value.const_value
+        assert tensor is not None, "weights_of gives initializers"
+        if id(tensor) not in shared:
+            array = tensor.numpy()
+            name = value.name or ""
+            given = table.encodings.get(name)
+            bits = WEIGHT_BITS[self.weights]
+            made = given or weight_encoding(name, array, bits, axis if self.per_channel else None)
+            encoding = as_held(made, tensor.dtype)
+            kind = grid_type(name, encoding)
+            shared[id(tensor)] = encoding, ir.tensor(quantized(array, encoding).astype(kind.numpy()), kind)
+        return shared[id(tensor)]
+
+
+@dataclass
+class _GraphPlan:
+    """What is done to one graph."""
+
+    model: ir.Model
+    activations: dict[ir.Value, tuple[Encoding, ir.DataType]]
+    weights: dict[ir.Value, int]
+    states: dict[ir.Value, str] = field(default_factory=dict[ir.Value, str])
+
+
+def _grows(state: State) -> bool:
+    return state.layout not in (Layout.FIXED, Layout.RECURRENT) and not state.extra.get("recurrent")
+
+
+def _refuse_functions(states: Sequence[State]) -> None:
+    """Pairs around a call would hide from everybody that the cache goes through it."""
+    inside = [state for state in states if "function" in state.extra]
+    if inside:
+        raise PassRefused(
+            f"state {inside[0].name!r} is carried inside a local function",
+            where="insert-qdq",
+            found=str(inside[0].extra["function"]),
+            hint="Inline it first (pass ir-inline), then calibrate and quantize the inlined graph.",
+        )
+
+
+def _insert(
+    model: ir.Model, inserter: Inserter, value: ir.Value, encoding: Encoding, dtype: ir.DataType, keep: Sequence[str]
+) -> list[ir.Node]:
+    """Everything that reads ``value`` reads it through a pair, kept nodes and shape arithmetic aside."""
+    readers = [(node, index) for node, index in value.uses() if node.op_type != "Shape" and not is_kept(node, keep)]
+    leaves = value.is_graph_output()
+    if not readers and not leaves:
+        return []
+    nodes = inserter.pair(value, encoding, dtype)
+    result = nodes[-1].outputs[0]
+    for node, index in readers:
+        node.replace_input_with(index, result)
+    if leaves and value.producer() is not None:
+        _leave(model, inserter, value, result)
+    _place(model, nodes, value.producer())
+    return nodes
+
+
+def _leave(model: ir.Model, inserter: Inserter, value: ir.Value, result: ir.Value) -> None:
+    """The graph output keeps its name and type, and is the value on its grid now."""
+    name = value.name or ""
+    result.type, result.shape = value.type, value.shape
+    outputs = model.graph.outputs
+    value.name = inserter.fresh(f"{name}/float")
+    result.name = name
+    outputs[:] = [result if output is value else output for output in outputs]
+
+
+def _place(model: ir.Model, nodes: Sequence[ir.Node], producer: ir.Node | None) -> None:
+    if producer is not None:
+        model.graph.insert_after(producer, nodes)
+        return
+    first = next(iter(model.graph), None)
+    if first is None:
+        model.graph.extend(nodes)
+    else:
+        model.graph.insert_before(first, nodes)
+
+
+def _replace_weight(
+    model: ir.Model, inserter: Inserter, value: ir.Value, encoding: Encoding, integers: ir.TensorProtocol
+) -> None:
+    """The operators that multiply by the weight read its integers; anything else keeps the floats."""
+    node = inserter.weight(value, encoding, integers)
+    readers = list(_multiplying(value))
+    for reader, index in readers:
+        reader.replace_input_with(index, node.outputs[0])
+    _place(model, [node], None)
+    if not value.uses() and not value.is_graph_output():
+        name = value.name or ""
+        del model.graph.initializers[name]
+        node.outputs[0].name = name
+
+
+def _multiplying(value: ir.Value) -> Iterable[tuple[ir.Node, int]]:
+    """The uses of a weight that are no table lookup."""
+    return [(node, index) for node, index in value.uses() if node.op_type != "Gather"]

@@ -1,0 +1,158 @@
+"""kv-io: carried states enter and leave the graph as integers."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+
+from ..ir.encodings.qdq import MARK, plain_pairs
+from ..ir.errors import PassRefused
+from ..ir.states import State, find_states
+from .base import GraphResult, Pass
+
+_BITS = {
+    ir.DataType.INT8: 8,
+    ir.DataType.UINT8: 8,
+    ir.DataType.INT16: 16,
+    ir.DataType.UINT16: 16,
+}
+
+
+@dataclass(frozen=True)
+class KvIo(Pass):
+    """Makes the inputs and outputs of states integers: the pair at each is cut where the graph begins or ends.
+
+    Before → after::
+
+        past (float) → Q → DQ → …        →  past (int8) → DQ → …
+        … → Q → DQ → present (float)     →  … → Q → present (int8)
+
+    1. Past and present must be on one grid; then a cache goes from run to run without being rounded again.
+    2. A host fills unused rows with the zero point: 0 on the symmetric signed grids of tie-states.
+    3. A present without a past (a prefill graph that only gives its cache) is told by what insert-qdq noted at it.
+    4. States that are integers already, and those only read (cross-attention), are left alone.
+
+    Refused: a state that no pair stands at (insert-qdq first), or whose grid has another width.
+
+    Attributes:
+        bits: 8 or 16.
+    """
+
+    name: ClassVar[str] = "kv-io"
+
+    bits: Literal[8, 16] = 8
+
+    def call(self, model: ir.Model) -> GraphResult:
+        """Changes one graph; PassRefused, naming the state, before anything is changed."""
+        with plain_pairs(model):
+            found = find_states(model)
+        states = [state for state in found if state.axis is not None and _is_float(state)]
+        plans = [self._plan(state) for state in states if state.layout.value not in ("fixed", "recurrent")]
+        plans += self._marked(model, {id(node) for plan in plans for node in plan})
+        for past, present in plans:
+            if past is not None:
+                _cut_input(past)
+            if present is not None:
+                _cut_output(model, present)
+        return GraphResult(model, bool(plans), counts={"states": len(plans)} if plans else {})
+
+    def _plan(self, state: State) -> tuple[ir.Node | None, ir.Node | None]:
+        """The first node behind the past, and the last before the present."""
+        past = self._behind(state) if state.input is not None else None
+        present = self._before(state) if state.output is not None else None
+        if past is not None and present is not None and _grid(past) != _grid(present):
+            raise PassRefused(
+                f"state {state.name!r} enters and leaves on different grids",
+                where=self.name,
+                found=f"{past.name} and {present.name}",
+                hint="Run tie-states before insert-qdq.",
+            )
+        return past, present
+
+    def _marked(self, model: ir.Model, planned: Container[int]) -> list[tuple[None, ir.Node]]:
+        """Presents that have no past, which the pairs hide from the search: insert-qdq left a mark at them."""
+        found: list[tuple[None, ir.Node]] = []
+        for node in model.graph:
+            if node.op_type != "QuantizeLinear" or MARK not in node.metadata_props or id(node) in planned:
+                continue
+            if any(user.outputs[0].is_graph_output() for user, _ in node.outputs[0].uses()):
+                found.append((None, self._wide(node.metadata_props[MARK], node)))
+        return found
+
+    def _behind(self, state: State) -> ir.Node:
+        assert state.input is not None
+        readers = [node for node, _ in state.input.uses() if node.op_type != "Shape"]
+        if len(readers) != 1 or readers[0].op_type != "QuantizeLinear":
+            raise self._bare(state, ", ".join(node.op_type for node in readers[:4]) or "nothing")
+        return self._wide(state.name, readers[0])
+
+    def _before(self, state: State) -> ir.Node:
+        assert state.output is not None
+        back = state.output.producer()
+        source = back.inputs[0] if back is not None and back.op_type == "DequantizeLinear" else None
+        node = source.producer() if source is not None else None
+        if node is None or node.op_type != "QuantizeLinear":
+            raise self._bare(state, back.op_type if back is not None else "nothing")
+        return self._wide(state.name, node)
+
+    def _wide(self, state: str, node: ir.Node) -> ir.Node:
+        dtype = _integers(node)
+        if _BITS.get(dtype) != self.bits:
+            raise PassRefused(
+                f"state {state!r} is on a grid of another width",
+                where=self.name,
+                found=dtype.name,
+                wanted=f"{self.bits} bits",
+                hint=f"tie-states{{bits={self.bits}}} before insert-qdq, or kv-io with the width that it has.",
+            )
+        return node
+
+    def _bare(self, state: State, found: str) -> PassRefused:
+        return PassRefused(
+            f"no pair of QuantizeLinear and DequantizeLinear stands at state {state.name!r}",
+            where=self.name,
+            found=found,
+            hint="Run tie-states and insert-qdq first.",
+        )
+
+
+def _is_float(state: State) -> bool:
+    value = state.input if state.input is not None else state.output
+    return value is not None and value.dtype is not None and value.dtype.is_floating_point()
+
+
+def _integers(node: ir.Node) -> ir.DataType:
+    zero = node.inputs[2] if len(node.inputs) > 2 else None
+    tensor = zero.const_value if zero is not None else None
+    return tensor.dtype if tensor is not None else ir.DataType.UINT8
+
+
+def _grid(node: ir.Node) -> tuple[object, ...]:
+    """Scale and zero point as numbers: two initializers of one content are one grid."""
+    tensors = [value.const_value for value in node.inputs[1:] if value is not None]
+    return tuple((t.dtype, t.shape.numpy(), t.tobytes()) if t is not None else None for t in tensors)
+
+
+def _cut_input(node: ir.Node) -> None:
+    past = node.inputs[0]
+    assert past is not None and node.graph is not None
+    past.type = ir.TensorType(_integers(node))
+    node.outputs[0].replace_all_uses_with(past)
+    node.graph.remove(node, safe=True)
+
+
+def _cut_output(model: ir.Model, node: ir.Node) -> None:
+    """The integers take the output's name; what still reads the floats reads them under another one."""
+    integers = node.outputs[0]
+    back = next(user for user, _ in integers.uses() if user.outputs[0].is_graph_output())
+    floats = back.outputs[0]
+    name, shape = floats.name, floats.shape
+    outputs = model.graph.outputs
+    outputs[:] = [integers if output is floats else output for output in outputs]
+    floats.name = f"kv-io/{name}/float"
+    integers.name, integers.type, integers.shape = name, ir.TensorType(_integers(node)), shape
+    if not floats.uses():
+        model.graph.remove(back, safe=True)

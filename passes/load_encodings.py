@@ -1,0 +1,139 @@
+"""load-encodings: what a file says of tensors becomes the program's encodings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, cast
+
+import onnx_ir as ir
+
+from ..ir.encodings import Encoding, EncodingsInvalid, EncodingTable, read_encodings
+from ..ir.encodings.carried import put_table, resolve_axis, table_of, tensors_of
+from ..ir.encodings.kv_scales import layer_and_kind
+from ..ir.encodings.qdq import read_qdq
+from ..ir.errors import PassRefused
+from ..ir.program import Program
+from ..ir.states import find_states
+from .base import GraphResult, Pass, Report
+
+SHOWN = 4  # names that a note repeats
+
+
+@dataclass(frozen=True)
+class LoadEncodings(Pass):
+    """Reads encodings or watched ranges of any known format and gives them to the program; no graph changes.
+
+    1. Formats: AIMET 0.6.1, 1.0.0, 2.0.0, 2.1.0, QNN overrides, onnxruntime's TensorsData, the cache scales of the
+       generative runtime, this package's own, told by what the file holds; and the pairs in a quantized ``.onnx`` file.
+    2. A tensor that the file names takes the file's word; what the program knew of others stays.
+    3. A per-channel encoding whose file does not tell the axis gets it from the weight's use, else from its shape;
+       refused where both leave two axes open.
+    4. Encodings that name no tensor of any graph are left out, and told.
+
+    Attributes:
+        file: The file.
+        ctx: The context length of the deployment; a warning where the file was calibrated on shorter texts.
+    """
+
+    name: ClassVar[str] = "load-encodings"
+
+    file: Path
+    ctx: int | None = None
+
+    def call(self, model: ir.Model) -> GraphResult:
+        """Runs on a program of this one graph; the graph stays as it is."""
+        report = self.run(Program(graphs={"graph": model}))
+        return GraphResult(model, False, counts=report.counts, notes=report.notes, warnings=report.warnings)
+
+    def run(self, program: Program) -> Report:
+        """Loads; EncodingsInvalid says what is wrong with the file, PassRefused that it speaks of another model."""
+        loaded = _read(self.file)
+        _name_caches(loaded, list(program.graphs.values()))
+        tensors = tensors_of(program.graphs.values())
+        strangers = [name for name in loaded.names() if name not in tensors]
+        if len(strangers) == len(loaded.names()):
+            raise PassRefused(
+                f"{self.file} names no tensor of the program",
+                where=self.name,
+                found=", ".join(strangers[:SHOWN]) or "no encoding at all",
+                hint="Is it another model's? transfer-encodings matches by structure where names differ.",
+            )
+        before, table = dict(program.encodings), table_of(program)
+        for name in loaded.names():
+            if name in tensors:
+                _take(table, loaded, name, tensors[name], str(self.file))
+        put_table(program, table)
+        return Report(
+            modified=program.encodings != before,
+            counts={"encodings": len(loaded.encodings), "ranges": len(loaded.ranges), "strangers": len(strangers)},
+            notes=_notes(strangers),
+            warnings=_length_warning(loaded, self.ctx),
+        )
+
+
+def _read(path: Path) -> EncodingTable:
+    """The table of a file of encodings, or of the pairs in a quantized graph."""
+    if path.suffix != ".onnx":
+        return read_encodings(path)
+    table = EncodingTable()
+    for model in Program.load(path).graphs.values():
+        table.encodings |= read_qdq(model).encodings
+    return table
+
+
+def _take(table: EncodingTable, loaded: EncodingTable, name: str, value: ir.Value, where: str) -> None:
+    table.encodings.pop(name, None)
+    table.ranges.pop(name, None)
+    if name in loaded.encodings:
+        table.encodings[name] = _complete(name, loaded.encodings[name], value, where)
+    if name in loaded.ranges:
+        table.ranges[name] = loaded.ranges[name]
+
+
+def _complete(name: str, encoding: Encoding, value: ir.Value, where: str) -> Encoding:
+    found = resolve_axis(encoding, value)
+    if found is None:
+        raise EncodingsInvalid(
+            f"tensor {name!r}: the file does not tell which axis its {len(encoding.scale)} scales belong to",
+            where=where,
+            found=f"shape {value.shape}",
+            hint="Write the file as AIMET 2.0.0, which tells the axis.",
+        )
+    return found
+
+
+def _name_caches(loaded: EncodingTable, models: Sequence[ir.Model]) -> None:
+    """Gives entries that name a layer's keys or values the names of the states' outputs."""
+    wanted = {place: name for name in loaded.encodings if (place := layer_and_kind(name)) is not None}
+    if not wanted:
+        return
+    for state in (state for model in models for state in find_states(model)):
+        value = state.output if state.output is not None else state.input
+        name = wanted.get((state.layer, state.kind)) if state.layer is not None else None
+        if name is not None and value is not None and value.name:
+            loaded.encodings[value.name] = loaded.encodings[name]
+    used = {id(encoding) for name, encoding in loaded.encodings.items() if layer_and_kind(name) is None}
+    for name in wanted.values():
+        if id(loaded.encodings[name]) in used:
+            del loaded.encodings[name]
+
+
+def _notes(strangers: Sequence[str]) -> tuple[str, ...]:
+    if not strangers:
+        return ()
+    more = f" and {len(strangers) - SHOWN} more" if len(strangers) > SHOWN else ""
+    return (f"{len(strangers)} encodings name no tensor and were left out: {', '.join(strangers[:SHOWN])}{more}",)
+
+
+def _length_warning(table: EncodingTable, ctx: int | None) -> tuple[str, ...]:
+    """A warning where rotated keys will meet positions that the calibration never reached."""
+    told = table.extra.get("calibration")
+    longest = cast("Mapping[str, object]", told).get("longest") if isinstance(told, dict) else None
+    if ctx is None or not isinstance(longest, int) or longest >= ctx:
+        return ()
+    return (
+        f"calibrated on texts of at most {longest} tokens, deployed with {ctx}: ranges of rotated keys grow with the "
+        "position; calibrate on longer texts or with --k-envelope pair-norm",
+    )
