@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from ..ir.errors import UsageError
 from ..ir.program import Program
 
 
@@ -47,8 +48,8 @@ class Pass(ir.passes.InPlacePass):
     """True for a pass that runs code of the user's; the manager then wants ``allow_scripts``."""
 
     def call(self, model: ir.Model) -> GraphResult:
-        """Changes one graph in place and says what it did."""
-        raise NotImplementedError(self.name)
+        """Changes one graph in place and says what it did; a pass that works across graphs refuses to."""
+        raise UsageError(f"{self.name} works on a whole program", hint="Run it with PassManager, or call run(program).")
 
     def run(self, program: Program) -> Report:
         """Runs :meth:`call` on every graph of the program and sums the results."""

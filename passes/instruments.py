@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -46,7 +47,7 @@ class VerifyEach(Instrument):
 
     def __init__(self, checks: Sequence[Callable[[ir.Model], None]] = (check_structure,)) -> None:
         self.checks = tuple(checks)
-        self._states: dict[str, list[tuple[ir.Value, ir.Value]]] = {}
+        self._states: dict[str, list[Ends]] = {}
 
     def start(self, program: Program) -> None:
         """Checks the program as it came, and notes its states."""
@@ -67,27 +68,39 @@ class VerifyEach(Instrument):
                 raise add_context(error, f"graph {name!r}") from None
 
 
-def _paired(model: ir.Model) -> list[tuple[ir.Value, ir.Value]]:
-    """The input and the output of each state that has both; what is only passed through may lose its output."""
+@dataclass(frozen=True)
+class Ends:
+    """The input and the output of a state, and the names they had."""
+
+    input: ir.Value
+    output: ir.Value
+    names: tuple[str | None, str | None]
+
+
+def _paired(model: ir.Model) -> list[Ends]:
+    """The ends of each state that has both; what is only passed through may lose its output."""
     return [
-        (state.input, state.output)
+        Ends(state.input, state.output, (state.input.name, state.output.name))
         for state in find_states(model)
         if state.input is not None and state.output is not None and state.layout is not Layout.FIXED
     ]
 
 
-def check_paired(model: ir.Model, states: Iterable[tuple[ir.Value, ir.Value]]) -> None:
-    """Raises ProgramInvalid where of a state only the input or only the output is left; values count by name too."""
+def check_paired(model: ir.Model, states: Iterable[Ends]) -> None:
+    """Raises ProgramInvalid where of a state only the input or only the output is left.
+
+    An end counts by its value or its name, and where a pass gave a state another output, by what the graph tells.
+    """
     inputs = {*model.graph.inputs, *(value.name for value in model.graph.inputs)}
     outputs = {*model.graph.outputs, *(value.name for value in model.graph.outputs)}
-    for before, after in states:
-        has_input = before in inputs or before.name in inputs
-        has_output = after in outputs or after.name in outputs
-        if has_input != has_output:
-            left, gone = (before, after) if has_input else (after, before)
+    for ends in states:
+        has_input = ends.input in inputs or ends.names[0] in inputs
+        has_output = ends.output in outputs or ends.names[1] in outputs
+        if has_input != has_output and not any(ends.input is now.input for now in _paired(model)):
+            left, gone = ends.names if has_input else reversed(ends.names)
             raise ProgramInvalid(
                 "a carried state has lost one of its two ends",
-                found=f"{left.name!r} without {gone.name!r}",
+                found=f"{left!r} without {gone!r}",
                 wanted="both or neither",
             )
 

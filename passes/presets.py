@@ -23,12 +23,68 @@ class Preset:
     parameters: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
 
 
+_DECODER = (
+    # logits last of what changes nodes: a converted mask tells no rows, positions do
+    "convert-states{to=scatter ops=$ops mask=$mask names=$names},keep-last-logits{symbol=num_logits_to_keep},"
+)
+_STATES: dict[str, str | None] = {"ops": None, "mask": None, "names": None}
+_SIZES: dict[str, str | None] = {
+    "prefill": "128",
+    "ctx": "4096",
+    "batch": None,
+    "cache_batch": None,
+    "ccl": None,
+    "bind": None,
+    "static": None,
+    "fold": None,
+    "kv": None,
+    "target": "qaic",
+}
+_CLONES = (
+    "clone-decode{k=$k prefill=$prefill ctx=$ctx batch=$batch cache_batch=$cache_batch ccl=$ccl bind=$bind "
+    "static=$static fold=$fold target=$target},custom-io{kv=$kv},emit-manifest{target=$target},check"
+)
+
 PRESETS: dict[str, Preset] = {
+    "prefill-decode": Preset(
+        "A chat model as a prefill and a decode of one token, on one weight file, with their manifest",
+        _DECODER + _CLONES.replace("k=$k ", ""),
+        {**_SIZES, **_STATES},
+    ),
+    "reranker": Preset(
+        "A picture-and-text reranker or embedder in one run, at one size, with its manifest",
+        # the sizes are bound last but one: until then the manifest's symbols are the graph's
+        "single-shot{positions=$positions},rename-io{map=pixel_values_RetainedState:image_embeds},"
+        "specialize{family=$family batch=$batch prefill=$prefill ctx=$prefill height=$height width=$width},"
+        "custom-io{float=$float},bind{spec=Prefill},emit-manifest{target=$target}",
+        {
+            "family": "qwen3_vl",
+            "batch": None,
+            "prefill": "512",
+            "height": None,
+            "width": None,
+            "float": None,
+            "positions": None,
+            "target": "qaic",
+        },
+    ),
+    "speculative": Preset(
+        "A chat model as a prefill and one decode for each number of speculative tokens, on one weight file",
+        _DECODER + "check-speculation-safe{k=$k}," + _CLONES,
+        {"k": "0,4", **_SIZES, **_STATES},
+    ),
     "single-shot": Preset(
         "One run over the whole text, no cache: embedders, rerankers, classifiers, CTC",
         # states first: what computed cache lengths is dead only after it
         "strip-states{layers=$layers kinds=$kinds positions=$positions},simplify",
         {"layers": None, "kinds": None, "positions": None},
+    ),
+    "quantize": Preset(
+        "Calibrated ranges become grids: states tied, activations and weights quantized, caches as integers",
+        # tied before pairs stand anywhere: an untied past would be rounded to nothing without a word
+        "load-encodings{file=$file ctx=$ctx},tie-states{bits=$kv},"
+        "insert-qdq{activations=$activations weights=$weights per_channel=$per_channel keep=$keep},kv-io{bits=$kv}",
+        {"file": "encodings.json"} | dict.fromkeys(("ctx", "kv", "activations", "weights", "per_channel", "keep")),
     ),
 }
 

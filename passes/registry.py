@@ -16,11 +16,28 @@ if TYPE_CHECKING:
     from .base import Pass
 
 PASSES: dict[str, str] = {  # name -> module of this package : class; a test holds key == name == file name
+    "argmax-tail": "argmax_tail:ArgmaxTail",
+    "bind": "bind:Bind",
+    "check": "check:Check",
+    "check-speculation-safe": "check_speculation_safe:CheckSpeculationSafe",
+    "clone-decode": "clone_decode:CloneDecode",
+    "convert-states": "convert_states:ConvertStates",
+    "custom-io": "custom_io:CustomIO",
+    "emit-manifest": "emit_manifest:EmitManifest",
+    "keep-last-logits": "keep_last_logits:KeepLastLogits",
+    "insert-qdq": "insert_qdq:InsertQdq",
+    "kv-io": "kv_io:KvIo",
+    "load-encodings": "load_encodings:LoadEncodings",
+    "package": "package:Package",
+    "partition": "partition:Partition",
     "rename-io": "rename_io:RenameIO",
     "select-branch": "select_branch:SelectBranch",
     "simplify": "simplify:Simplify",
+    "specialize": "specialize:Specialize",
     "strip-states": "strip_states:StripStates",
     "surgeon": "surgeon:Surgeon",
+    "tie-states": "tie_states:TieStates",
+    "transfer-encodings": "transfer_encodings:TransferEncodings",
 }
 GROUP = "onnx_llm_passes.passes"  # the entry point group of third-party passes
 IR_PREFIX = "ir-"
