@@ -14,6 +14,7 @@ from ..ir.program import Program
 from ..ir.roles import Role
 from ..ir.states import Layout
 from .cases import Case, Padding
+from .kept import KeptLogits
 from .subject import Subject
 
 
@@ -25,6 +26,7 @@ class Order(enum.Enum):
     ZERO = "0"
 
 
+_FIXED = re.compile(r"(?:^|: )fixed: (?P<input>.*): (?P<value>true|false)$")
 _ASSUMPTION = re.compile(r"(?:^|: )positions=(ordered|any)(?:: (?P<input>.*?))?(?:: (?P<how>.*))?$")
 
 
@@ -34,6 +36,8 @@ class Contract:
 
     orders: Mapping[str, Order] = field(default_factory=dict[str, Order])
     renames: Mapping[str, str] = field(default_factory=dict[str, str])  # new name -> the original's
+    logits: KeptLogits = field(default_factory=KeptLogits)
+    fixed: Mapping[str, bool] = field(default_factory=dict[str, bool])  # switches that a pass has set for good
 
     @classmethod
     def of(cls, original: Program, program: Program) -> Contract:
@@ -46,7 +50,16 @@ class Contract:
                 name = found["input"] or ""
                 asked = Order.ANY if found[1] == "any" else Order.ORDERED
                 orders[renames.get(name, name)] = Order.ZERO if found["how"] == "is 0" else asked
-        return cls(orders, renames)
+        switches = (_FIXED.search(line) for line in program.assumptions)
+        fixed = {renames.get(s["input"], s["input"]): s["value"] == "true" for s in switches if s}
+        return cls(orders, renames, KeptLogits.of(program.assumptions, renames), fixed)
+
+    def switched(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The original's inputs with every fixed switch as the result has it."""
+        return {
+            name: np.full_like(array, self.fixed[name]) if name in self.fixed else array
+            for name, array in inputs.items()
+        }
 
     @property
     def any_order(self) -> bool:

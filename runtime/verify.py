@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,13 +18,14 @@ from .compare import Difference, compare, ulp_tolerance
 from .contract import Contract, check_empty, check_given
 from .inputs import UnknownSize, build_inputs
 from .oracle import oracle_of
+from .replay import OTHER_SUMS, replay, replays
 from .report import CaseReport, Verdict, VerifyReport
 from .session import KernelMissing, Optimization, RunError, Session, SessionError
 from .subject import GUESSES, Subject
 
 __all__ = ["CaseReport", "Verdict", "VerifyReport", "verify"]
 
-REBUILT_MASK = 2e-6  # what a mask rebuilt from positions may differ by
+REBUILT_MASK = 2e-6  # what a mask rebuilt from positions, or another kernel for one row, may differ by
 
 
 def verify(
@@ -45,7 +46,8 @@ def verify(
     default = REBUILT_MASK if contract.any_order else 0.0
     allowed = tolerance if isinstance(tolerance, int | float) else default
     report = VerifyReport(tolerance=allowed, ulp=tolerance == "ulp", seed=seed)
-    for name, unbound, after in _pairs(original, result):
+    played = _replay(original, result, report) if inputs is None else set[str]()
+    for name, unbound, after in _pairs(original, result, played):
         original_subject = Subject.of(at_sizes_of(unbound, after), f"{name} (original)")
         pair = _Pair(name, original_subject, Subject.of(after, f"{name} (result)"), contract, report, unbound)
         pair.agree()
@@ -66,16 +68,39 @@ def verify(
     return report
 
 
-def _pairs(original: Program, result: Program) -> Iterator[tuple[str, ir.Model, ir.Model]]:
-    """Graphs of one name; where the original has one graph, every graph of the result belongs to it."""
+def _pairs(original: Program, result: Program, played: Collection[str]) -> Iterator[tuple[str, ir.Model, ir.Model]]:
+    """Graphs of one name, but those played; where the original has one graph, all of the result belong to it."""
+    names = [name for name in result.names if name not in played]
     if len(original.graphs) == 1:
         before = next(iter(original.graphs.values()))
-        yield from ((name, before, after) for name, after in result.graphs.items())
+        yield from ((name, before, result.graph(name)) for name in names)
         return
-    missing = [name for name in result.graphs if name not in original.graphs]
+    missing = [name for name in names if name not in original.graphs]
     if missing:
         raise UsageError(f"the original has no graph {missing[0]!r}", found=", ".join(original.graphs))
-    yield from ((name, original.graphs[name], after) for name, after in result.graphs.items())
+    yield from ((name, original.graphs[name], result.graph(name)) for name in names)
+
+
+def _replay(original: Program, result: Program, report: VerifyReport) -> set[str]:
+    """Plays a text through the prefills and decodes of the result; the names of the graphs that were dealt with."""
+    graphs = {spec.graph for spec in replays(result)}
+    if not graphs:
+        return graphs
+    report.tolerance = max(report.tolerance, OTHER_SUMS)
+    try:
+        for found in replay(original, result, report.seed, report.notes.append):
+            report.cases.append(CaseReport(found.graph, found.case, found.outputs, found.skipped, found.failed))
+    except KernelMissing as error:
+        report.notes.append(f"{error.what}: compared by structure only")
+        report.structure.extend(_sound(name, result.graph(name)) for name in sorted(graphs))
+    return graphs
+
+
+def _sound(name: str, model: ir.Model) -> str:
+    from ..ir.structure import check_structure
+
+    check_structure(model)
+    return f"{name}: a sound graph; nothing was run"
 
 
 @dataclass(eq=False)
@@ -93,7 +118,7 @@ class _Pair:
     def agree(self) -> None:
         """The result has no cache that would tell what positions mean: it is told. New outputs are noted."""
         self.result.pads_by_position = self.original.pads_by_position
-        known = {value.name for value in self.original.model.graph.outputs}
+        known = {value.name for value in self.original.model.graph.outputs} | self.contract.logits.derived_names
         for value in self.result.model.graph.outputs:
             if self.contract.old_output(value.name or "") not in known:
                 self.report.notes.append(f"{self.name}: {value.name} is no output of the original: not compared")
@@ -160,7 +185,7 @@ class _Pair:
         for guess in dict.fromkeys((self.original.guess, *GUESSES)):
             self.original.guess = guess
             try:
-                inputs = build_inputs(self.original, case)
+                inputs = self.contract.switched(build_inputs(self.original, case))
                 return inputs, self.sessions[0].run(inputs), ""
             except (RunError, UnknownSize) as error:
                 rejected = rejected or error.what
@@ -173,10 +198,16 @@ class _Pair:
             others = self.sessions[1].run(self._inputs_of_result(case, inputs))
         except RunError as error:
             return CaseReport(self.name, case.name, failed=error.what)
-        shared = [(name, old) for name in others if (old := self.contract.old_output(name)) in outputs]
+        expected = self.contract.logits.derived(outputs)
+        shared = [(name, old) for name in others if (old := self.contract.old_output(name)) in expected]
         if not shared:
             return CaseReport(self.name, case.name, failed="the graphs share no output")
-        found = [compare(name, outputs[old], others[name], self._tolerance(outputs[old])) for name, old in shared]
+        found: list[Difference] = []
+        for name, old in shared:
+            size = (case.batch, case.length)
+            before, after = self.contract.logits.aligned(old, expected[old], others[name], inputs, size)
+            one_row = REBUILT_MASK if self.contract.logits.is_single_row(old, others[name]) else 0.0
+            found.append(compare(name, before, after, max(one_row, self._tolerance(before))))
         if not all(output.equal for output in found):
             found = self._without_chance(found, inputs, outputs)
         return CaseReport(self.name, case.name, tuple(found))
@@ -186,7 +217,8 @@ class _Pair:
     ) -> list[Difference]:
         """Leaves out what the original itself answers differently when it runs again (rows it never initialized)."""
         assert self.sessions is not None, "open() comes first"
-        again = self.sessions[0].run(inputs)
+        outputs = self.contract.logits.derived(outputs)
+        again = self.contract.logits.derived(self.sessions[0].run(inputs))
         old = {output.output: self.contract.old_output(output.output) for output in found}
         kept = [output for output in found if compare("", outputs[old[output.output]], again[old[output.output]]).equal]
         for output in found:
@@ -214,7 +246,7 @@ class _Pair:
         case = check_given(self.original, self.contract, given)
         check_empty(self.original, set(self.result.roles), given)
         assert self.sessions is not None, "open() comes first"
-        inputs = {**build_inputs(self.original, case), **given}
+        inputs = {**self.contract.switched(build_inputs(self.original, case)), **given}
         try:
             outputs = self.sessions[0].run(inputs)
         except RunError as error:
@@ -228,6 +260,7 @@ def _structure(pair: _Pair) -> list[str]:
 
     check_structure(pair.result.model)
     known = {value.name for value in (*pair.original.model.graph.inputs, *pair.original.model.graph.outputs)}
+    known |= {value.name for value in pair.result.inputs(Role.LOGITS_TO_KEEP)} | pair.contract.logits.derived_names
     for value in pair.result.model.graph.inputs:
         if pair.contract.old_input(value.name or "") not in known:
             raise NotEqualError(f"the result has an input {value.name!r} that the original has not", where=pair.name)

@@ -1,0 +1,169 @@
+"""Runs two graphs over the same texts, each with its own cache, and measures logits, hidden rows and new cache rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from ..ir.encodings.qdq import read_qdq
+from ..ir.errors import PassRefused, UsageError
+from ..ir.program import Program
+from ..ir.states import Layout, State
+from .calibrate_feed import Arrays, Feeder
+from .metrics import LOGIT_METRICS, METRICS, measure
+from .session import Session
+
+_ASIDE = frozenset(("QuantizeLinear", "DequantizeLinear", "Cast", "Identity", "Reshape"))
+_HEADS = frozenset(("MatMul", "Gemm", "FusedMatMul", "MatMulNBits"))
+HIDDEN, LOGITS = "hidden", "logits"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One compared tensor: what it is, its layer where it has one, and its measures."""
+
+    what: str
+    layer: int | None
+    measures: Mapping[str, float]
+
+    @property
+    def label(self) -> str:
+        """``logits``, or ``layer 3 new_key``."""
+        return self.what if self.layer is None else f"layer {self.layer} {self.what}"
+
+
+@dataclass
+class Comparison:
+    """All rows, logits first; the logits themselves for a plot; and how many tokens were compared."""
+
+    rows: list[Row] = field(default_factory=list[Row])
+    logits: tuple[np.ndarray, np.ndarray] | None = None
+    tokens: int = 0
+
+    def row(self, what: str) -> Row | None:
+        """The first row of that kind."""
+        return next((row for row in self.rows if row.what == what), None)
+
+    def to_dict(self) -> dict[str, object]:
+        """As ``compare --json`` prints it."""
+        rows = [{"tensor": row.what, "layer": row.layer, **row.measures} for row in self.rows]
+        return {"schema": 1, "tokens": self.tokens, "tensors": rows}
+
+
+def compare_programs(
+    reference: Program, other: Program, samples: Sequence[np.ndarray], *, chunk: int = 64
+) -> Comparison:
+    """Measures ``other`` against ``reference``; both take one graph and the same kinds of inputs.
+
+    Integer caches are taken off their grids. Raises UsageError where the two do not answer alike, PassRefused for a
+    graph that cannot be fed chunk by chunk.
+    """
+    capacity = max((len(sample) for sample in samples), default=0)
+    if not capacity:
+        raise UsageError("there is no text to compare on")
+    sides = [_Side.of(program, chunk, capacity) for program in (reference, other)]
+    for sample in samples:
+        for side in sides:
+            side.look(sample)
+    before, after = (side.collected() for side in sides)
+    found = Comparison(tokens=sum(sides[0].feeder.usable(len(sample)) for sample in samples))
+    for key, base in before.items():
+        if key not in after:
+            continue
+        what, layer = key
+        names = [*METRICS, *LOGIT_METRICS] if what == LOGITS else None
+        found.rows.append(Row(what, layer, measure(base, after[key], names)))
+    if (LOGITS, None) in before and (LOGITS, None) in after:
+        found.logits = before[LOGITS, None], after[LOGITS, None]
+    return found
+
+
+Key = tuple[str, int | None]
+
+
+@dataclass(eq=False)
+class _Side:
+    """One graph, run; what is compared is collected text by text."""
+
+    feeder: Feeder
+    session: Session
+    answer: str
+    hidden: str | None
+    grids: Mapping[str, tuple[float, int]]
+    parts: dict[Key, list[np.ndarray]] = field(default_factory=dict[Key, "list[np.ndarray]"])
+
+    @classmethod
+    def of(cls, program: Program, chunk: int, capacity: int) -> _Side:
+        if len(program.graphs) != 1:
+            raise PassRefused("two programs of one graph each are compared", found=", ".join(program.graphs))
+        model = next(iter(program.graphs.values()))
+        feeder = Feeder.of(model, chunk, capacity)
+        states = {state.output.name for state in feeder.states if state.output is not None}
+        answer = next((value for value in feeder.model.graph.outputs if value.name not in states), None)
+        if answer is None:
+            raise UsageError("a graph without an answer beside its cache cannot be compared", where=str(program.source))
+        copy = feeder.model.clone()
+        hidden = _expose_hidden(copy, answer.name or "")
+        grids = {name: (e.scale[0], e.zero_point[0]) for name, e in read_qdq(model).encodings.items() if e.per_tensor}
+        return cls(feeder, Session(copy), answer.name or "", hidden, grids)
+
+    def look(self, tokens: np.ndarray) -> None:
+        """Runs one text."""
+        start = 0
+
+        def run(arrays: Arrays) -> dict[str, np.ndarray]:
+            nonlocal start
+            results = self.session.run(arrays)
+            count = min(self.feeder.chunk, self.feeder.usable(len(tokens)) - start)
+            self._keep((LOGITS, None), results[self.answer], rank=1)
+            if self.hidden is not None:
+                self._keep((HIDDEN, None), results[self.hidden], rank=1)
+            for state in self.feeder.states:
+                self._keep((f"new_{state.kind}", state.layer), self._new_rows(state, results, start, count), rank=0)
+            start += count
+            return results
+
+        for _ in self.feeder.feed(tokens, run):
+            pass
+
+    def collected(self) -> dict[Key, np.ndarray]:
+        """Everything of one kind as one array."""
+        return {key: np.concatenate(parts) for key, parts in self.parts.items()}
+
+    def _keep(self, key: Key, array: np.ndarray, *, rank: int) -> None:
+        flat = array.reshape(-1, array.shape[-1]) if rank else array.reshape(-1)
+        self.parts.setdefault(key, []).append(flat.astype(np.float32))
+
+    def _new_rows(self, state: State, results: Arrays, start: int, count: int) -> np.ndarray:
+        """The rows that this run added, off their grid."""
+        assert state.output is not None
+        name = state.output.name or ""
+        array = results[name]
+        # without a past the run gives the text's own rows, all of them
+        if state.layout is not Layout.DELTA and state.input is not None and state.axis is not None:
+            array = np.take(array, np.arange(start, start + count), axis=state.axis)
+        if array.dtype.kind in "iu":
+            scale, zero = self.grids[name]
+            array = (array.astype(np.float32) - zero) * scale
+        return array
+
+
+def _expose_hidden(model: ir.Model, answer: str) -> str | None:
+    """Makes what the last multiplication reads an output: the rows that logits are made of."""
+    value = next(output for output in model.graph.outputs if output.name == answer)
+    for _ in range(16):
+        node = value.producer()
+        if node is None or (node.op_type not in _ASIDE and node.op_type not in _HEADS):
+            return None
+        source = node.inputs[0]
+        if source is None:
+            return None
+        if node.op_type in _HEADS:
+            if not source.is_graph_output():
+                model.graph.outputs.append(source)
+            return source.name
+        value = source
+    return None
