@@ -20,19 +20,37 @@ if TYPE_CHECKING:
     from .ir.interop import from_surgeon, to_surgeon
     from .ir.program import Program
     from .ir.roles import Role, find_roles
+    from .ir.specialization import Manifest, Specialization
     from .ir.states import find_states
     from .ir.states.base import Layout, Pairing, State
     from .ir.structure import check_structure
+    from .passes.argmax_tail import ArgmaxTail
     from .passes.base import GraphResult, Pass, Report
+    from .passes.bind import Bind
+    from .passes.check import Check
+    from .passes.check_speculation_safe import CheckSpeculationSafe
+    from .passes.clone_decode import CloneDecode
+    from .passes.convert_states import ConvertStates
+    from .passes.custom_io import CustomIO
+    from .passes.emit_manifest import EmitManifest
+    from .passes.insert_qdq import InsertQdq
     from .passes.instruments import Dump, Instrument, PrintAfter, StopAfter, Timing, VerifyEach
+    from .passes.keep_last_logits import KeepLastLogits
+    from .passes.kv_io import KvIo
+    from .passes.load_encodings import LoadEncodings
     from .passes.manager import PassManager
+    from .passes.package import Package, Packaging
+    from .passes.partition import Partition
     from .passes.pipeline import parse_pipeline, print_pipeline
     from .passes.registry import get_pass
     from .passes.rename_io import RenameIO
     from .passes.select_branch import SelectBranch
     from .passes.simplify import Simplify
+    from .passes.specialize import Specialize
     from .passes.strip_states import Positions, StripStates
     from .passes.surgeon import Surgeon
+    from .passes.tie_states import TieStates
+    from .passes.transfer_encodings import TransferEncodings
     from .runtime.verify import verify
 
 _HOMES = {  # module -> the public names it gives
@@ -50,33 +68,67 @@ _HOMES = {  # module -> the public names it gives
     "ir.interop": ("from_surgeon", "to_surgeon"),
     "ir.program": ("Program",),
     "ir.roles": ("Role", "find_roles"),
+    "ir.specialization": ("Manifest", "Specialization"),
     "ir.states": ("find_states",),
     "ir.states.base": ("Layout", "Pairing", "State"),
     "ir.structure": ("check_structure",),
     "passes.base": ("GraphResult", "Pass", "Report"),
+    "passes.argmax_tail": ("ArgmaxTail",),
+    "passes.bind": ("Bind",),
+    "passes.check_speculation_safe": ("CheckSpeculationSafe",),
+    "passes.convert_states": ("ConvertStates",),
+    "passes.custom_io": ("CustomIO",),
+    "passes.keep_last_logits": ("KeepLastLogits",),
+    "passes.check": ("Check",),
+    "passes.clone_decode": ("CloneDecode",),
+    "passes.emit_manifest": ("EmitManifest",),
+    "passes.insert_qdq": ("InsertQdq",),
     "passes.instruments": ("Dump", "Instrument", "PrintAfter", "StopAfter", "Timing", "VerifyEach"),
+    "passes.kv_io": ("KvIo",),
+    "passes.load_encodings": ("LoadEncodings",),
     "passes.manager": ("PassManager",),
+    "passes.package": ("Package", "Packaging"),
+    "passes.partition": ("Partition",),
     "passes.pipeline": ("parse_pipeline", "print_pipeline"),
     "passes.registry": ("get_pass",),
     "passes.rename_io": ("RenameIO",),
     "passes.select_branch": ("SelectBranch",),
     "passes.simplify": ("Simplify",),
+    "passes.specialize": ("Specialize",),
     "passes.strip_states": ("Positions", "StripStates"),
     "passes.surgeon": ("Surgeon",),
+    "passes.tie_states": ("TieStates",),
+    "passes.transfer_encodings": ("TransferEncodings",),
     "runtime.verify": ("verify",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ArgmaxTail",
+    "Bind",
+    "Check",
+    "CheckSpeculationSafe",
+    "CloneDecode",
+    "ConvertStates",
+    "CustomIO",
     "Dump",
+    "EmitManifest",
     "GraphResult",
     "InputError",
+    "InsertQdq",
     "Instrument",
+    "KeepLastLogits",
+    "KvIo",
     "Layout",
+    "LoadEncodings",
+    "Manifest",
     "NotEqualError",
     "OnnxPassesError",
     "OutputError",
+    "Package",
+    "Packaging",
     "Pairing",
+    "Partition",
     "Pass",
     "PassManager",
     "PassRefused",
@@ -89,11 +141,15 @@ __all__ = [
     "Role",
     "SelectBranch",
     "Simplify",
+    "Specialization",
+    "Specialize",
     "State",
     "StopAfter",
     "StripStates",
     "Surgeon",
+    "TieStates",
     "Timing",
+    "TransferEncodings",
     "UnknownNameError",
     "UsageError",
     "VerifyEach",

@@ -8,13 +8,19 @@ from typing import Annotated
 
 import typer
 
+from .calibrate import calibrate
+from .check import check
+from .compare import compare
+from .conformance import conformance
 from .demo import demo
 from .diff import diff
 from .ending import guarded
+from .generate import generate
 from .inspect import inspect
 from .list import list_passes
 from .options import Debug
 from .run import run_pipeline
+from .suggest_k import suggest_k
 from .verify import verify
 
 PROGRAM = "onnx-passes"
@@ -64,8 +70,14 @@ def command(
 app.command("list", short_help="What passes and presets there are.")(list_passes)
 app.command("inspect", short_help="What a model takes, carries and holds.")(inspect)
 app.command("run", short_help="Run a pipeline on a model.")(run_pipeline)
+app.command("check", short_help="Is every specialization sound for the graph?")(check)
 app.command("verify", short_help="Do two models compute the same?")(verify)
 app.command("diff", short_help="How do two models differ?")(diff)
+app.command("conformance", short_help="Do manifests say what recorded cases say?")(conformance)
+app.command("generate", short_help="What does a program say, and how fast?")(generate)
+app.command("suggest-k", short_help="Which speculative lengths are worth compiling?")(suggest_k)
+app.command("calibrate", short_help="What ranges do the tensors of a model take?")(calibrate)
+app.command("compare", short_help="How far is a quantized model from its original?")(compare)
 app.command("demo", short_help="See it work on two small models.")(demo)
 
 

@@ -101,7 +101,8 @@ def _preset(name: str) -> dict[str, Any]:
 
 
 def _parameters(preset: Preset) -> list[dict[str, Any]]:
-    """A preset's parameters, each told by the option of the pass that it fills."""
+    """A preset's parameters, each told by the option of the pass, or of the inner preset, that it fills."""
+    from ..passes.presets import PRESETS
     from ..passes.syntax import parse_specs
 
     filled = {
@@ -113,7 +114,8 @@ def _parameters(preset: Preset) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for parameter, default in preset.parameters.items():
         name, option = filled[parameter]
-        row = next(row for row in _pass(name)["options"] if row["name"] == option)
+        inner = _preset(name) if name in PRESETS else _pass(name)
+        row = next(row for row in inner["options"] if row["name"] == option)
         rows.append({**row, "name": parameter, "default": row["default"] if default is None else default})
     return rows
 

@@ -1,0 +1,156 @@
+"""``onnx-passes check``: is every specialization sound for the graph?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..ir.errors import UsageError
+from . import render
+from .options import Debug, FollowLinks, Json, ModelPath
+
+if TYPE_CHECKING:
+    from ..ir.manifests import Reading
+    from ..ir.program import Program
+    from ..ir.proof import Proof
+    from ..runtime.trial import Trial
+
+
+def check(
+    model: ModelPath,
+    manifest: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[MANIFEST]",
+            help="Specializations in any target's form; those of the program where none is given.",
+            show_default=False,
+        ),
+    ] = None,
+    run: Annotated[bool, typer.Option("--run", help="Also run each one once on onnxruntime.")] = False,
+    as_json: Json = False,
+    follow_links: FollowLinks = False,
+    debug: Debug = False,
+) -> None:
+    """Prove that every specialization fits the graph. Exit code 0 for sound, 1 for not, 2 for a mistake of usage.
+
+    A failure names the symbol, the first node whose shapes clash, where they come from, and the nearest size.
+    """
+    from ..ir.collector import collector_off
+    from ..ir.program import Program
+
+    with collector_off():
+        program = Program.load(model, follow_links=follow_links)
+        reading = _reading(program, manifest)
+        proofs = _prove(program, reading, own=manifest is None)
+    sound = all(proof.sound for proof in proofs)
+    trials = _try(program, reading) if run and sound else []
+    sound = sound and not any(trial.failed for trial in trials)
+    if as_json:
+        places = {"source": model.as_posix(), "manifest": manifest.as_posix() if manifest is not None else None}
+        render.show_json({"schema": 1, **places, **_as_json(reading, proofs, trials, sound=sound)})
+    else:
+        _show(proofs, trials, sound=sound)
+    if not sound:
+        raise typer.Exit(1)
+
+
+def _reading(program: Program, manifest: Path | None) -> Reading:
+    from ..ir.manifests import Reading, read_manifest
+    from ..ir.specialization import read_specialization
+
+    _refuse_doubled_keys(program)
+    own = tuple(read_specialization(item, index) for index, item in enumerate(program.specializations))
+    if manifest is None:
+        if not own:
+            hint = "Give a MANIFEST, or a folder that a pipeline with specialize{…} wrote."
+            raise UsageError("the program has no specializations", where=str(program.source or ""), hint=hint)
+        return Reading(specializations=own, custom_io=program.custom_io)
+    reading = _of_one_graph(program, read_manifest(manifest), manifest.name)
+    if not reading.specializations and reading.custom_io and own:  # a list of precisions alone
+        return Reading(reading.target, own, reading.tolerated, reading.custom_io)
+    return reading
+
+
+def _of_one_graph(program: Program, reading: Reading, file: str) -> Reading:
+    """A file that is named after one of several graphs speaks of that graph alone."""
+    graph = next((name for name in program.graphs if file.startswith(f"{name}.")), "")
+    if len(program.graphs) < 2 or not graph:
+        return reading
+    own = [spec if spec.graph else spec.model_copy(update={"graph": graph}) for spec in reading.specializations]
+    return dataclasses.replace(reading, specializations=tuple(own))
+
+
+def _refuse_doubled_keys(program: Program) -> None:
+    """An index in which a key stands twice says two things; ManifestInvalid names the key."""
+    from ..ir.formats.files import read_text
+    from ..ir.formats.strict import load_json
+    from ..ir.index import INDEX_NAME
+
+    index = program.source / INDEX_NAME if program.source is not None else Path()
+    if index.is_file():
+        load_json(read_text(index), where=INDEX_NAME)
+
+
+def _prove(program: Program, reading: Reading, *, own: bool) -> list[Proof]:
+    from ..ir.proof import prove_program
+    from ..ir.proof.prove import TOLERATED
+    from ..passes.claims import claims_of
+
+    listed: Mapping[str, str] = {**program.custom_io, **reading.custom_io} if own else reading.custom_io
+    return prove_program(
+        program,
+        reading.specializations,
+        tolerated=reading.tolerated if reading.target else TOLERATED,
+        custom_io=listed,
+        claims=claims_of(program) if own else None,
+    )
+
+
+def _try(program: Program, reading: Reading) -> list[Trial]:
+    from ..runtime.trial import try_program
+
+    return list(try_program(program, reading.specializations))
+
+
+def _as_json(reading: Reading, proofs: Sequence[Proof], trials: Sequence[Trial], *, sound: bool) -> dict[str, Any]:
+    return {
+        "target": reading.target,
+        "sound": sound,
+        "graphs": [proof.to_dict() for proof in proofs],
+        "runs": [
+            {"graph": t.graph, "specialization": t.specialization, "failed": t.failed, "skipped": t.skipped}
+            for t in trials
+        ],
+    }
+
+
+def _show(proofs: Sequence[Proof], trials: Sequence[Trial], *, sound: bool) -> None:
+    ran = {(trial.graph, trial.specialization): trial for trial in trials}
+    rows = [
+        (proof.graph, verdict.specialization, "sound" if verdict.sound else "NOT SOUND", _ran(ran, proof, verdict))
+        for proof in proofs
+        for verdict in proof.verdicts
+    ]
+    columns = ("graph", "specialization", "verdict", *(("run",) if trials else ()))
+    render.table(columns, (row[: len(columns)] for row in rows))
+    for proof in proofs:
+        render.tell_all("note", proof.notes)
+        for failure in proof.all_failures:
+            render.show(f"\n{failure.rule}: {failure}")
+    for trial in trials:
+        if trial.failed or trial.skipped:
+            render.show(f"\nrun: {trial.specialization}: {trial.failed or trial.skipped}")
+    render.show()
+    number = sum(len(proof.all_failures) for proof in proofs) + sum(bool(trial.failed) for trial in trials)
+    render.show("sound" if sound else f"not sound: {render.count(number, 'failure')}")
+
+
+def _ran(ran: Mapping[tuple[str, str], Trial], proof: Proof, verdict: Any) -> str:
+    trial = ran.get((proof.graph, verdict.specialization))
+    if trial is None:
+        return ""
+    return "FAILED" if trial.failed else "skipped" if trial.skipped else "ran"

@@ -1,0 +1,190 @@
+"""``onnx-passes generate``: what a program says, proposals verified K at a time."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..ir.errors import UsageError
+from . import render
+from .ending import guarded
+from .options import Debug, FollowLinks, Json
+
+if TYPE_CHECKING:
+    from ..ir.program import Program
+    from ..runtime.decoder import Decoder
+    from ..runtime.generate import Generated, Settings
+    from ..runtime.proposers import Source
+
+SHOWN = 40  # token ids of a text on the terminal; --json has all
+BETWEEN = 0.2  # seconds between two lines of progress
+
+Prompts = Annotated[
+    Path,
+    typer.Option("--prompt-ids", metavar="F", help="JSON list (of lists) of token ids, or .npy.", show_default=False),
+]
+ProposerName = Annotated[str, typer.Option(metavar="NAME", help="ngram, suffix, arctic or none.")]
+PolicyName = Annotated[str, typer.Option(metavar="NAME", help="How K is chosen: cover or goodput.")]
+NGrams = Annotated[str, typer.Option(metavar="MIN,MAX", help="Sizes of n-grams that --proposer ngram looks up.")]
+Ks = Annotated[str | None, typer.Option("--k", metavar="K,K…", help="Only these of the program's K.")]
+Context = Annotated[int | None, typer.Option(metavar="N", min=2, help="Context, where the program leaves it open.")]
+
+
+def generate(
+    program: Annotated[Path, typer.Argument(metavar="DIR", help="A program, or an .onnx file.", show_default=False)],
+    prompt_ids: Prompts,
+    max_new: Annotated[int, typer.Option(metavar="N", min=1, help="New tokens of a text at most.", show_default=False)],
+    proposer: ProposerName = "ngram",
+    policy: PolicyName = "cover",
+    batch: Annotated[int | None, typer.Option(metavar="N", min=1, help="Texts at once.")] = None,
+    ngram: NGrams = "3,5",
+    k: Ks = None,
+    ctx: Context = None,
+    eos: Annotated[list[int] | None, typer.Option(metavar="ID", min=0, help="A token that ends a text.")] = None,
+    temperature: Annotated[float, typer.Option(metavar="T", min=0, help="0 for greedy.")] = 0.0,
+    top_k: Annotated[int, typer.Option(metavar="N", min=0, help="Draw from the N likeliest; 0 for all.")] = 0,
+    top_p: Annotated[float, typer.Option(metavar="P", help="Draw from the likeliest of that probability.")] = 1.0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The seed of the draws.")] = 0,
+    as_json: Json = False,
+    follow_links: FollowLinks = False,
+    debug: Debug = False,
+) -> None:
+    """Generate texts. Greedy tokens are exactly those of decoding one token a run, whatever proposes and chooses.
+
+    With --json: {"tokens": [[…]], "ended": […], "stats": {…}}.
+    """
+    from ..runtime.isolate import in_child
+
+    def work() -> int:
+        from ..runtime.generate import Settings
+        from ..runtime.prompts import read_prompts
+        from ..runtime.sampling import Sampling
+
+        source, chosen = proposers_of(proposer, ngram), policy_of(policy)
+        prompts = read_prompts(prompt_ids)
+        loaded = load(program, follow_links)
+        ends, sampling = frozenset(eos or ()), Sampling(temperature, top_k, top_p, seed)
+        settings = Settings(max_new, ends, sampling, chosen, _latencies(loaded), batch)
+        longest = max(map(len, prompts), default=0)
+        decoder = open_decoder(loaded, batch, ctx or longest + max_new + 1, ks_of(k))
+        _show(_generate(decoder, prompts, settings, source), as_json)
+        return 0
+
+    code = in_child(lambda: guarded(work, debug=lambda: debug), "generating")
+    if code:
+        raise typer.Exit(code)
+
+
+def load(path: Path, follow_links: bool) -> Program:
+    """The program of a folder or file."""
+    from ..ir.collector import collector_off
+    from ..ir.program import Program
+
+    with collector_off():
+        return Program.load(path, follow_links=follow_links)
+
+
+def open_decoder(program: Program, batch: int | None, ctx: int, ks: tuple[int, ...] | None) -> Decoder:
+    """The program's graphs, ready to decode."""
+    from ..ir.collector import collector_off
+    from ..runtime.decoder import Decoder
+
+    with collector_off():
+        return Decoder(program, rows=batch, ctx=ctx, ks=ks)
+
+
+def proposers_of(name: str, ngram: str) -> Source:
+    """What opens the proposers; UsageError for n-gram sizes that are none."""
+    from ..runtime.proposers import NGram, open_proposers
+
+    if name != "ngram":
+        return open_proposers(name)
+    sizes = numbers(ngram, "--ngram")
+    if len(sizes) != 2:
+        raise UsageError("--ngram takes two sizes, like --ngram 3,5", found=ngram)
+    NGram(*sizes)
+    return lambda: NGram(*sizes)
+
+
+def policy_of(name: str) -> Any:
+    """The policy of that name."""
+    from ..ir.errors import UnknownNameError
+    from ..runtime.policies import Policy
+
+    known = [policy.value for policy in Policy]
+    if name not in known:
+        raise UnknownNameError("policy", name, known)
+    return Policy(name)
+
+
+def ks_of(text: str | None) -> tuple[int, ...] | None:
+    """The Ks that ``--k`` names."""
+    return None if text is None else tuple(sorted(set(numbers(text, "--k"))))
+
+
+def numbers(text: str, option: str) -> list[int]:
+    """Whole numbers between commas."""
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise UsageError(f"{option} takes whole numbers between commas", found=repr(text))
+    return [int(part) for part in parts]
+
+
+def progress() -> Callable[[int, int], None] | None:
+    """A line on a terminal's stderr that counts tokens; None elsewhere."""
+    if not sys.stderr.isatty():
+        return None
+    last = [0.0]
+
+    def tell(done: int, total: int) -> None:
+        if (now := time.monotonic()) - last[0] > BETWEEN:
+            last[0] = now
+            typer.echo(f"\r{done} of at most {total} tokens", nl=False, err=True)
+
+    return tell
+
+
+def _generate(decoder: Decoder, prompts: list[list[int]], settings: Settings, source: Source) -> Generated:
+    from ..runtime.generate import generate as run
+    from ..runtime.policies import Policy
+
+    if settings.policy is Policy.GOODPUT and not all(k in settings.cost for k in decoder.ks):
+        render.tell_all("note", ["the program has no latencies: K covers. `onnx-passes suggest-k` measures them."])
+    on_step = progress()
+    try:
+        return run(decoder, prompts, settings, source, on_step)
+    finally:
+        decoder.close()
+        if on_step is not None:
+            typer.echo("\r\033[K", nl=False, err=True)
+
+
+def _latencies(program: Program) -> dict[int, float]:
+    from ..runtime.costs import known_costs
+
+    return known_costs(program)
+
+
+def _show(found: Generated, as_json: bool) -> None:
+    stats = found.stats.as_json()
+    if as_json:
+        render.show_json({"tokens": found.tokens, "ended": found.ended, "stats": stats})
+        return
+    for number, (tokens, ended) in enumerate(zip(found.tokens, found.ended, strict=True)):
+        rest = f" … {len(tokens) - SHOWN} more" if len(tokens) > SHOWN else ""
+        render.show(f"{number} ({ended}): {' '.join(map(str, tokens[:SHOWN]))}{rest}")
+    render.show()
+    render.show(
+        f"{render.count(stats['tokens'], 'token')} in {render.count(stats['steps'], 'step')}, "
+        f"{stats['tokens_per_step']:.2f} tokens a text and step, "
+        f"{stats['accepted']} of {stats['proposed']} proposals accepted, "
+        f"{stats['steps_without_proposal']} steps without one"
+    )
+    chosen = ", ".join(f"{k}: {times}" for k, times in stats["chosen_k"].items())
+    spent = ", ".join(f"{part} {milliseconds:.0f} ms" for part, milliseconds in stats["ms"].items())
+    render.show(f"K {chosen or 'none'}; {spent}")
