@@ -5,6 +5,7 @@ alone. Header lines, each ``# key: value``, then the sections::
 
     # title: what the case shows                      (must be given)
     # options: map=x:ids                              as inside the braces of a pipeline; none by default
+    # given: specialize{family=raw symbols=N:2}       passes that run before it, for what they leave in the program
     # run: bit-equal                                  (default) or  tolerance=2e-6  or  no, because ...
     # symbols: N=2 past=0                             sizes of symbols; others get small sizes of their own
     # inputs: ids=ints:8 past=zeros mask=ones         how inputs are filled; also  arange, normal
@@ -45,7 +46,7 @@ from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
 from onnx_llm_passes.passes.syntax import parse_specs
 
-KEYS = {"title", "options", "run", "symbols", "inputs", "match", "again", "says"}
+KEYS = {"title", "options", "given", "run", "symbols", "inputs", "match", "again", "says"}
 SIZES = (2, 3, 5, 7, 4, 6)  # for symbols that a case does not size
 SEED = 0
 Arrays = dict[str, np.ndarray]
@@ -195,8 +196,9 @@ def _drop_additions(graph: onnx.GraphProto) -> None:
 
 
 def run_pass(case: Case, model: ir.Model) -> Program:
-    """Runs the case's pass, the structure verified before and after."""
-    passes = parse_pipeline(case.pipeline)
+    """Runs the case's pass, and before it those that are given; the structure verified before and after."""
+    given = case.header.get("given")
+    passes = [*(parse_pipeline(given) if given else ()), *parse_pipeline(case.pipeline)]
     return PassManager(passes, [VerifyEach()]).run(Program({"model": model}))
 
 

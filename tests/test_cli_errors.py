@@ -93,7 +93,7 @@ def test_follow_links_accepts_what_was_refused(command: Command, tmp_path: Path)
 USAGE = {
     "unknown command": (["lst"], "Did you mean 'list'?"),
     "unknown flag": (["list", "--jsn"], "--json"),
-    "unknown pass": (["run", "strip-stats", "MODEL", "-o", "OUT"], "Did you mean 'strip-states'?"),
+    "unknown pass": (["run", "strip-stats", "MODEL", "-o", "OUT"], "Did you mean 'strip-states'"),
     "unknown pass to list": (["list", "simplfy"], "Did you mean 'simplify'?"),
     "unknown option": (["run", "strip-states{position=any}", "MODEL", "-o", "OUT"], "Did you mean 'positions'?"),
     "bad value": (["run", "strip-states{positions=sometimes}", "MODEL", "-o", "OUT"], "one of ordered, any"),
@@ -103,7 +103,7 @@ USAGE = {
     "bad weights mode": (["run", "strip-states", "MODEL", "-o", "OUT", "--weights", "move"], "refer"),
     "print after what does not run": (
         ["run", "strip-states", "MODEL", "-o", "OUT", "--print-after", "strip-state"],
-        "Did you mean 'strip-states'?",
+        "Did you mean 'strip-states'",
     ),
     "script not allowed": (["run", "surgeon{script=a.py}", "MODEL", "-o", "OUT"], "--allow-scripts"),
     "bad binding": (["inspect", "MODEL", "--bind", "past"], "SYMBOL=N"),

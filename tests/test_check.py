@@ -1,0 +1,282 @@
+"""The command ``check``, manifests of every form, bind and custom-io on whole programs, and the reranker preset."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import onnx
+import pytest
+
+from onnx_llm_passes.ir.errors import UnknownNameError
+from onnx_llm_passes.ir.manifests import read_manifest
+from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.proof import Claims, prove, prove_program
+from onnx_llm_passes.ir.specialization import Manifest, Specialization, SpecRole
+from onnx_llm_passes.ir.static import bound_in
+from onnx_llm_passes.passes.claims import claims_of
+from onnx_llm_passes.passes.manager import PassManager
+from onnx_llm_passes.passes.pipeline import parse_pipeline
+from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
+from onnx_llm_passes.runtime.verify import Verdict, verify
+
+from .append_graphs import append_dynamo
+from .builders import BUILDERS
+from .cli_tools import Command, sample
+from .sound_pairs import BY_NAME
+
+SETS = "specialize{family=causal-lm prefill=8 ctx=32}"
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(capsys)
+
+
+def manifest(folder: Path, entries: object, name: str = "specializations.json") -> Path:
+    path = folder / name
+    path.write_text(json.dumps({"specializations": entries}), encoding="utf-8")
+    return path
+
+
+def made(name: str, pipeline: str = SETS) -> Program:
+    return PassManager(parse_pipeline(pipeline)).run(Program({"model": BUILDERS[name]()}))
+
+
+def test_sound_manifests_exit_0(command: Command, tmp_path: Path) -> None:
+    model = sample(tmp_path, "scatter")
+    ran = command("check", model, manifest(tmp_path, BY_NAME["scatter"].manifest()), "--run")
+    assert ran.code == 0
+    assert ran.out.splitlines()[-1] == "sound"
+    assert ran.out.count("ran") == 2
+
+
+def test_unsound_manifests_exit_1_and_say_why(command: Command, tmp_path: Path) -> None:
+    entries = BY_NAME["scatter"].manifest()
+    entries[0]["symbols"]["seq_len"] = "64"
+    ran = command("check", sample(tmp_path, "scatter"), manifest(tmp_path, entries), "--json")
+    assert ran.code == 1
+    found = json.loads(ran.out)
+    assert (found["sound"], found["target"]) == (False, "qaic")
+    (failure,) = found["graphs"][0]["specializations"][0]["failures"]
+    assert (failure["item"], failure["specialization"], failure["nearest"]) == ("seq_len", "Prefill", "seq_len = 32")
+    assert found["graphs"][0]["specializations"][1]["sound"] is True
+
+
+def test_a_manifest_that_cannot_be_read_exits_1(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "specializations.json"
+    path.write_text("{", encoding="utf-8")
+    ran = command("check", sample(tmp_path, "scatter"), path)
+    assert ran.code == 1
+    assert "JSON" in ran.error
+
+
+def test_mistakes_of_usage_exit_2(command: Command, tmp_path: Path) -> None:
+    model = sample(tmp_path, "scatter")
+    assert command("check", model).code == 2
+    assert command("check", model, tmp_path / "none.json").code == 2
+    assert command("check", tmp_path / "none.onnx").code == 2
+
+
+def test_a_programs_own_specializations_are_checked(command: Command, tmp_path: Path) -> None:
+    assert command("run", SETS, sample(tmp_path, "append"), "-o", tmp_path / "out").code == 0
+    assert command("check", tmp_path / "out").code == 0
+    index = tmp_path / "out" / "program.json"
+    data = json.loads(index.read_text(encoding="utf-8"))
+    data["specializations"] = data["specializations"][1:]
+    index.write_text(json.dumps(data), encoding="utf-8")
+    ran = command("check", tmp_path / "out")
+    assert ran.code == 1
+    assert "claims a prefill" in ran.out
+
+
+def test_an_index_that_says_a_thing_twice_is_refused(command: Command, tmp_path: Path) -> None:
+    command("run", SETS, sample(tmp_path, "append"), "-o", tmp_path / "out")
+    index = tmp_path / "out" / "program.json"
+    text = index.read_text(encoding="utf-8").replace('"batch_size": 1', '"batch_size": 1, "batch_size": 1', 1)
+    index.write_text(text, encoding="utf-8")
+    ran = command("check", tmp_path / "out")
+    assert ran.code == 1
+    assert "batch_size" in ran.error
+
+
+TARGETS = ("qaic", "qaic-flat", "ort", "tensorrt", "qnn")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", ["scatter", "append", "append dynamo"])
+def test_what_a_target_writes_is_read_and_sound(name: str, target: str, tmp_path: Path) -> None:
+    program = made(name, f"{SETS},emit-manifest{{target={target}}}")
+    wanted = [spec.binding for spec in Manifest.of(program.specializations).specializations]
+    for file, content in program.artifacts.items():
+        (tmp_path / file).write_text(content, encoding="utf-8")
+    files = ("specializations.json", "free_dimension_overrides.json", "profiles.json", "custom_io_config.yaml")
+    path = next(tmp_path / file for file in (*files, *program.artifacts) if (tmp_path / file).exists())
+    reading = read_manifest(path)
+    assert len(reading.specializations) == len(wanted)
+    (proof,) = prove_program(program, reading.specializations, tolerated=reading.tolerated)
+    assert proof.all_failures == []
+
+
+def test_a_dimension_of_a_profile_that_contradicts_is_named() -> None:
+    binding = {"input_ids[0]": 1, "input_ids[1]": 8, "position_ids[0]": 2, "position_ids[1]": 8}
+    binding |= {f"past_{kind}.{layer}[{axis}]": size for kind in ("key", "value") for layer in range(2)
+                for axis, size in enumerate((1, 2, 32, 8))}  # fmt: skip
+    spec = Specialization(name="Prefill", role=SpecRole.PREFILL, binding=binding)
+    (failure,) = prove(scatter_decoder(), [spec]).all_failures
+    assert failure.item == "position_ids[0]"
+    assert failure.nearest == "position_ids[0] = 1"
+
+
+def test_a_clash_names_the_node_both_shapes_and_the_chain() -> None:
+    model = append_dynamo()
+    value = next(v for v in model.graph.inputs if v.name == "past_key_values.0.value")
+    value.shape = ir_shape(["s10", 2, "s99", value.shape[3]])  # pyright: ignore[reportOptionalSubscript]
+    binding = {"s10": 1, "s70": 1, "s43": 1, "s53": 32, "s15": 31, "s99": 30}
+    proof = prove(model, [Specialization(name="Decode", role=SpecRole.DECODE, binding=binding)])
+    failure = next(f for f in proof.all_failures if f.item == "s99")
+    assert failure.node.startswith("MatMul")
+    assert failure.nearest == "s99 = 31"
+    assert all(" from [" in shape for shape in failure.shapes)
+    assert "s15" in str(failure.shapes)
+    assert failure.chain[0] == "s99 = 30 at past_key_values.0.value[2] (past)"
+    assert "both past" in failure.chain[1]
+
+
+def ir_shape(dims: list[object]):
+    import onnx_ir as ir
+
+    return ir.Shape(dims)  # pyright: ignore[reportArgumentType]
+
+
+def test_claims_come_from_the_pipeline() -> None:
+    program = made("append", "specialize{family=causal-lm prefill=8 ctx=32 k=0,4}")
+    assert claims_of(program) == Claims(prefill=True, ks=(0, 4))
+    kept = [item for item in Manifest.of(program.specializations).specializations if item.k != 4]
+    (proof,) = prove_program(program, kept, claims=claims_of(program))
+    assert [failure.what for failure in proof.failures] == ["the set claims K = 4 and has no decode of 5 tokens"]
+
+
+BOUND = [
+    name for name in sorted(BUILDERS) if name not in ("one token", "scatter batch index", "scatter compute context")
+]
+
+
+@pytest.mark.parametrize("spec", ["Prefill", "Decode"])
+@pytest.mark.parametrize("name", BOUND)
+def test_bound_graphs_are_static_and_compute_the_same(name: str, spec: str) -> None:
+    result = made(name, f"{SETS},bind{{spec={spec}}}")
+    graph = result.graphs["model"].graph
+    values = [*graph.inputs, *graph.outputs, *(v for node in graph for v in node.outputs if v.shape is not None)]
+    assert all(value.shape is not None and value.shape.is_static() for value in values)
+    assert [item.name for item in Manifest.of(result.specializations).specializations] == [spec]
+    assert bound_in(result.graphs["model"])
+    (proof,) = prove_program(result, Manifest.of(result.specializations).specializations)
+    assert proof.sound
+    report = verify(Program({"model": BUILDERS[name]()}), result)
+    assert report.verdict is Verdict.EQUAL
+    assert report.runs
+
+
+def test_a_bound_graph_refuses_other_sizes() -> None:
+    result = made("append", f"{SETS},bind{{spec=Decode}}")
+    (spec,) = Manifest.of(result.specializations).specializations
+    other = spec.model_copy(update={"binding": {**spec.binding, "batch_size": 2}})
+    (proof,) = prove_program(result, [other])
+    assert [(f.item, f.nearest) for f in proof.all_failures] == [("batch_size", "batch_size = 1")]
+
+
+def test_bind_writes_into_the_graph_it_belongs_to_alone() -> None:
+    program = Program({"a": append_decoder(), "b": append_decoder()})
+    PassManager(parse_pipeline(f"{SETS},bind{{spec=Decode}}"))
+    specs = [
+        Specialization(name=name, role=SpecRole.DECODE, graph=name, binding={"batch_size": 1, "sequence_length": 1,
+                       "past_sequence_length": 7}) for name in ("a", "b")
+    ]  # fmt: skip
+    program.specializations = list(specs)
+    PassManager(parse_pipeline("bind{spec=a}")).run(program)
+    assert bound_in(program.graphs["a"])
+    assert not bound_in(program.graphs["b"])
+    assert [item.name for item in Manifest.of(program.specializations).specializations] == ["a", "b"]
+
+
+def test_caches_float_inputs_and_overrides_are_listed() -> None:
+    program = made("append", "custom-io{kv=mxint8 overrides=logits:float16}")
+    names = [f"{stem}.{layer}.{kind}" for layer in range(2) for kind in ("key", "value")
+             for stem in ("past_key_values", "present")]  # fmt: skip
+    assert program.custom_io == {**dict.fromkeys(names, "mxint8"), "logits": "float16"}
+    text = program.artifacts["custom_io.yaml"]
+    assert text.startswith(" - IOName: past_key_values.0.key\n   Precision: mxint8\n\n - IOName: present.0.key\n")
+    (proof,) = prove_program(program, [Specialization(name="Prefill", role=SpecRole.PREFILL, binding={
+        "batch_size": 1, "sequence_length": 8, "past_sequence_length": 0})])  # fmt: skip
+    assert proof.sound
+
+
+def test_custom_io_beside_a_manifest_is_checked(command: Command, tmp_path: Path) -> None:
+    model = sample(tmp_path, "scatter")
+    path = manifest(tmp_path, BY_NAME["scatter"].manifest())
+    (tmp_path / "custom_io.yaml").write_text(" - IOName: past_keys.0\n   Precision: float16\n\n", encoding="utf-8")
+    ran = command("check", model, path)
+    assert ran.code == 1
+    assert "past_keys.0" in ran.out
+
+
+def real(name: str) -> Path:
+    place = os.environ.get("ONNX_PASSES_MODELS")
+    if not place:
+        pytest.skip("ONNX_PASSES_MODELS names no folder of exported models")
+    return Path(place) / name
+
+
+def test_the_reranker_preset_leaves_four_inputs_and_one_specialization(command: Command, tmp_path: Path) -> None:
+    model, out = real("qeff-qwen3vl-kv"), tmp_path / "out"
+    assert command("run", "reranker{prefill=128 height=256 width=320}", model, "-o", out).code == 0
+    graph = onnx.load(next(out.glob("*.onnx")), load_external_data=False).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [value.name for value in graph.input if value.name not in weights]
+    assert inputs == ["input_ids", "position_ids", "pixel_values", "image_idx"]
+    assert not [value.name for value in graph.output if value.name.endswith("_RetainedState")]
+    written = json.loads((out / "specializations.json").read_text(encoding="utf-8"))["specializations"]
+    assert [entry["name"] for entry in written] == ["Prefill"]
+    assert (out / "custom_io.yaml").read_text(encoding="utf-8") == " - IOName: pixel_values\n   Precision: float16\n\n"
+    assert command("check", out, "--run").code == 0
+    assert command("verify", model, out).code == 0
+
+
+REAL = ("qeff-llama", "qeff-llama-subfn", "optimum-gpt2", "torch-flat-llama", "genai-gemma2-fp32-cpu")
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_graphs_are_bound_and_compute_the_same(name: str) -> None:
+    path = real(name)
+    result = PassManager(parse_pipeline(f"{SETS},bind{{spec=Decode}}")).run(Program.load(path))
+    report = verify(Program.load(path), result)
+    assert (report.verdict, report.runs) == (Verdict.EQUAL, 1)
+
+
+CLONES = "clone-decode{k=0,4 ctx=32 prefill=8 static=false}"
+
+
+def test_a_clone_is_bound_by_itself() -> None:
+    program = made("append", f"{CLONES},bind{{spec=decode_k4}}")
+    assert bound_in(program.graphs["decode_k4"])["sequence_length"] == 5
+    assert not bound_in(program.graphs["prefill"])
+    specs = Manifest.of(program.specializations).specializations
+    assert [item.name for item in specs] == ["prefill", "decode_k0", "decode_k4"]
+    assert all(proof.sound for proof in prove_program(program, specs, claims=claims_of(program)))
+
+
+def test_a_specialization_of_no_graph_is_named() -> None:
+    spec = Specialization(name="Decode", role=SpecRole.DECODE, graph="other", binding={})
+    program = Program({"model": append_decoder()}, specializations=[spec])
+    (proof,) = prove_program(program, [spec])
+    assert [failure.item for failure in proof.all_failures if failure.rule == "set"] == ["other", "specializations"]
+    with pytest.raises(UnknownNameError, match="unknown graph 'other'"):
+        PassManager(parse_pipeline("bind{spec=Decode}")).run(program)
+
+
+def test_a_folder_may_stand_for_its_manifest(command: Command, tmp_path: Path) -> None:
+    command("run", f"{SETS},emit-manifest{{target=qaic}}", sample(tmp_path, "scatter"), "-o", tmp_path / "out")
+    assert command("check", tmp_path / "out", tmp_path / "out").code == 0
+    assert command("check", tmp_path / "model.onnx", tmp_path / "out" / "program.json").code == 0

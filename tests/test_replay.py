@@ -1,0 +1,192 @@
+"""verify on programs: clones replay a text as the original does, and every way of being wrong shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnx_llm_passes.ir.errors import NotEqualError
+from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.passes.clone_decode import CloneDecode
+from onnx_llm_passes.passes.keep_last_logits import KeepLastLogits
+from onnx_llm_passes.passes.manager import PassManager
+from onnx_llm_passes.passes.pipeline import parse_pipeline
+from onnx_llm_passes.runtime.player import Caches, Chunk, Player, Tail
+from onnx_llm_passes.runtime.replay import proposals
+from onnx_llm_passes.runtime.report import Verdict
+from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
+from onnx_llm_passes.runtime.verify import verify
+
+
+def cloned(model: ir.Model, **options: Any) -> Program:
+    program = Program({"model": model})
+    CloneDecode(**{"ctx": 32, "k": (0, 1, 4), "prefill": 8, **options}).run(program)
+    return program
+
+
+def kept_rows(**options: Any) -> ir.Model:
+    model = scatter_decoder(**options)
+    KeepLastLogits(symbol="num_logits_to_keep").call(model)
+    return model
+
+
+@pytest.mark.parametrize(
+    "build", [append_decoder, kept_rows, lambda: kept_rows(batch_index=True)], ids=["append", "scatter", "cb"]
+)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_clones_are_bit_equal_on_the_same_inputs(build: Callable[[], ir.Model], batch: int) -> None:
+    report = verify(Program({"model": build()}), cloned(build(), k=(0, 1, 4, 8), batch=batch))
+    assert report.equal, report.first_difference
+    same = [case for case in report.cases if "same inputs" in case.case]
+    assert len(same) == 5
+    assert all(output.max_abs == 0 for case in same for output in case.outputs)
+    assert {output.output for case in same for output in case.outputs} > {"logits"}
+    tokens = [output for case in report.cases for output in case.outputs if output.output == "tokens"]
+    assert len(tokens) == 5
+    assert all(output.equal and output.max_abs == 0 for output in tokens)
+
+
+def test_loaded_clones_verify_too(tmp_path: Path) -> None:
+    cloned(append_decoder()).save(tmp_path)
+    assert verify(Program({"model": append_decoder()}), Program.load(tmp_path)).equal
+
+
+@pytest.mark.parametrize("options", ["", "static=false", "fold=true", "batch=2 fold=true"])
+def test_a_converted_program_is_compared_token_by_token(options: str) -> None:
+    program = Program({"model": append_decoder()})
+    clones = f"clone-decode{{ctx=48 k=0,4 prefill=8 {options}}}"
+    text = f"convert-states,keep-last-logits{{symbol=rows}},{clones}"
+    PassManager(parse_pipeline(text)).run(program)
+    report = verify(Program({"model": append_decoder()}), program)
+    assert report.equal, report.first_difference
+    assert [case.case.rpartition(", ")[2] for case in report.cases] == ["the original token by token"] * 3
+    assert 0 <= report.max_rel <= 2e-6
+
+
+@pytest.mark.parametrize("preset", ["speculative{k=0,1,4 prefill=16 ctx=64}", "prefill-decode{prefill=16 ctx=64}"])
+def test_presets(tmp_path: Path, preset: str) -> None:
+    program = Program({"model": append_decoder()})
+    PassManager(parse_pipeline(preset)).run(program)
+    assert program.names[0] == "prefill"
+    assert "compile_args.json" in program.artifacts
+    program.save(tmp_path)
+    assert verify(Program({"model": append_decoder()}), Program.load(tmp_path)).equal
+
+
+def _scaled_weight(program: Program) -> None:
+    value = program.graphs["decode_k4"].graph.initializers["lm_head.weight"]
+    assert value.const_value is not None
+    value.const_value = ir.tensor(value.const_value.numpy() * np.float32(1.0001))
+
+
+def _other_rows(program: Program) -> None:
+    """The cache is written one position too far."""
+    graph = program.graphs["decode_k4"].graph
+    positions = next(value for value in graph.inputs if value.name == "position_ids")
+    one = ir.Value(
+        name="one", const_value=ir.tensor(np.int64(1)), type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([])
+    )
+    graph.register_initializer(one)
+    uses = list(positions.uses())
+    node = ir.Node("", "Add", [positions, one], name="shift")
+    node.outputs[0].name = "shifted"
+    graph.insert_before(graph[0], node)
+    for use in uses:
+        use.node.replace_input_with(use.idx, node.outputs[0])
+
+
+def _lost_cache(program: Program) -> None:
+    """Keys leave as they came in: the first run is right, later ones miss its rows."""
+    graph = program.graphs["decode_k4"].graph
+    past = next(value for value in graph.inputs if "key.0" in (value.name or "") or "0.key" in (value.name or ""))
+    at, old = next((i, v) for i, v in enumerate(graph.outputs) if v.shape == past.shape or "key" in (v.name or ""))
+    node = ir.Node("", "Identity", [past], name="lost")
+    node.outputs[0].name, old.name = old.name, "old"
+    node.outputs[0].type, node.outputs[0].shape = past.type, past.shape
+    graph.append(node)
+    graph.outputs[at] = node.outputs[0]
+
+
+@pytest.mark.parametrize("fault", [_scaled_weight, _other_rows, _lost_cache])
+def test_a_faulty_clone_is_found(fault: Callable[[Program], None]) -> None:
+    program = cloned(kept_rows(no_index=0), k=(0, 4))
+    program.unshare()
+    fault(program)
+    report = verify(Program({"model": kept_rows(no_index=0)}), program)
+    assert report.verdict is Verdict.DIFFERENT
+    assert {case.graph for case in report.cases if not case.equal} == {"decode_k4"}
+    with pytest.raises(NotEqualError, match="decode_k4"):
+        report.raise_if_different()
+
+
+def test_a_clone_that_does_not_load_is_a_failure() -> None:
+    program = cloned(append_decoder(), k=(0, 4))
+    program.unshare()
+    node = next(n for n in program.graphs["decode_k4"].graph if n.op_type == "MatMul")
+    node.op_type = "Gemm"  # of three dimensions
+    report = verify(Program({"model": append_decoder()}), program)
+    assert "decode_k4" in report.first_difference
+    assert report.verdict is Verdict.DIFFERENT
+
+
+def test_a_fixed_past_that_nothing_hides_is_compared_on_its_own_inputs_only() -> None:
+    model = append_decoder()
+    mask = next(value for value in model.graph.inputs if value.name == "attention_mask")
+    ones = ir.Node(
+        "",
+        "ConstantOfShape",
+        [_shape_of(model, mask)],
+        [ir.AttrTensor("value", ir.tensor(np.ones(1, np.int64)))],
+        name="ones",
+    )
+    ones.outputs[0].name = "all_ones"
+    ones.outputs[0].type = mask.type
+    uses = [use for use in mask.uses() if use.node.op_type != "Shape"]
+    model.graph.insert_after(model.graph[0], ones)
+    for use in uses:
+        use.node.replace_input_with(use.idx, ones.outputs[0])
+    mask.name = "unused"
+    original = model.clone()
+    report = verify(Program({"model": original}), cloned(model, k=(0, 4)))
+    assert report.equal, report.first_difference
+
+
+def _shape_of(model: ir.Model, value: ir.Value) -> ir.Value:
+    node = ir.Node("", "Shape", [value], name="mask_shape")
+    node.outputs[0].name = "mask_shape"
+    model.graph.insert_before(model.graph[0], node)
+    return node.outputs[0]
+
+
+@pytest.mark.parametrize("k", [0, 1, 4])
+def test_steps_propose_many_few_and_none(k: int) -> None:
+    steps = [proposals(k, step) for step in range(12)]
+    assert all(0 <= right <= made <= k for made, right in steps)
+    assert {made for made, _ in steps} == ({0} if k == 0 else {0, 1} if k == 1 else {0, 2, 3, 4})
+    assert k == 0 or any(right < made for made, right in steps)
+
+
+@pytest.mark.parametrize("tail", Tail)
+def test_long_then_partial_then_long_proposals_leave_no_trace(tail: Tail) -> None:
+    """Positions are a function of (start, count, length) alone: what a step padded or rejected is written over."""
+    model = kept_rows(no_index=0)
+    player = Player.of(model, "original", 32)
+    text = np.random.default_rng(0).integers(0, 60, (1, 24))
+    caches, straight = Caches(), Caches()
+    for start, count in ((0, 5), (5, 2), (7, 5), (12, 1), (13, 5)):
+        tokens = text[:, start : start + 5].copy()
+        tokens[:, count:] = 61
+        outputs = player.run(caches, Chunk(tokens, start, count, tail))
+        first, logits = player.logits(outputs, Chunk(tokens, start, count, tail))
+        for at in range(start, start + count):
+            chunk = Chunk(text[:, at : at + 1], at, 1)
+            alone = player.logits(player.run(straight, chunk), chunk)[1][:, 0]
+            row = at - start - first
+            if 0 <= row < logits.shape[1]:
+                np.testing.assert_allclose(logits[:, row], alone, rtol=0, atol=2e-6 * np.abs(alone).max())
+    assert caches.held == straight.held == 18
