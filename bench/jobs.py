@@ -39,6 +39,8 @@ class Group(Enum):
     START = "starting up"
     STRIP = "strip"
     SIMPLIFY = "strip and simplify"
+    CLONE = "five decode clones"
+    CHECK = "check eight specializations"
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,10 @@ def _run(pipeline: str, *options: str) -> Callable[[Place], list[str]]:
 def _peer(script: str, *options: str) -> Callable[[Place], list[str]]:
     path = str(HERE / "peers" / f"{script}.py")
     return lambda place: [path, str(place.source), str(place.peer_output), *options]
+
+
+def _proof(place: Place) -> list[str]:
+    return [str(HERE / "proof.py"), "check", str(place.source)]
 
 
 JOBS = (
@@ -117,6 +123,25 @@ JOBS = (
         slow=True,
     ),
 )
+JOBS += (
+    Job("clone-floor", "onnx_ir load + save", Group.CLONE, _peer("floor_onnx_ir")),
+    Job("clone", "run clone-decode", Group.CLONE, _run("clone-decode{k=0,1,2,4,8 ctx=512}"), ours=True),
+    Job("clone-protobuf", "by hand: protobuf + onnx shapes, five", Group.CLONE, _peer("clone_protobuf")),
+    Job("clone-surgeon", "by hand: graphsurgeon + onnx shapes, five", Group.CLONE, _peer("clone_surgeon")),
+    Job(
+        "clone-onnx-ir",
+        "by hand: onnx_ir + onnx-shape-inference, five",
+        Group.CLONE,
+        _peer("clone_onnx_ir"),
+        slow=True,
+    ),
+)
+JOBS += (
+    Job("check-floor", "onnx_ir load + save", Group.CHECK, _peer("floor_onnx_ir")),
+    Job("check", "check, eight specializations", Group.CHECK, _proof, ours=True),
+    Job("check-onnx", "onnx.shape_inference, eight times", Group.CHECK, _peer("infer_onnx", "8")),
+    Job("check-onnx-ir", "onnx-shape-inference, eight times", Group.CHECK, _peer("infer_onnx_ir", "8"), slow=True),
+)
 BY_KEY = {job.key: job for job in JOBS}
 
 
@@ -159,6 +184,13 @@ WANTED = (
     Wanted("onnxslim", "simplify", 3.0, at_least=True),
     Wanted("onnxsim", "simplify", 3.0, at_least=True),
     Wanted("simplify", "simplify-floor", 1.5, "peak_mb"),
+    Wanted("clone", "clone-protobuf", 2.5),
+    Wanted("clone-onnx-ir", "clone", 10.0, at_least=True),
+    Wanted("clone-surgeon", "clone", 5.0, at_least=True),
+    Wanted("clone", "clone-floor", 2.0, "peak_mb"),
+    Wanted("check", "check-onnx", 1.0),
+    Wanted("check", "check-onnx-ir", 0.1),
+    Wanted("check", "check-floor", 1.5, "peak_mb"),
 )
 
 

@@ -18,7 +18,7 @@ from .rounds import Growth, Rules, Series, WeightCheck, check_weights, grow, imp
 
 HERE = Path(__file__).parent
 STYLES = ("constants", "annotated")
-WEIGHTS = {Group.STRIP: "sparse", Group.SIMPLIFY: "random"}
+WEIGHTS = {Group.STRIP: "sparse", Group.SIMPLIFY: "random", Group.CLONE: "sparse", Group.CHECK: "sparse"}
 HEAVY = ("onnxruntime", "onnxscript", "onnx_graphsurgeon")
 PACKAGES = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnx-graphsurgeon", "onnxslim", "onnxsim")
 
@@ -60,6 +60,8 @@ def plan(given: argparse.Namespace) -> Iterator[tuple[Group, str, int]]:
         for layers in map(int, given.layers.split(",")):
             yield Group.STRIP, style, layers
             yield Group.SIMPLIFY, style, layers
+            yield Group.CLONE, style, layers
+            yield Group.CHECK, style, layers
 
 
 def measure_all(given: argparse.Namespace, tell: Tell) -> Iterator[Series]:
@@ -90,7 +92,8 @@ def measure_growth(given: argparse.Namespace, tell: Tell) -> Iterator[Growth]:
     if len(depths) < 3:
         return
     rules = Rules(given.rounds, Limits(given.seconds, given.megabytes), tell)
-    jobs = [job for group in (Group.STRIP, Group.SIMPLIFY) for job in chosen(group, given) if job.ours]
+    groups = (Group.STRIP, Group.SIMPLIFY, Group.CLONE, Group.CHECK)
+    jobs = [job for group in groups for job in chosen(group, given) if job.ours]
     for style in given.style.split(","):
         places = {layers: prepare(given.work, style, layers, "sparse") for layers in depths}
         yield from grow(jobs, style, places, rules)

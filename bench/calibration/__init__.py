@@ -1,0 +1,1 @@
+"""What calibration costs: chunks against single steps."""

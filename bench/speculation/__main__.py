@@ -1,0 +1,5 @@
+"""``python -m bench.speculation``."""
+
+from .run import main
+
+main()
