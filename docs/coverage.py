@@ -13,13 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+SPECULATIVE = "speculative{k=0,1,4 prefill=32 ctx=128}"
+LONGEST = 240  # of a reason
 PAGE = Path(__file__).resolve().parent / "coverage.md"
 HEAD = """# Coverage
 
-What `onnx-passes run single-shot` does to models that real exporters wrote (random weights, two to six layers).
+What `onnx-passes run single-shot` and `run 'speculative{k=0,1,4 prefill=32 ctx=128}'` do to models that real exporters
+wrote (random weights, two to six layers).
 Written by `make coverage` from the folder that `ONNX_PASSES_MODELS` names; never edited by hand.
 
-*States*: how many of each layout and kind, found by structure. *Result*: bit-equal, or refused with the reason; graphs
+*States*: how many of each layout and kind, found by structure. *Results*: verified, or refused with the reason; graphs
 that the machine's onnxruntime cannot run are checked by structure. *Nodes* of the main graph: before → after, constants
 counted.
 
@@ -35,15 +38,21 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 def row(model: Path, root: Path) -> str:
     """One line of the table."""
     name = model.relative_to(root).with_suffix("").as_posix()
+    single, nodes = outcome("single-shot", model)
+    speculative, _ = outcome(SPECULATIVE, model)
+    return f"| {name} | {states_of(model)} | {single} | {nodes} | {speculative} |"
+
+
+def outcome(pipeline: str, model: Path) -> tuple[str, str]:
+    """What became of one pipeline on one model, and its nodes before and after."""
     with tempfile.TemporaryDirectory() as folder:
         out = str(Path(folder) / "out")
-        states = states_of(model)
-        done = command("run", "single-shot", str(model), "-o", out)
+        done = command("run", pipeline, str(model), "-o", out)
         if done.returncode:
-            return f"| {name} | {states} | refused: {reason(done.stderr)} | |"
+            return f"refused: {reason(done.stderr)}", ""
         nodes = re.search(r"(\d+) -> (\d+) nodes|(\d+) nodes", done.stdout + done.stderr)
         counts = " → ".join(n for n in nodes.groups() if n) if nodes else ""
-        return f"| {name} | {states} | {verdict(command('verify', str(model), out, '--json'))} | {counts} |"
+        return verdict(command("verify", str(model), out, "--json")), counts
 
 
 def states_of(model: Path) -> str:
@@ -72,8 +81,8 @@ def verdict(done: subprocess.CompletedProcess[str]) -> str:
 def reason(text: str) -> str:
     """The error line without its prefix and without names of this run's files."""
     line = next((line for line in text.splitlines() if line.startswith("error:")), text.strip().splitlines()[-1])
-    line = re.sub(r"^error: (pass '[^']*': )?(graph '[^']*': )?", "", line)
-    return line.split("; found")[0].replace("|", "\\|")
+    line = re.sub(r"^error: (pass '[^']*'( \(after [^)]*\))?: )?(graph '[^']*': )?", "", line)
+    return line.split("; wanted")[0].split(". The graph before")[0][:LONGEST].replace("|", "\\|")
 
 
 def main() -> None:
@@ -84,7 +93,7 @@ def main() -> None:
     root = Path(folder)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         rows = list(pool.map(lambda model: row(model, root), sorted(root.glob("*/*.onnx"))))
-    table = "| model | states | result | nodes |\n|---|---|---|---|\n" + "\n".join(rows)
+    table = "| model | states | single-shot | nodes | speculative |\n|---|---|---|---|---|\n" + "\n".join(rows)
     PAGE.write_text(f"{HEAD}{table}\n", encoding="utf-8")
 
 

@@ -29,7 +29,7 @@ SHOWN = (  # what the README shows: pass, fixture, and what it says over it
     ("simplify", "reshape-target", "Shape arithmetic whose result is known, whatever the sizes"),
     ("rename-io", "input-and-output", 'With `map=ids:input_ids,logits:"the scores"`'),
 )
-UNSTEADY = frozenset({"seconds", "sha256", "packages", "tool", "bytes"})
+UNSTEADY = frozenset({"seconds", "sha256", "digest", "packages", "tool", "bytes"})
 SIZE = re.compile(r"\(\d[\d.]* [kMG]?B\)")  # of a written file: another release of a library may change it by a little
 LONGEST_LIST = 4
 DEMO = "onnx-passes-demo"
@@ -184,6 +184,44 @@ def files() -> str:
     return "\n".join([*rows, ""])
 
 
+def conformance() -> str:
+    """The sections of conformance cases: what their cases hold, and which function answers."""
+    from onnx_llm_passes.ir.conformance import SECTIONS
+
+    rows = ["| section | about | keys | also | answered by |", "|---|---|---|---|---|"]
+    for section in SECTIONS:
+        for form in section.forms:
+            keys, also = ", ".join(f"`{key}`" for key in form.keys), ", ".join(form.optional)
+            rows.append(f"| {section.number} | {section.title} | {keys} | {also} | `{form.functions}` |")
+        if not section.forms:
+            rows.append(f"| {section.number} | {section.title} | | | not built yet |")
+    return "\n".join([*rows, ""])
+
+
+def targets() -> str:
+    """The targets of manifests, with what their files say they are."""
+    from onnx_llm_passes.ir.formats import TARGETS
+
+    rows = ["| target | what it writes |", "|---|---|"]
+    for name, module in sorted(TARGETS.items()):
+        doc = ast.get_docstring(ast.parse((ROOT / "ir/formats" / f"{module}.py").read_text(encoding="utf-8"))) or ""
+        rows.append(f"| `{name}` | {doc.replace('``', '`')} |")
+    return "\n".join([*rows, ""])
+
+
+def families() -> str:
+    """The table of families: what each binds beyond batch, sequence and context."""
+    from onnx_llm_passes.ir.families import ENCODERS, FAMILIES
+
+    rows = ["| family | vision | language | a single program lacks | prefill, context |", "|---|---|---|---|---|"]
+    rows += [f"| `{name}` | | | | {row.length} |" for name, row in ENCODERS.items()]
+    for name, family in FAMILIES.items():
+        lists = (family.vision, family.language, family.dropped if family.vision else ())
+        cells = (", ".join(f"`{symbol}`" for symbol in symbols) for symbols in lists)
+        rows.append(f"| `{name}` | {' | '.join(cells)} | {', '.join(map(str, family.lengths))} |")
+    return "\n".join([*rows, ""])
+
+
 def fill(text: str, blocks: dict[str, str]) -> str:
     """``text`` with what stands between each pair of markers replaced; KeyError for a marker that nothing fills."""
     return BLOCK.sub(lambda found: f"{found[1]}{blocks[found[2]]}{found[3]}", text)
@@ -212,6 +250,9 @@ def everything() -> dict[Path, str]:
             "passes": passes(),
             "diffs": diffs(),
             "files": files(),
+            "conformance": conformance(),
+            "targets": targets(),
+            "families": families(),
             "commands": commands(),
             **example(Path(folder)),
         }
