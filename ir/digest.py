@@ -20,12 +20,10 @@ def digest_graph(proto: onnx.ModelProto) -> str:
     """sha256 of a graph's structure: nodes, types of inputs and outputs, initializers by name, type and shape.
 
     Contents of tensors that a saved graph keeps inside itself count; those of weights do not, nor where they lie;
-    names of nodes, metadata and documentation do not either.
+    metadata and documentation do not either.
     """
-    digest = hashlib.sha256(repr(sorted((o.domain, o.version) for o in proto.opset_import)).encode())
-    for piece in _pieces(proto):
-        digest.update(piece)
-    return digest.hexdigest()
+    opsets = repr(sorted((o.domain, o.version) for o in proto.opset_import)).encode()
+    return hashlib.sha256(b"".join((opsets, *_pieces(proto)))).hexdigest()
 
 
 def digest_clone(base: str, binding: Mapping[str, int]) -> str:
@@ -105,39 +103,53 @@ def _graph(graph: onnx.GraphProto) -> Iterator[bytes]:
     yield from _nodes(graph.node)
 
 
+_HOLD_GRAPHS = frozenset(("If", "Loop", "Scan", "SequenceMap"))
+
+
 def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[bytes]:
+    """Each node as it is written, without metadata and documentation, which may tell paths."""
     for node in nodes:
-        yield _line(node.domain, node.op_type, node.overload, *node.input, "", *node.output)
-        if node.attribute:
+        if node.op_type in _HOLD_GRAPHS:
+            yield _line(node.name, node.domain, node.op_type, node.overload, *node.input, "", *node.output)
             for attribute in sorted(node.attribute, key=lambda attribute: attribute.name):
                 yield from _attribute(attribute)
+        elif node.metadata_props or node.doc_string:
+            yield _plain(node).SerializeToString(deterministic=True)
+        else:
+            yield node.SerializeToString(deterministic=True)
+
+
+def _plain(node: onnx.NodeProto) -> onnx.NodeProto:
+    plain = onnx.NodeProto()
+    plain.CopyFrom(node)
+    plain.ClearField("metadata_props")
+    plain.ClearField("doc_string")
+    return plain
 
 
 def _attribute(attribute: onnx.AttributeProto) -> Iterator[bytes]:
-    yield _line(attribute.name)
-    if attribute.HasField("g"):
-        yield from _graph(attribute.g)
-    elif attribute.graphs:
-        for graph in attribute.graphs:
-            yield from _graph(graph)
-    elif attribute.HasField("t"):
+    kind = attribute.type
+    if kind == onnx.AttributeProto.TENSOR and not attribute.ref_attr_name:
+        yield attribute.name.encode()
         yield _tensor(attribute.t)
-    else:
+    elif kind not in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) or attribute.ref_attr_name:
         yield attribute.SerializeToString(deterministic=True)
+    else:
+        yield attribute.name.encode()
+        for graph in (attribute.g,) if kind == onnx.AttributeProto.GRAPH else attribute.graphs:
+            yield from _graph(graph)
 
 
 def _tensor(tensor: onnx.TensorProto) -> bytes:
     """Type and shape, and the content where the graph holds it; a tensor in an attribute may bear any name."""
-    head = repr((tensor.data_type, list(tensor.dims))).encode()
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        return head
-    if tensor.HasField("raw_data"):
-        return head + tensor.raw_data
-    plain = onnx.TensorProto()
-    plain.CopyFrom(tensor)
-    for name in ("name", "doc_string"):
-        plain.ClearField(name)
-    return head + plain.SerializeToString(deterministic=True)
+        return repr((tensor.data_type, list(tensor.dims))).encode()
+    if tensor.name or tensor.doc_string:
+        named, tensor = tensor, onnx.TensorProto()
+        tensor.CopyFrom(named)
+        tensor.ClearField("name")
+        tensor.ClearField("doc_string")
+    return tensor.SerializeToString(deterministic=True)
 
 
 def _line(*texts: str) -> bytes:
