@@ -99,8 +99,9 @@ def _show(report: VerifyReport) -> None:
         render.show(f"skipped {number}: {reason if len(reason) <= LONGEST_REASON else reason[:LONGEST_REASON] + ' …'}")
     skipped = sum(bool(case.skipped) for case in report.cases)
     left_out = f", {skipped} skipped" if skipped else ""
-    allowed = f"within {report.tolerance:g}" if report.tolerance else "bit for bit"
-    verdict = f"{report.verdict.value} {allowed}" if report.equal else report.verdict.value
+    # what was found, not what was allowed: fp16 graphs and one-row products have allowances of their own
+    found = f"but for {report.max_rel:.2g} of the largest value" if report.max_rel else "bit for bit"
+    verdict = f"{report.verdict.value} {found}" if report.equal else report.verdict.value
     render.show(f"{verdict}: {render.count(report.runs, 'run')}{left_out}, seed {report.seed}")
     if report.first_difference:
         render.show(f"first difference: {report.first_difference}")

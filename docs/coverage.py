@@ -74,7 +74,7 @@ def verdict(done: subprocess.CompletedProcess[str]) -> str:
         report = json.loads(done.stdout)
     except json.JSONDecodeError:
         return f"not run: {reason(done.stderr)}"
-    exact = "equal bit for bit" if not report["tolerance"] else f"equal within {report['tolerance']:g}"
+    exact = f"equal but for {report['max_rel']:.2g}" if report["max_rel"] else "equal bit for bit"
     return f"{exact if report['verdict'] == 'equal' else report['verdict']}, {report['runs']} runs"
 
 

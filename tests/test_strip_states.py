@@ -119,7 +119,7 @@ def test_exported_model_single_shot(path: Path, tmp_path: Path) -> None:
         return
     result.save(tmp_path / "out")
     if crashes_the_runtime(path):
-        return
+        pytest.skip("stripped and saved, but onnxruntime itself crashes on the original's Attention operator")
     report = verify(original, Program.load(tmp_path / "out"))
     assert report.verdict in (Verdict.EQUAL, Verdict.STRUCTURE_ONLY), report.first_difference
     assert report.verdict is Verdict.EQUAL or not named(path)
