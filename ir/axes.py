@@ -119,10 +119,12 @@ def places_of(setting: Setting) -> Iterator[Place]:
         dims = dims_of(state.output) if state.output is not None else None
         if state.output is not None and dims is not None:
             axes = state_axes(setting, state, dims)
-            yield from _named(state.output, [_OUT.get(axis, axis) for axis in axes], group_of(state))
+            after = _NEW_ROWS if state.layout is Layout.DELTA else _OUT
+            yield from _named(state.output, [after.get(axis, axis) for axis in axes], group_of(state))
 
 
 _OUT = {Axis.PAST: Axis.TOTAL}
+_NEW_ROWS = {Axis.PAST: Axis.SEQ, Axis.CTX: Axis.SEQ}
 
 
 def _named(value: ir.Value, meanings: Sequence[Axis], group: str = "") -> Iterator[Place]:
@@ -136,7 +138,6 @@ _GROUPED = (Axis.PAST, Axis.TOTAL, Axis.CTX, Axis.WINDOW)
 _GROWS = {
     Layout.APPEND: Axis.PAST,
     Layout.FUSED: Axis.PAST,
-    Layout.DELTA: Axis.PAST,
     Layout.WINDOW: Axis.WINDOW,
     Layout.SCATTER: Axis.CTX,
 }
@@ -182,7 +183,7 @@ def state_axes(setting: Setting, state: State, dims: Sequence[Dim | None]) -> li
     if state.layout is Layout.FIXED and len(dims) == 4 and grows is None:
         axes[2], grows = Axis.ENCODER, 2
     elif grows is not None and 0 <= grows < len(dims):
-        axes[grows] = Axis.CTX if kept_whole(state, setting.buffers) else _GROWS.get(state.layout, Axis.STATE_ROWS)
+        axes[grows] = Axis.CTX if kept_whole(state, setting.buffers) else _GROWS.get(state.inside, Axis.STATE_ROWS)
     elif state.pairing is Pairing.OUTPUT_ONLY and len(dims) == 4 and state.kind in ("key", "value"):
         grows, axes[2] = 2, Axis.OTHER
     batch = next((i for i, dim in enumerate(dims) if i != grows and setting.is_batch(dim)), None)

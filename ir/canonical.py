@@ -229,11 +229,11 @@ def _after(setting: Setting, state: State, axis: int, old: Dim, length: Dim | No
     """The dimension of a state after a run; None where its own shape does not tell."""
     if axis != state.axis or state.layout in (Layout.SCATTER, Layout.RECURRENT, Layout.FIXED):
         return old
+    if state.layout is Layout.DELTA:
+        return length
     if keeps_window(state) or kept_whole(state, setting.buffers):
         return old  # a ring or a buffer is written over
-    if state.layout is Layout.WINDOW or length is None:
-        return None
-    return length if state.layout is Layout.DELTA else old + length
+    return None if state.layout is Layout.WINDOW or length is None else old + length
 
 
 def _demanded(demands: Demands) -> Iterator[Equation]:

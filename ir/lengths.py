@@ -68,7 +68,7 @@ def bind_lengths(canonical: Canonical, lengths: Lengths, given: Mapping[str, int
 
 def shares_buffer(state: State) -> bool:
     """True where a fused attention writes into the past it was given, which then has room for the whole context."""
-    return state.layout is Layout.FUSED and state.update is not None and state.update.op_type in _SHARES_BUFFER
+    return state.inside is Layout.FUSED and state.update is not None and state.update.op_type in _SHARES_BUFFER
 
 
 def _demands(canonical: Canonical, lengths: Lengths) -> Iterator[tuple[Place, int]]:

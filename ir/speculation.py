@@ -229,7 +229,7 @@ _CHECKS: Mapping[Layout, Callable[[_Scene, State], None]] = {
 
 def _check_masks(scene: _Scene, states: Sequence[State]) -> None:
     """Rows of rejected tokens stay in a cache until they are written again: a mask must hide them till then."""
-    scattered = [s for s in states if s.layout is Layout.SCATTER and "branch" not in s.extra and s.update is not None]
+    scattered = [s for s in states if s.inside is Layout.SCATTER and "branch" not in s.extra and s.update is not None]
     if not scattered:
         return
     for state in unmasked_reads(scattered, Signatures(scene.model), cache_ranges(scattered)):

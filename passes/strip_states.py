@@ -201,7 +201,7 @@ def _assumptions(states: Iterable[State], positions: Positions, unbinding: Unbin
     told: dict[str, str] = {}
     counters = {id(state.input) for state in states if state.layout is Layout.RECURRENT}
     for state in states:
-        source = unbinding.source(state) if state.layout is Layout.SCATTER else None
+        source = unbinding.source(state) if state.inside is Layout.SCATTER else None
         if source is None or id(source.input) in counters:
             continue
         first = f"positions=ordered: {source.input.name}: is 0"

@@ -78,7 +78,7 @@ class Feeder:
         if isinstance(dims[-1], int):
             self.chunk, self.fixed = dims[-1], True
         self.vocabulary = find_tables(self.model).get(tokens[0].name or "")
-        sizes = [_length(state) for state in self.states if state.layout is Layout.SCATTER]
+        sizes = [_length(state) for state in self.states if state.inside is Layout.SCATTER]
         self.capacity = min((size for size in sizes if isinstance(size, int)), default=self.capacity)
 
     def _is_start(self, value: ir.Value) -> bool:
@@ -91,7 +91,7 @@ class Feeder:
 
     def usable(self, length: int) -> int:
         """How many tokens of a text of that length are fed: whole chunks where the graph fixes them, what fits."""
-        written = any(state.layout is Layout.SCATTER for state in self.states)
+        written = any(state.inside is Layout.SCATTER for state in self.states)
         fitting = min(length, self.capacity) if written else length
         return fitting - fitting % self.chunk if self.fixed else fitting
 
@@ -101,7 +101,7 @@ class Feeder:
         for start in range(0, self.usable(len(tokens)), self.chunk):
             part = tokens[start : min(start + self.chunk, self.usable(len(tokens)))]
             results = run(self._arrays(part, start, caches))
-            self._carry(caches, results)
+            self._carry(caches, results, start)
             yield
 
     def _arrays(self, part: np.ndarray, start: int, caches: Arrays) -> Arrays:
@@ -115,15 +115,25 @@ class Feeder:
             arrays[name] = made if name in caches else np.ascontiguousarray(made).astype(_numpy(value))
         return arrays
 
-    def _carry(self, caches: Arrays, results: Mapping[str, np.ndarray]) -> None:
+    def _carry(self, caches: Arrays, results: Mapping[str, np.ndarray], start: int) -> None:
         for state in self.states:
             if state.input is None:
                 continue
             assert state.output is not None
             new = results[state.output.name or ""]
             if state.layout is Layout.DELTA:
-                new = np.concatenate([caches[state.name], new], axis=state.axis or 0)
+                new = self._with_rows(state, caches[state.name], new, start)
             caches[state.name] = new
+
+    def _with_rows(self, state: State, old: np.ndarray, new: np.ndarray, start: int) -> np.ndarray:
+        """A cache of which only the new rows leave the graph, with those: behind the others, or at their positions."""
+        axis = state.axis or 0
+        if state.inside is not Layout.SCATTER:
+            return np.concatenate([old, new], axis=axis)
+        place = (slice(None),) * axis + (slice(start, start + new.shape[axis]),)
+        filled = old.copy()
+        filled[place] = new
+        return filled
 
     def _empty(self) -> Arrays:
         heads = _head_sizes(self.model, self.states) if any(s.layout is Layout.FUSED for s in self.states) else {}
@@ -137,12 +147,12 @@ class Feeder:
         if head is not None and dims and not isinstance(dims[-1], int):
             sizes[-1] = head
         if state.axis is not None:
-            sizes[state.axis] = self.capacity if state.layout is Layout.SCATTER else 0
+            sizes[state.axis] = self.capacity if state.inside is Layout.SCATTER else 0
         return np.zeros(sizes, _numpy(state.input))
 
     def width(self, start: int, count: int) -> int:
         """How many keys a mask speaks of."""
-        written = any(state.layout is Layout.SCATTER for state in self.states)
+        written = any(state.inside is Layout.SCATTER for state in self.states)
         return self.capacity if written else start + count
 
 
@@ -163,7 +173,7 @@ def _check_state(state: State) -> None:
             wanted="a cache that grows, or one that is written at positions",
         )
     past = _length(state)
-    if state.layout is not Layout.SCATTER and isinstance(past, int) and past > 0:
+    if state.inside is not Layout.SCATTER and isinstance(past, int) and past > 0:
         raise PassRefused(
             f"the past of {state.name!r} has a fixed length, so that it cannot start empty",
             where="calibrate",

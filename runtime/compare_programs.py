@@ -146,7 +146,8 @@ class _Side:
         if state.layout is not Layout.DELTA and state.input is not None and state.axis is not None:
             array = np.take(array, np.arange(start, start + count), axis=state.axis)
         if array.dtype.kind in "iu":
-            scale, zero = self.grids[name]
+            past = state.input.name or "" if state.input is not None else name
+            scale, zero = self.grids.get(name) or self.grids[past]  # new rows are on the past's grid
             array = (array.astype(np.float32) - zero) * scale
         return array
 

@@ -113,7 +113,7 @@ def check_empty(subject: Subject, kept: Collection[str], given: Mapping[str, np.
             raise UsageError(
                 "the result starts from an empty state", where=f"input {name!r}", found="values", hint=hint
             )
-        if state.layout is Layout.SCATTER and padded and state.axis is not None and array.shape[state.axis] <= longest:
+        if state.inside is Layout.SCATTER and padded and state.axis is not None and array.shape[state.axis] <= longest:
             wanted = f"more than {longest} rows, for padding writes the last"
             raise UsageError(
                 "no room for padding", where=f"input {name!r}", found=array.shape[state.axis], wanted=wanted

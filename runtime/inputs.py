@@ -39,7 +39,7 @@ class _Maker:
     def slots(self) -> int:
         """How many keys attention sees: a written cache's rows, or the fixed past and the new ones."""
         states = [s for s in self.subject.states if s.axis is not None and s.input is not None]
-        written = [s for s in states if s.layout is Layout.SCATTER]
+        written = [s for s in states if s.inside is Layout.SCATTER]
         if written:
             return self.subject.capacity or self.case.length + SPARE_SLOTS
         return self.case.length + self.past
@@ -47,7 +47,7 @@ class _Maker:
     @property
     def past(self) -> int:
         """The fixed length of caches that grow; 0 where it is free."""
-        grown = [s for s in self.subject.states if s.layout in (Layout.APPEND, Layout.FUSED) and s.axis is not None]
+        grown = [s for s in self.subject.states if s.inside in (Layout.APPEND, Layout.FUSED) and s.axis is not None]
         return max((static(dim_of(s, s.axis)) or 0 for s in grown if s.axis is not None), default=0)
 
     @property
@@ -185,7 +185,7 @@ _STATE_LENGTH: Mapping[Layout, Callable[[_Maker, State], int | None]] = {
     Layout.RECURRENT: _looked_back,
     Layout.APPEND: lambda make, state: 0,
     Layout.FUSED: _ring_rows,
-    Layout.DELTA: lambda make, state: 0,
+    Layout.DELTA: lambda make, state: make.slots if state.inside is Layout.SCATTER else 0,
     Layout.WINDOW: lambda make, state: 0,
     Layout.SCATTER: lambda make, state: make.slots,
 }

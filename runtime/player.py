@@ -86,7 +86,7 @@ class Player:
     @property
     def fixed_past(self) -> bool:
         """Whether a cache that grows has a fixed length, whose empty rows must be hidden."""
-        grown = [s for s in self.subject.states if _grows(s) and not self._buffered(s)]
+        grown = [s for s in self.subject.states if _grows(s) and not self._in_place(s)]
         return any(static(dim_of(state, state.axis)) for state in grown if state.axis is not None)
 
     @property
@@ -94,7 +94,7 @@ class Player:
         """How many tokens the caches hold after a run."""
         for state in self.subject.states:
             rows = static(dim_of(state, state.axis)) if state.axis is not None and state.input is not None else None
-            if rows is not None and (state.layout is Layout.SCATTER or self._buffered(state)):
+            if rows is not None and self._in_place(state):
                 return rows
             if rows is not None and _grows(state):
                 return rows + (self.length or 1)
@@ -159,7 +159,7 @@ class Player:
     def _keys(self, chunk: Chunk) -> np.ndarray:
         """The token that each key of the attention belongs to after the run, -1 where to none."""
         end = chunk.start + chunk.seen
-        if any(s.layout is Layout.SCATTER or self._buffered(s) for s in self.subject.states):
+        if any(self._in_place(state) for state in self.subject.states):
             slots = np.arange(self._capacity())
             return np.where(slots < end, slots, -1)
         past = self._past_rows(chunk.start)
@@ -167,7 +167,7 @@ class Player:
         return np.concatenate([np.full(past - chunk.start, -1), np.arange(chunk.start), new])
 
     def _capacity(self) -> int:
-        written = [s for s in self.subject.states if s.layout is Layout.SCATTER or self._buffered(s)]
+        written = [state for state in self.subject.states if self._in_place(state)]
         sizes = [static(dim_of(s, s.axis)) for s in written if s.axis is not None]
         return next((size for size in sizes if size is not None), self.ctx)
 
@@ -175,7 +175,11 @@ class Player:
         grown = [s for s in self.subject.states if _grows(s)]
         return max((static(dim_of(s, s.axis)) or 0 for s in grown if s.axis is not None), default=0) or start
 
-    def _buffered(self, state: State) -> bool:
+    def _in_place(self, state: State) -> bool:
+        """A cache in which every token has the row of its number, also where only the new rows come back."""
+        return state.inside is Layout.SCATTER or self.buffered(state)
+
+    def buffered(self, state: State) -> bool:
         """A fused cache of fixed length: a buffer that the new rows are written into."""
         return (
             shares_buffer(state)
@@ -191,13 +195,13 @@ class Player:
             held = caches.arrays[name] = self._first(state, empty, batch)
         if state.axis is None or not _grows(state):
             return held
-        rows = self._capacity() if self._buffered(state) else self._past_rows(caches.held)
+        rows = self._capacity() if self._in_place(state) else self._past_rows(caches.held)
         past = np.take(held, range(min(caches.held, rows)), axis=state.axis)
         missing = list(past.shape)
         missing[state.axis] = rows - past.shape[state.axis]
         zeros = np.zeros(missing, past.dtype)
         # a buffer is filled from its first row on; a past that grows ends where the new rows begin
-        return np.concatenate([past, zeros] if self._buffered(state) else [zeros, past], axis=state.axis)
+        return np.concatenate([past, zeros] if self._in_place(state) else [zeros, past], axis=state.axis)
 
     def _first(self, state: State, empty: np.ndarray, batch: int) -> np.ndarray:
         if state.layout is Layout.FIXED or state.axis is None:
@@ -215,7 +219,7 @@ class Player:
             caches.arrays[name] = output
             return
         total = output.shape[state.axis]
-        first = caches.held if self._buffered(state) else total - length
+        first = caches.held if self.buffered(state) else total - length
         new = np.take(output, range(first, first + kept), axis=state.axis)
         old = np.take(caches.arrays[name], range(caches.held), axis=state.axis)
         caches.arrays[name] = np.concatenate([old, new], axis=state.axis)

@@ -171,7 +171,7 @@ class Stepper:
 
 def _is_host_written(state: State) -> bool:
     """A cache of fixed size of which only the new rows leave the graph."""
-    return state.layout is Layout.DELTA and state.update is not None and state.update.op_type != "Concat"
+    return state.layout is Layout.DELTA and state.inside is Layout.SCATTER
 
 
 def _size(dim: Dim | None, batch: int) -> int:

@@ -49,7 +49,7 @@ class Subject:
     def written_at(self) -> ir.Value | None:
         """The positions input that says where caches are written, if any."""
         inputs = self.inputs(Role.POSITIONS)
-        written = [s for s in self.states if s.layout is Layout.SCATTER and s.pairing is Pairing.BOTH]
+        written = [s for s in self.states if s.inside is Layout.SCATTER and s.pairing is Pairing.BOTH]
         if any(state.positions is None for state in written):  # inside a function: where from is not told
             return inputs[0] if inputs and not self.masks else None
         sources = origins(state.positions for state in written)
@@ -79,7 +79,7 @@ class Subject:
     @property
     def capacity(self) -> int | None:
         """The fixed number of rows of caches that are written in place, the smallest where they differ."""
-        sizes = [static(dim_of(s, s.axis)) for s in self.states if s.layout is Layout.SCATTER and s.axis is not None]
+        sizes = [static(dim_of(s, s.axis)) for s in self.states if s.inside is Layout.SCATTER and s.axis is not None]
         return min((size for size in sizes if size is not None), default=None)
 
 

@@ -109,7 +109,7 @@ def _path(model: ir.Model, states: Sequence[State], to: To, options: Options) ->
 def _form(state: State) -> Form:
     if state.layout is not Layout.DELTA:
         return (state.layout, "")
-    return _DELTA_GROWING if state.update is not None and state.update.op_type == "Concat" else _DELTA_FIXED
+    return _DELTA_GROWING if state.inside is Layout.APPEND else _DELTA_FIXED
 
 
 def _left(states: Sequence[State]) -> tuple[str, ...]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 
+from ..constants import constant_of
 from ..dims import Dim
 from ..errors import PassRefused
 from ..roles import find_roles
 from ..scopes import remove_dead
-from ..states import State
+from ..states import Layout, State
+from ..states.walk import backward
 from ..symbols import dims_of
 from .options import Options
 from .outcome import Outcome
@@ -22,23 +25,35 @@ def whole_to_delta(model: ir.Model, states: Sequence[State], chosen: Sequence[St
     """Each output becomes the new rows; with ``transpose_keys`` a key's two last axes change places, in and out."""
     site, sequence = Site(model.graph, options.owner), _sequence(model, states, options)
     for state in chosen:
-        if state.new is None or state.output is None or state.update is None or state.input is None or _moved(state):
+        if not hands_out_rows(state):
             raise _refuse(
                 model, options, state, "one tensor of new rows, the past moved by Transpose alone", state.evidence
             )
+        assert state.input is not None
         if _turns(state, options) and (len(dims_of(state.input) or ()), state.axis) not in ((4, 2), (4, 3)):
             raise _refuse(model, options, state, "keys of four axes to transpose", str(state.input.shape))
     for state in chosen:
-        assert state.input is not None and state.update is not None and state.new is not None
-        dims = list(dims_of(state.input) or ())
-        if state.axis is not None:
-            dims[state.axis] = sequence
-        new = _in_order_of_input(site, state, state.new)
-        if _turns(state, options) and state.axis == 2:  # on axis 3 rows are the last axis already
-            new, dims = _turn_keys(site, state, new), [dims[axis] for axis in _TURN]
-        _hand_out(model.graph, site, state, new, dims)
+        hand_out_rows(model.graph, site, state, sequence, turn=_turns(state, options))
     note = "the host owns the caches: it puts each run's rows where the next run's input has them"
     return Outcome(states=len(chosen), notes=(note,))
+
+
+def hands_out_rows(state: State) -> bool:
+    """Whether the rows that a run adds to a state are one value, in the order of the state's own axes."""
+    parts = (state.new, state.output, state.update, state.input)
+    return all(part is not None for part in parts) and not _moved(state)
+
+
+def hand_out_rows(graph: ir.Graph, site: Site, state: State, sequence: Dim, *, turn: bool = False) -> None:
+    """Makes the new rows of a run the state's output, under the output's name; ``turn`` changes the last two axes."""
+    assert state.input is not None and state.update is not None and state.new is not None
+    dims = list(dims_of(state.input) or ())
+    if state.axis is not None:
+        dims[state.axis] = sequence
+    new = _in_order_of_input(site, state, state.new)
+    if turn and state.axis == 2:  # on axis 3 rows are the last axis already
+        new, dims = _turn_keys(site, state, new), [dims[axis] for axis in _TURN]
+    hand_out(graph, site, state, new, dims)
 
 
 def delta_to_whole(model: ir.Model, states: Sequence[State], chosen: Sequence[State], options: Options) -> Outcome:
@@ -52,9 +67,9 @@ def delta_to_whole(model: ir.Model, states: Sequence[State], chosen: Sequence[St
         value = _in_order_of_input(site, state, state.carried)
         dims = list(dims_of(state.input) or ())
         rows = dims[state.axis]
-        if state.update is not None and state.update.op_type == "Concat" and rows is not None:
+        if state.inside is Layout.APPEND and rows is not None:
             dims[state.axis] = rows + sequence
-        _hand_out(model.graph, site, state, value, dims)
+        hand_out(model.graph, site, state, value, dims)
     return Outcome(states=len(chosen))
 
 
@@ -66,17 +81,52 @@ def _turns(state: State, options: Options) -> bool:
 
 
 def _moved(state: State) -> bool:
-    """True where more than a Transpose lies between the input and the update."""
-    return any(node.op_type not in ("Identity", "Cast", "Transpose", "Concat") for node in state.chain)
+    """True where more than a Transpose lies between the input and the update, or a grid that the output has not."""
+    return any(
+        node.op_type not in ("Identity", "Cast", "Transpose", "Concat") and not _is_own_grid(state, node)
+        for node in state.chain
+    )
+
+
+def _is_own_grid(state: State, node: ir.Node) -> bool:
+    """Whether ``node`` takes the past off the very grid that the present is put on."""
+    if node.op_type != "DequantizeLinear" or state.output is None:
+        return False
+    _, chain = backward(state.output)
+    grids = [other for other in chain if other.op_type == "QuantizeLinear"]
+    return len(grids) == 1 and all(_same(*pair) for pair in zip(node.inputs[1:], grids[0].inputs[1:], strict=False))
+
+
+def _same(value: ir.Value | None, other: ir.Value | None) -> bool:
+    if value is other:
+        return True
+    tensors = [constant_of(one) if one is not None else None for one in (value, other)]
+    if tensors[0] is None or tensors[1] is None:
+        return False
+    return tensors[0].dtype == tensors[1].dtype and np.array_equal(tensors[0].numpy(), tensors[1].numpy())
 
 
 def _in_order_of_input(site: Site, state: State, value: ir.Value) -> ir.Value:
-    """``value``, which has the axes of the update, with the axes of the state's input."""
+    """``value``, which has the axes of the update, with the axes and on the grid of the state's input."""
     assert state.input is not None
     for node in reversed(state.chain):
         if node.op_type == "Transpose":
             value = _transposed(site, value, _inverse(node), f"{state.name}/moved", state.input)
+        elif node.op_type == "DequantizeLinear":
+            value = _put_on_grid(site, value, node, f"{state.name}/grid", state.input)
     return value
+
+
+def _put_on_grid(site: Site, value: ir.Value, grid: ir.Node, name: str, like: ir.Value) -> ir.Value:
+    """``value`` as integers of the grid that ``grid`` takes numbers off."""
+    dtype = like.dtype or ir.DataType.INT8
+    axis = grid.attributes.get("axis")
+    attributes: dict[str, object] = {"axis": axis.as_int()} if axis is not None else {}
+    integers = site.op("QuantizeLinear", [value, *grid.inputs[1:]], name, attributes, dtype=dtype)
+    node = integers.producer()
+    assert node is not None
+    node.domain = grid.domain
+    return integers
 
 
 def _turn_keys(site: Site, state: State, new: ir.Value) -> ir.Value:
@@ -92,7 +142,7 @@ def _turn_keys(site: Site, state: State, new: ir.Value) -> ir.Value:
     return _transposed(site, new, list(_TURN), f"{state.name}/new/transposed", source)
 
 
-def _hand_out(graph: ir.Graph, site: Site, state: State, value: ir.Value, dims: Sequence[Dim | None]) -> None:
+def hand_out(graph: ir.Graph, site: Site, state: State, value: ir.Value, dims: Sequence[Dim | None]) -> None:
     """Makes ``value`` the state's output under the output's own name; what only served the old one goes."""
     old, anchor = state.output, state.update
     assert old is not None and anchor is not None and state.input is not None and old.name is not None

@@ -74,16 +74,14 @@ def state_shapes(view: View) -> Iterator[Failure]:
 def _after(view: View, state: State, axis: int, before: int | None) -> int | None:
     if before is None:
         return None
-    if axis != state.axis or state.layout in (Layout.SCATTER, Layout.RECURRENT, Layout.FIXED) or keeps_window(state):
+    if axis != state.axis or state.layout in (Layout.SCATTER, Layout.RECURRENT, Layout.FIXED):
         return before
-    if kept_whole(state, view.canonical.buffers):
-        return before
-    if state.layout is Layout.WINDOW:
-        return None
     seq = view.size(Axis.SEQ)
-    if seq is None:
-        return None
-    return seq if state.layout is Layout.DELTA else before + seq
+    if state.layout is Layout.DELTA:
+        return seq
+    if keeps_window(state) or kept_whole(state, view.canonical.buffers):
+        return before
+    return None if state.layout is Layout.WINDOW or seq is None else before + seq
 
 
 def outputs_as_declared(view: View) -> Iterator[Failure]:

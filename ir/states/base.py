@@ -67,6 +67,16 @@ class State:
     extra: dict[str, object] = field(default_factory=dict[str, object])
 
     @property
+    def inside(self) -> Layout:
+        """The layout that the whole cache has inside the graph, also where only the new rows leave it."""
+        if self.layout is not Layout.DELTA:
+            return self.layout
+        if "port" in self.extra:
+            return Layout.FUSED
+        grows = self.update is not None and self.update.op_type == "Concat"
+        return Layout.APPEND if grows else Layout.SCATTER
+
+    @property
     def name(self) -> str:
         """The input's name, else the output's: what messages and options call this state."""
         value = self.input if self.input is not None else self.output

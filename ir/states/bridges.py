@@ -8,8 +8,10 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from .signatures import Signatures
+from .walk import forward
 
 MAX_DEPTH = 16
+HIDDEN_RANK = 3  # [B, S, width]
 
 
 def branch_outputs(graph: ir.Graph) -> dict[int, tuple[ir.Value, ir.Node]]:
@@ -29,17 +31,25 @@ def branch_outputs(graph: ir.Graph) -> dict[int, tuple[ir.Value, ir.Node]]:
 
 
 def cache_functions(model: ir.Model) -> set[ir.OperatorIdentifier]:
-    """The local functions that take a cache-like graph input (rank 3 or more) and are no plain scatter or gather."""
-    signatures = Signatures(model)
+    """The local functions that take a cache-like graph input and are no plain scatter or gather.
+
+    Cache-like is rank 4 or more, and rank 3 (which hidden states have too) where the function hands a graph output out.
+    """
+    signatures, outputs = Signatures(model), {id(value) for value in model.graph.outputs}
     found: set[ir.OperatorIdentifier] = set()
     for value in model.graph.inputs if model.functions else ():
-        if value.shape is None or len(value.shape) < 3:
-            continue
-        for node, _ in value.uses():
+        rank = len(value.shape) if value.shape is not None else 0
+        for node, _ in value.uses() if rank >= HIDDEN_RANK else ():
             known = node.op_identifier() in model.functions
-            if known and signatures.scatter(node) is None and signatures.gather(node) is None:
+            if not known or signatures.scatter(node) is not None or signatures.gather(node) is not None:
+                continue
+            if rank > HIDDEN_RANK or _hands_out(node, outputs):
                 found.add(node.op_identifier())
     return found
+
+
+def _hands_out(node: ir.Node, outputs: Container[int]) -> bool:
+    return any(id(trail.value) in outputs for result in node.outputs for trail in forward(result))
 
 
 def inline_cache_functions(model: ir.Model) -> int:

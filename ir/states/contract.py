@@ -31,7 +31,7 @@ def refuse_unprovable(
         if state.pairing is not Pairing.OUTPUT_ONLY and state.layout is not Layout.FIXED:
             _refuse_length(where, state)
             _refuse_unknown_dims(where, state, unbinding)
-    scattered = [state for state in chosen if state.layout is Layout.SCATTER]
+    scattered = [state for state in chosen if state.inside is Layout.SCATTER]
     signatures = Signatures(model)
     for state in scattered:
         _refuse_positions(where, state, unbinding)

@@ -27,7 +27,7 @@ def mask_by_key_positions(states: Sequence[State], head: Head) -> None:
     from a first position, have no need of it and are left alone. Raises PassRefused where a consumer of the range is
     not understood.
     """
-    scattered = [state for state in states if state.layout is Layout.SCATTER and not _is_counted(state)]
+    scattered = [state for state in states if state.inside is Layout.SCATTER and not _is_counted(state)]
     if not scattered:
         return
     ranges = cache_ranges(scattered)

@@ -76,7 +76,7 @@ def initial_dims(state: State, unbinding: Unbinding) -> list[Source | None]:
     dims: list[Source | None] = []
     for axis, dim in enumerate(dims_of(state.input) or ()):
         if axis == state.axis and state.layout is not Layout.RECURRENT:
-            dims.append(unbinding.tokens(state) if state.layout is Layout.SCATTER else 0)
+            dims.append(unbinding.tokens(state) if state.inside is Layout.SCATTER else 0)
         elif axis == 0 and state.selector is not None and source is not None and source.batch_axis is not None:
             dims.append((source.input, source.batch_axis))
         elif isinstance(dim, int):
@@ -93,7 +93,7 @@ def take_out(state: State, unbinding: Unbinding) -> None:
     """Rewires the graph around ``state``; its input and output lose their uses but stay in the graph's lists."""
     assert state.input is not None
     if state.update is not None:  # else a function held it and has let go of it already
-        _TAKE_OUT[state.layout](state, unbinding)
+        _TAKE_OUT[Layout.FUSED if state.inside is Layout.FUSED else state.layout](state, unbinding)
     remove_dead(unbinding.dead)
     for node, index in tuple(state.input.uses()):
         _feed_initial(state, node, index, unbinding)

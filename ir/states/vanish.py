@@ -43,7 +43,7 @@ def _length(state: State, unbinding: Unbinding) -> dict[str, Dim]:
     if not isinstance(dim, Expr) or not dim.is_symbol:
         return {}
     name = next(iter(free_symbols(dim)))
-    if state.layout is not Layout.SCATTER:
+    if state.inside is not Layout.SCATTER:
         return {name: 0}
     tokens = unbinding.tokens(state)
     sequence = (dims_of(tokens[0]) or ())[tokens[1]] if tokens is not None else None
