@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .passes.convert_states import ConvertStates
     from .passes.custom_io import CustomIO
     from .passes.emit_manifest import EmitManifest
+    from .passes.extract_layer import ExtractLayer
     from .passes.insert_qdq import InsertQdq
     from .passes.instruments import Dump, Instrument, PrintAfter, StopAfter, Timing, VerifyEach
     from .passes.keep_last_logits import KeepLastLogits
@@ -82,6 +83,7 @@ _HOMES = {  # module -> the public names it gives
     "passes.check": ("Check",),
     "passes.clone_decode": ("CloneDecode",),
     "passes.emit_manifest": ("EmitManifest",),
+    "passes.extract_layer": ("ExtractLayer",),
     "passes.insert_qdq": ("InsertQdq",),
     "passes.instruments": ("Dump", "Instrument", "PrintAfter", "StopAfter", "Timing", "VerifyEach"),
     "passes.kv_io": ("KvIo",),
@@ -113,6 +115,7 @@ __all__ = [
     "CustomIO",
     "Dump",
     "EmitManifest",
+    "ExtractLayer",
     "GraphResult",
     "InputError",
     "InsertQdq",

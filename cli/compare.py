@@ -37,6 +37,9 @@ def compare(
     reference: Annotated[Path, typer.Argument(metavar="A", help="The model to measure against.", show_default=False)],
     other: Annotated[Path, typer.Argument(metavar="B", help="The quantized model.", show_default=False)],
     tokens: Annotated[Path, typer.Option(metavar="F", help="Token ids (.npz, .npy, .jsonl), or text.")],
+    within: Annotated[
+        Path | None, typer.Option(metavar="WHOLE", help="Of two layers cut out: the model that feeds them.")
+    ] = None,
     per_layer: Annotated[bool, typer.Option("--per-layer", help="A row for each layer's new cache rows.")] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the logits of B over those of A.")] = False,
     page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write bars a layer as a page.")] = None,
@@ -50,11 +53,21 @@ def compare(
     """Run both models over the same texts, each with its own cache, and say how far B is from A."""
     from ..ir.program import Program
     from ..runtime.calibrate_tokens import read_tokens
+    from ..runtime.compare_layers import compare_layers
     from ..runtime.compare_programs import compare_programs
+    from ..runtime.layer_play import layer_specs
 
     texts = read_tokens(tokens, limit=samples, tokenizer=tokenizer)
     programs = [Program.load(path, follow_links=follow_links) for path in (reference, other)]
-    found = compare_programs(programs[0], programs[1], texts, chunk=chunk)
+    if within is None and any(layer_specs(program) for program in programs):
+        raise UsageError(
+            "a layer takes hidden states, which only the whole model computes", hint="Give --within WHOLE."
+        )
+    if within is not None:
+        whole = Program.load(within, follow_links=follow_links)
+        found = compare_layers(programs[0], programs[1], whole, texts)
+    else:
+        found = compare_programs(programs[0], programs[1], texts, chunk=chunk)
     if page is not None:
         _write(page, _page(found))
     if as_json:

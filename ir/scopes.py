@@ -42,6 +42,18 @@ def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
         yield from scope
 
 
+def holders(graph: ir.Graph) -> dict[ir.Node, ir.Node]:
+    """Each node inside a subgraph of ``graph`` by the node of ``graph`` that holds it."""
+    return {
+        inner: node
+        for node in graph
+        if node.attributes
+        for body in bodies(node)
+        for scope in nested(body)
+        for inner in scope
+    }
+
+
 def remove_dead(roots: Iterable[ir.Node]) -> int:
     """Removes those of ``roots`` that nothing uses, and all that only served them; returns how many nodes went.
 

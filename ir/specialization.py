@@ -30,6 +30,7 @@ class SpecRole(enum.StrEnum):
     MODULE = "module"  # one of several networks of a pipeline (diffusers)
     PREFILL = "prefill"
     DECODE = "decode"
+    LAYER = "layer"  # one decoder layer alone
     OTHER = "other"
 
 

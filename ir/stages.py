@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from .errors import PassRefused
 from .layers import layer_bounds, layer_of, stage_of
-from .scopes import bodies, nested
+from .scopes import holders
 from .states import State
 
 _BEFORE = -1  # the layer of what depends on no state's update
@@ -42,7 +42,7 @@ def split_stages(model: ir.Model, states: Sequence[State], stages: int) -> Stage
     unnamed = sum(not node.name and node.op_type != "Constant" for node in nodes)
     if unnamed:
         raise PassRefused("nodes without names cannot be listed", where=f"graph {model.graph.name!r}", found=unnamed)
-    number = _numbers(nodes)
+    number = _numbers(model, nodes)
     following = [sorted({number[use.node] for value in node.outputs for use in value.uses()}) for node in nodes]
     names = [node.name or "" for node in nodes]
     layers = _layers(following, [[number[node] for node in group] for group in updates], names)
@@ -69,13 +69,10 @@ def _updates(model: ir.Model, states: Sequence[State]) -> list[list[ir.Node]]:
     return [sorted(groups[first], key=order.__getitem__) for first in sorted(groups, key=order.__getitem__)]
 
 
-def _numbers(nodes: Sequence[ir.Node]) -> dict[ir.Node, int]:
+def _numbers(model: ir.Model, nodes: Sequence[ir.Node]) -> dict[ir.Node, int]:
     """Each node of the main graph by its place; a node inside a subgraph has the place of the node that holds it."""
-    found: dict[ir.Node, int] = {}
-    for index, node in enumerate(nodes):
-        found[node] = index
-        found |= {inner: index for body in bodies(node) for scope in nested(body) for inner in scope}
-    return found
+    found = {node: index for index, node in enumerate(nodes)}
+    return found | {inner: found[outer] for inner, outer in holders(model.graph).items()}
 
 
 def _layers(following: Sequence[Sequence[int]], updates: Sequence[Sequence[int]], names: Sequence[str]) -> list[int]:

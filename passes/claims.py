@@ -8,7 +8,7 @@ from ..ir.proof import Claims
 from .pipeline import parse_pipeline
 
 DECODERS = ("causal-lm", "peft")
-ENDS = ("bind",)  # one specialization is left: nothing more is claimed
+ENDS = ("bind", "extract-layer")  # what is left is a part: nothing more is claimed
 
 
 def claims_of(program: Program) -> Claims:

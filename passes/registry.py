@@ -24,6 +24,7 @@ PASSES: dict[str, str] = {  # name -> module of this package : class; a test hol
     "convert-states": "convert_states:ConvertStates",
     "custom-io": "custom_io:CustomIO",
     "emit-manifest": "emit_manifest:EmitManifest",
+    "extract-layer": "extract_layer:ExtractLayer",
     "keep-last-logits": "keep_last_logits:KeepLastLogits",
     "insert-qdq": "insert_qdq:InsertQdq",
     "kv-io": "kv_io:KvIo",

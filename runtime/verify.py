@@ -17,6 +17,8 @@ from .cases import ANYWHERE, BATCHES, LENGTHS, ORDERED, Case, Padding, plan
 from .compare import Difference, compare, ulp_tolerance
 from .contract import Contract, check_empty, check_given
 from .inputs import UnknownSize, build_inputs
+from .layer_check import check_layers
+from .layer_play import layer_specs
 from .oracle import oracle_of
 from .replay import OTHER_SUMS, replay, replays
 from .report import CaseReport, Verdict, VerifyReport
@@ -46,7 +48,7 @@ def verify(
     default = REBUILT_MASK if contract.any_order else 0.0
     allowed = tolerance if isinstance(tolerance, int | float) else default
     report = VerifyReport(tolerance=allowed, ulp=tolerance == "ulp", seed=seed)
-    played = _replay(original, result, report) if inputs is None else set[str]()
+    played = _replay(original, result, report) | _layers(original, result, report) if inputs is None else set[str]()
     for name, unbound, after in _pairs(original, result, played):
         original_subject = Subject.of(at_sizes_of(unbound, after), f"{name} (original)")
         pair = _Pair(name, original_subject, Subject.of(after, f"{name} (result)"), contract, report, unbound)
@@ -90,6 +92,19 @@ def _replay(original: Program, result: Program, report: VerifyReport) -> set[str
     try:
         for found in replay(original, result, report.seed, report.notes.append):
             report.cases.append(CaseReport(found.graph, found.case, found.outputs, found.skipped, found.failed))
+    except KernelMissing as error:
+        report.notes.append(f"{error.what}: compared by structure only")
+        report.structure.extend(_sound(name, result.graph(name)) for name in sorted(graphs))
+    return graphs
+
+
+def _layers(original: Program, result: Program, report: VerifyReport) -> set[str]:
+    """Runs the layers of the result on what the original computes; the names of the graphs that were dealt with."""
+    graphs = {spec.graph for spec in layer_specs(result)}
+    if not graphs:
+        return graphs
+    try:
+        report.cases.extend(check_layers(original, result, report.seed, report.notes.append))
     except KernelMissing as error:
         report.notes.append(f"{error.what}: compared by structure only")
         report.structure.extend(_sound(name, result.graph(name)) for name in sorted(graphs))

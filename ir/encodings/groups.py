@@ -121,7 +121,7 @@ class _Web:
         leader = _leader(state)
         values = [leader, *(v for v in (state.input, state.carried) if v is not None and v is not leader)]
         node = state.update
-        if node is not None and state.layout is not Layout.FUSED and state.carried is not None:
+        if node is not None and state.inside is not Layout.FUSED and state.carried is not None:
             operands = [value for value in _operands(state, node) if value is not None]
             for operand in operands:
                 axes = self._same(operand) if _keeps_axes(state, node, operand) else None

@@ -140,6 +140,8 @@ class View:
     @cached_property
     def role(self) -> SpecRole:
         """What it is for: as its name says in the words of manifests, else its role."""
+        if self.spec.role is SpecRole.LAYER:  # named after the decode or prefill that it was cut out of
+            return self.spec.role
         first = self.spec.name.split("_")[0].lower()
         return _ROLE_NAMES.get(first, self.spec.role)
 

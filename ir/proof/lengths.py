@@ -53,7 +53,7 @@ def logits_rows(view: View) -> Iterator[Failure]:
 def speculative_tokens(view: View) -> Iterator[Failure]:
     """A decode with K speculative tokens takes K+1 tokens."""
     k, seq = view.k, view.size(Axis.SEQ)
-    if view.spec.k is not None and view.role is not SpecRole.DECODE:
+    if view.spec.k is not None and view.role not in (SpecRole.DECODE, SpecRole.LAYER):
         yield view.fail("K", "k", f"K = {view.spec.k} of a {view.role.value}: only a decode has speculative tokens")
     if k is None or seq is None:
         return

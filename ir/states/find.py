@@ -92,9 +92,7 @@ class _Search:
                 state.output = output
                 return state
         for state in candidates:
-            narrowed = self._windowed(state) or (
-                delta.match(state, self.outputs) if state.layout in _HELD_WHOLE else None
-            )
+            narrowed = self._windowed(state) or delta.match(state, self.outputs)
             if narrowed is not None:
                 return narrowed
         for state in candidates:  # updated, but never leaves: only a real key or value is reported
@@ -221,10 +219,6 @@ def _is_all_cache(value: ir.Value, state: State) -> bool:
     """True where an input is used for the update and for its shape alone: rows that enter as they are do more."""
     nodes = {id(node) for node in (*state.chain, state.update)}
     return all(id(node) in nodes or node.op_type == "Shape" for node, _ in value.uses())
-
-
-_HELD_WHOLE = (Layout.APPEND, Layout.SCATTER)
-"""Layouts whose whole cache a graph may keep to itself, the new rows alone leaving."""
 
 
 def _present_port(value: ir.Value) -> fused.Port | None:
