@@ -87,6 +87,8 @@ _MOVES: _Carriers = {
             "Abs",
             "Pad",
             "CastLike",
+            "QuantizeLinear",
+            "DequantizeLinear",
         ],
         (0,),
     ),

@@ -16,6 +16,7 @@ from onnx_llm_passes.ir.encodings.qdq import quantized, read_qdq
 from onnx_llm_passes.ir.encodings.variants import RULES, Ports, Variant, add_rule, rule_of
 from onnx_llm_passes.ir.errors import PassRefused
 from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.roles import Role, find_roles
 from onnx_llm_passes.ir.states import Layout, find_states
 from onnx_llm_passes.passes.insert_qdq import InsertQdq
 from onnx_llm_passes.passes.kv_io import KvIo
@@ -124,6 +125,29 @@ def test_no_rounding_again_on_the_cache_path(name: str) -> None:
         grids = {(e.scale, e.zero_point, e.bits) for n, e in applied.encodings.items() if n in group.names()}
         assert len(grids) == 1
         assert {group.states[0].input.name, group.leader.name} <= set(applied.encodings)
+
+
+def told(model: ir.Model) -> tuple[dict[str, Role], list[tuple[object, ...]]]:
+    """What is known of a graph's inputs and states."""
+    states = find_states(model)
+    places = [(s.input.name, s.output.name, s.layout, s.axis, s.kind, s.layer) for s in states]
+    return find_roles(model, states), places
+
+
+@pytest.mark.parametrize("name", IDIOMS)
+def test_a_renamed_graph_is_still_understood_when_it_is_quantized(name: str) -> None:
+    """No name helps here: masks, positions, keys and values are told through the pairs."""
+    model = BUILDERS[name]()
+    rename_everything(model, random.Random(5))
+    before = told(model)
+    program = quantize(calibrated(model))
+    assert told(model) == before
+    KvIo().run(program)
+    assert told(model) == before
+    for node in model.graph:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            node.domain = "com.microsoft"
+    assert told(model) == before
 
 
 def test_a_sixteen_bit_cache() -> None:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 import onnx_ir as ir
 
 from .ports import KEY_VALUE_INPUTS, PORTS
+from .walk import is_pair
 
 MAX_VISITS = 200
 
 _MOVES = frozenset(
     "Identity Cast CastLike Transpose Reshape Squeeze Unsqueeze Expand Slice Tile Flatten Concat Where Mul Gather "
-    "GatherND GatherElements Split Pad QuantizeLinear DequantizeLinear".split()
+    "GatherND GatherElements Split Pad".split()
 )  # what stands between a cached tensor and the product it enters (head repetition, scaling, reading by index)
 _SCORES = frozenset(
     "Identity Cast Mul Div Add Sub Where Max Min Clip Tanh Reshape Transpose Unsqueeze Squeeze Slice Concat".split()
@@ -57,7 +58,7 @@ def only_read(value: ir.Value, reads: Callable[[ir.Node], bool] = _never) -> boo
     An operator that has a past of its own takes new rows there, not a finished cache.
     """
     for node, index in _reach(value, _MOVES, reads):
-        moved = (node.op_type in _MOVES and not node.domain) or reads(node)
+        moved = _passes(node, _MOVES) or reads(node)
         if (
             moved
             or node.op_type in ("Shape", "ScatterND", "If")
@@ -94,9 +95,14 @@ def comes_from_softmax(value: ir.Value) -> bool:
             continue
         if (node.domain, node.op_type) in _SOFTMAX:
             return True
-        if node.op_type in _WEIGHTS:
+        if _passes(node, _WEIGHTS):
             work.extend(v for v in node.inputs if v is not None)
     return False
+
+
+def _passes(node: ir.Node, through: frozenset[str]) -> bool:
+    """True where a walk through these operators goes on; a quantized tensor is the same tensor."""
+    return (node.op_type in through and not node.domain) or is_pair(node)
 
 
 def _reach(
@@ -109,7 +115,7 @@ def _reach(
         value = work.pop(0)
         for node, index in value.uses():
             uses.append((node, index))
-            if not (node.op_type in through and not node.domain) and not reads(node):
+            if not _passes(node, through) and not reads(node):
                 continue
             for output in node.outputs:
                 if id(output) not in seen:

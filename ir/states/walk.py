@@ -32,10 +32,15 @@ class Trail:
         return self.axes[at] if 0 <= at < len(self.axes) else None
 
 
+def is_pair(node: ir.Node) -> bool:
+    """True for either half of a pair that puts a tensor on a grid and takes it off: it stays the same tensor."""
+    return node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.domain in ("", "com.microsoft")
+
+
 def is_layout(node: ir.Node) -> bool:
     """True for a node that only moves its first input (a single-operand Concat included)."""
     if node.domain:
-        return node.domain == "com.microsoft" and node.op_type in ("QuantizeLinear", "DequantizeLinear")
+        return is_pair(node)
     return node.op_type in _AXES or (node.op_type == "Concat" and len(node.inputs) == 1)
 
 
