@@ -33,6 +33,7 @@ def calibrate(
     engine: Annotated[str, typer.Option(help="local, local:N (processes), or dask://host:port.")] = "local",
     k_envelope: Annotated[str, typer.Option(help=f"The range of rotated keys: {', '.join(ENVELOPES)}.")] = "none",
     percentile: Annotated[float, typer.Option(min=50, max=100, help="How much of each tensor is kept.")] = 99.99,
+    graph: Annotated[str | None, typer.Option(metavar="NAME", help="The graph to run; the prefill of several.")] = None,
     ctx: Annotated[int | None, typer.Option(metavar="N", min=1, help="The context length of the deployment.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(metavar="F", help="The tokenizer.json of a text.")] = None,
     form: Annotated[str, typer.Option("--format", help="native, ort, aimet-1.0.0 and others.")] = "native",
@@ -65,9 +66,8 @@ def calibrate(
     program = Program.load(model, follow_links=follow_links)
     texts = read_tokens(tokens, limit=samples, tokenizer=tokenizer or _beside(model))
     with _Bar() as bar:
-        table = run(
-            program, texts, plan, engine=spread, progress=_partial(out), on_progress=bar, follow_links=follow_links
-        )
+        keeping = {"progress": _partial(out), "on_progress": bar}
+        table = run(program, texts, plan, engine=spread, follow_links=follow_links, graph=graph, **keeping)
     text, notes = _printed(program, table, form, bits, kv_bits)
     _write(out, text)
     _tell(table, plan, ctx, notes)

@@ -45,6 +45,7 @@ def compare(
     page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write bars a layer as a page.")] = None,
     samples: Annotated[int | None, typer.Option(metavar="N", min=1, help="At most so many texts.")] = None,
     chunk: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens a run.")] = 64,
+    graph: Annotated[str | None, typer.Option(metavar="NAME", help="The graph to run; the prefill of several.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(metavar="F", help="The tokenizer.json of a text.")] = None,
     as_json: Json = False,
     follow_links: FollowLinks = False,
@@ -67,7 +68,7 @@ def compare(
         whole = Program.load(within, follow_links=follow_links)
         found = compare_layers(programs[0], programs[1], whole, texts)
     else:
-        found = compare_programs(programs[0], programs[1], texts, chunk=chunk)
+        found = compare_programs(programs[0], programs[1], texts, chunk=chunk, graph=graph)
     if page is not None:
         _write(page, _page(found))
     if as_json:

@@ -100,7 +100,7 @@ class InsertQdq(Pass):
             if on_grid(value):
                 continue
             name, dtype = value.name or "", types.get(value, ir.DataType.FLOAT)
-            encoding = as_held(encoding_for(table, name, ACTIVATION_BITS[self.activations]), dtype)
+            encoding = as_held(encoding_for(table, value, ACTIVATION_BITS[self.activations]), dtype)
             grid_type(name, encoding)
             plan.activations[value] = (encoding, dtype)
         return plan

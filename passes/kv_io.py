@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Container
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -10,8 +11,11 @@ import onnx_ir as ir
 
 from ..ir.encodings.qdq import MARK, plain_pairs
 from ..ir.errors import PassRefused
+from ..ir.formats.custom_io_yaml import CUSTOM_IO, write_custom_io
+from ..ir.program import Program
 from ..ir.states import State, find_states
-from .base import GraphResult, Pass
+from .base import GraphResult, Pass, Report
+from .emit_manifest import ARGUMENTS, EmitManifest
 
 _BITS = {
     ir.DataType.INT8: 8,
@@ -34,6 +38,7 @@ class KvIo(Pass):
     2. A host fills unused rows with the zero point: 0 on the symmetric signed grids of tie-states.
     3. A present without a past (a prefill graph that only gives its cache) is told by what insert-qdq noted at it.
     4. States that are integers already, and those only read (cross-attention), are left alone.
+    5. What custom-io and emit-manifest wrote before is written again: an integer has no precision to choose.
 
     Refused: a state that no pair stands at (insert-qdq first), or whose grid has another width.
 
@@ -58,6 +63,13 @@ class KvIo(Pass):
             if present is not None:
                 _cut_output(model, present)
         return GraphResult(model, bool(plans), counts={"states": len(plans)} if plans else {})
+
+    def run(self, program: Program) -> Report:
+        """Changes every graph, and what was written of the states' precision before."""
+        report = super().run(program)
+        if report.modified:
+            _unlist(program)
+        return report
 
     def _plan(self, state: State) -> tuple[ir.Node | None, ir.Node | None]:
         """The first node behind the past, and the last before the present."""
@@ -117,6 +129,29 @@ class KvIo(Pass):
             found=found,
             hint="Run tie-states and insert-qdq first.",
         )
+
+
+def _unlist(program: Program) -> None:
+    """Takes integers off the list of precisions, and out of the files that hold it."""
+    ports = {v.name: v for model in program.graphs.values() for v in (*model.graph.inputs, *model.graph.outputs)}
+    before = program.custom_io
+    program.custom_io = {
+        name: kind
+        for name, kind in before.items()
+        if (value := ports.get(name)) is None or value.dtype is None or value.dtype.is_floating_point()
+    }
+    if program.custom_io == before:
+        return
+    for file in [name for name in program.artifacts if name == CUSTOM_IO or name.endswith(f".{CUSTOM_IO}")]:
+        graph = file.removesuffix(CUSTOM_IO).removesuffix(".")
+        clone = program.clones.get(graph)
+        model = program.graphs[clone.base if clone is not None else graph or program.names[0]]
+        own = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
+        left = {name: kind for name, kind in program.custom_io.items() if name in own}
+        del program.artifacts[file]
+        program.artifacts |= {file: write_custom_io(left)} if left else {}
+    if ARGUMENTS in program.artifacts:
+        EmitManifest(json.loads(program.artifacts[ARGUMENTS])["target"]).run(program)
 
 
 def _is_float(state: State) -> bool:

@@ -15,9 +15,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ..ir.encodings import EncodingTable, Evidence, NoEvidence
-from ..ir.errors import InputError, PassRefused
+from ..ir.errors import InputError
 from ..ir.program import Program
-from .calibrate_feed import Arrays, Feeder
+from .calibrate_feed import Arrays, Feeder, graph_of
 from .calibrate_method import clip
 from .calibrate_watch import BINS, MASK_FLOOR, ROWS, SCORE_ROOM, Watch, counts, envelope_of, high, low, watch
 from .session import Session
@@ -146,7 +146,6 @@ class Job:
     samples: Sequence[np.ndarray]
     plan: Plan
     source: Path | None = None
-    graph: str = ""
     digest: str = ""
     follow_links: bool = False
 
@@ -183,20 +182,19 @@ def calibrate(
     progress: Path | None = None,
     on_progress: Progress | None = None,
     follow_links: bool = False,
+    graph: str | None = None,
 ) -> EncodingTable:
-    """The ranges of every float tensor of the program's one graph over all samples.
+    """The ranges of every float tensor of one graph over all samples: of ``graph``, or of the program's prefill.
 
-    ``progress`` is a file that a killed run goes on from; the result is the same. Raises PassRefused for a graph that
-    cannot be fed chunk by chunk, InputError for texts that do not fit it.
+    Clones have the same names: what one shows holds for all. ``progress`` is a file that a killed run goes on from; the
+    result is the same. Raises PassRefused for a graph that cannot be fed chunk by chunk, InputError for texts that do
+    not fit it.
     """
     plan = plan or Plan()
-    if len(program.graphs) != 1:
-        hint = "Give the .onnx file of the graph with dynamic lengths."
-        raise PassRefused("calibration takes one graph", where="calibrate", found=", ".join(program.graphs), hint=hint)
-    ((name, model),) = program.graphs.items()
-    digest = program.origins[0].sha256 if program.origins else ""
-    source = program.origins[0].path if program.origins else None
-    job = Job(model, samples, plan, source, name, digest, follow_links)
+    name = graph_of(program, graph)
+    origin = next((origin for origin in program.origins if origin.graph == name), None)
+    source, digest = (origin.path, origin.sha256) if origin is not None else (None, "")
+    job = Job(program.graph(name), samples, plan, source, digest, follow_links)
     feeder = _check(job)
     keeper = _Keeper(progress, on_progress)
     plain = watch(feeder.model, feeder.states, envelope=plan.envelope is Envelope.PAIR_NORM)
@@ -209,7 +207,7 @@ def calibrate(
         _check_finite(plain.names, edges)
         counted = keeper.run(job, engine, edges, len(plain.names))
     table = _table(plain, seen, counted, plan)
-    table.extra["calibration"] = _facts(feeder, samples, plan, plain, seen)
+    table.extra["calibration"] = {"graph": name, **_facts(feeder, samples, plan, plain, seen)}
     keeper.forget()
     return table
 

@@ -24,7 +24,6 @@ class Shard:
     """Some samples of a job, as they travel to another process; the graph travels as a path."""
 
     source: Path
-    graph: str
     plan: Plan
     indices: tuple[int, ...]
     samples: tuple[np.ndarray, ...]
@@ -52,7 +51,7 @@ def run_shard(shard: Shard) -> Partial:
     from .calibrate import Worker
     from .calibrate_feed import Feeder
 
-    model = Program.load(shard.source, follow_links=shard.follow_links).graphs[shard.graph]
+    (model,) = Program.load(shard.source, follow_links=shard.follow_links).graphs.values()
     worker = Worker(Feeder.of(model, shard.plan.chunk, shard.capacity), shard.plan, shard.edges, shard.total)
     parts = [worker.look(index, tokens) for index, tokens in zip(shard.indices, shard.samples, strict=True)]
     merged = parts[0]
@@ -69,7 +68,6 @@ def shards_of(job: Job, todo: list[int], edges: Edges, workers: int) -> list[Sha
     return [
         Shard(
             job.source.absolute(),
-            job.graph,
             job.plan,
             tuple(part),
             tuple(job.samples[index] for index in part),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,8 @@ import onnx_ir as ir
 from ..ir.clues import origins
 from ..ir.dims import Dim
 from ..ir.encodings.qdq import plain_pairs
-from ..ir.errors import PassRefused
+from ..ir.errors import PassRefused, UnknownNameError
+from ..ir.program import Program
 from ..ir.propagate import propagate
 from ..ir.roles import Role, find_roles, find_tables
 from ..ir.states import Layout, Pairing, State, find_states
@@ -23,6 +25,33 @@ from .oracle import oracle_of
 Arrays = dict[str, np.ndarray]
 WHOLE = 1 << 31  # a graph that takes no past is given a text in one run, however long
 FED = (Layout.APPEND, Layout.SCATTER, Layout.DELTA, Layout.FUSED)
+
+
+def graph_of(program: Program, name: str | None = None) -> str:
+    """The graph to feed: the one of that ``name``, else of several the one that takes most tokens a run (a prefill).
+
+    Raises UnknownNameError for a graph there is not, PassRefused where two take equally many.
+    """
+    if name is not None:
+        if name not in program.names:
+            raise UnknownNameError("graph", name, program.names)
+        return name
+    if len(program.names) == 1:
+        return program.names[0]
+    lengths = {graph: _run_length(program.graph(graph)) for graph in program.names}
+    longest = max(lengths.values())
+    found = [graph for graph, length in lengths.items() if length == longest]
+    if len(found) > 1:
+        raise PassRefused("several graphs take equally many tokens", found=", ".join(found), hint="Say --graph NAME.")
+    return found[0]
+
+
+def _run_length(model: ir.Model) -> float:
+    """How many tokens a run takes; without end where the graph leaves it open."""
+    with plain_pairs(model):
+        roles = find_roles(model, find_states(model))
+    dims = [dims_of(value) or (None,) for value in model.graph.inputs if roles.get(value.name or "") is Role.TOKEN_IDS]
+    return max((dim[-1] if isinstance(dim[-1], int) else math.inf for dim in dims), default=0)
 
 
 @dataclass(eq=False)

@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ..ir.encodings.qdq import read_qdq
-from ..ir.errors import PassRefused, UsageError
+from ..ir.errors import UnknownNameError, UsageError
 from ..ir.program import Program
 from ..ir.states import Layout, State
-from .calibrate_feed import Arrays, Feeder
+from .calibrate_feed import WHOLE, Arrays, Feeder, graph_of
 from .metrics import LOGIT_METRICS, METRICS, measure
 from .session import Session
 
@@ -54,22 +54,32 @@ class Comparison:
 
 
 def compare_programs(
-    reference: Program, other: Program, samples: Sequence[np.ndarray], *, chunk: int = 64
+    reference: Program,
+    other: Program,
+    samples: Sequence[np.ndarray],
+    *,
+    chunk: int = 64,
+    graph: str | None = None,
 ) -> Comparison:
-    """Measures ``other`` against ``reference``; both take one graph and the same kinds of inputs.
+    """Measures ``other`` against ``reference``: the graph of that name where one has it, else its prefill.
 
-    Integer caches are taken off their grids. Raises UsageError where the two do not answer alike, PassRefused for a
-    graph that cannot be fed chunk by chunk.
+    Integer caches are taken off their grids. A graph that takes a fixed number of tokens decides the chunks of both;
+    where it answers fewer rows, the last ones are compared. Raises UsageError where the two do not answer alike,
+    PassRefused for a graph that cannot be fed chunk by chunk.
     """
     capacity = max((len(sample) for sample in samples), default=0)
     if not capacity:
         raise UsageError("there is no text to compare on")
-    sides = [_Side.of(program, chunk, capacity) for program in (reference, other)]
-    for sample in samples:
+    sides = _sides((reference, other), chunk, capacity, graph)
+    lengths = [min(side.feeder.usable(len(sample)) for side in sides) for sample in samples]
+    if not any(lengths):
+        raise UsageError("no text is long enough", found=f"{capacity} tokens", wanted=f"{sides[0].feeder.chunk}")
+    for sample, length in zip(samples, lengths, strict=True):
         for side in sides:
-            side.look(sample)
+            side.look(sample[:length])
+    _align(*sides)
     before, after = (side.collected() for side in sides)
-    found = Comparison(tokens=sum(sides[0].feeder.usable(len(sample)) for sample in samples))
+    found = Comparison(tokens=sum(lengths))
     for key, base in before.items():
         if key not in after:
             continue
@@ -84,6 +94,39 @@ def compare_programs(
 Key = tuple[str, int | None]
 
 
+def _sides(programs: tuple[Program, Program], chunk: int, capacity: int, graph: str | None) -> list[_Side]:
+    """Both graphs, fed the same chunks."""
+    if graph is not None and not any(graph in program.names for program in programs):
+        raise UnknownNameError("graph", graph, [name for program in programs for name in program.names])
+    names = [graph_of(program, graph if graph in program.names else None) for program in programs]
+    chosen = list(zip(programs, names, strict=True))
+    sides = [_Side.of(program, name, chunk, capacity) for program, name in chosen]
+    fixed = {side.feeder.chunk for side in sides if side.feeder.fixed}
+    if len(fixed) > 1:
+        found = " and ".join(f"{side.feeder.chunk} in {name!r}" for side, name in zip(sides, names, strict=True))
+        raise UsageError("the two graphs take different numbers of tokens a run", found=found, hint="Say --graph NAME.")
+    whole = all(side.feeder.chunk == WHOLE for side in sides)
+    if fixed and not whole:
+        chunk = fixed.pop()
+        sides = [
+            side if side.feeder.fixed else _Side.of(*where, chunk, capacity)
+            for side, where in zip(sides, chosen, strict=True)
+        ]
+    return sides
+
+
+def _align(first: _Side, second: _Side) -> None:
+    """Where one answers the last rows of a run alone, the other's last rows are what is compared."""
+    for key in ((LOGITS, None), (HIDDEN, None)):
+        parts = [side.parts.get(key, []) for side in (first, second)]
+        if len(parts[0]) != len(parts[1]):
+            continue
+        for index, arrays in enumerate(zip(*parts, strict=True)):
+            rows = min(len(array) for array in arrays)
+            for part, array in zip(parts, arrays, strict=True):
+                part[index] = array[len(array) - rows :]
+
+
 @dataclass(eq=False)
 class _Side:
     """One graph, run; what is compared is collected text by text."""
@@ -96,10 +139,8 @@ class _Side:
     parts: dict[Key, list[np.ndarray]] = field(default_factory=dict[Key, "list[np.ndarray]"])
 
     @classmethod
-    def of(cls, program: Program, chunk: int, capacity: int) -> _Side:
-        if len(program.graphs) != 1:
-            raise PassRefused("two programs of one graph each are compared", found=", ".join(program.graphs))
-        model = next(iter(program.graphs.values()))
+    def of(cls, program: Program, graph: str, chunk: int, capacity: int) -> _Side:
+        model = program.graph(graph)
         feeder = Feeder.of(model, chunk, capacity)
         states = {state.output.name for state in feeder.states if state.output is not None}
         answer = next((value for value in feeder.model.graph.outputs if value.name not in states), None)
@@ -145,6 +186,8 @@ class _Side:
         # without a past the run gives the text's own rows, all of them
         if state.layout is not Layout.DELTA and state.input is not None and state.axis is not None:
             array = np.take(array, np.arange(start, start + count), axis=state.axis)
+        if state.axis is not None:
+            array = np.moveaxis(array, state.axis, 0)  # a layout may hand keys out the other way round
         if array.dtype.kind in "iu":
             past = state.input.name or "" if state.input is not None else name
             scale, zero = self.grids.get(name) or self.grids[past]  # new rows are on the past's grid

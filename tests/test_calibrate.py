@@ -260,7 +260,7 @@ def test_what_cannot_be_fed_is_refused_with_a_reason() -> None:
         calibrate(one(append_decoder()), [np.array([1, 128])])
     with pytest.raises(InputError, match="no text"):
         calibrate(one(append_decoder()), [])
-    with pytest.raises(PassRefused, match="takes one graph"):
+    with pytest.raises(PassRefused, match="equally many tokens"):
         calibrate(Program(graphs={"a": append_decoder(), "b": append_decoder()}), TEXTS)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,12 +14,13 @@ from ..states import State
 from .base import Encoding, EncodingTable, Kind
 from .grid import encoding_of, no_evidence
 from .groups import Group
-from .moves import axes_after, is_one_to_one
+from .moves import axes_after, is_move, is_one_to_one, moved_input
 from .qdq import on_grid
 from .types import float_values
 from .variants import Variant, rule_of
 
 HOST_SIDE = frozenset((Role.POSITIONS, Role.ATTENTION_MASK, Role.BATCH_INDEX, Role.LOGITS_TO_KEEP, Role.OTHER))
+MAX_MOVES = 64  # no graph chains more operators that only move numbers
 _WEIGHT_PORTS: Mapping[str, int] = {"MatMul": 1, "Gemm": 1, "Conv": 1, "FusedMatMul": 1}
 
 
@@ -58,14 +59,33 @@ def _check_rule(model: ir.Model, node: ir.Node, variant: Variant) -> None:
         raise PassRefused(error.what, where=node.name or "", found=error.found, hint=error.hint) from None
 
 
-def encoding_for(table: EncodingTable, name: str, bits: int) -> Encoding:
-    """The table's encoding of an activation, else one of what was watched; NoEvidence names the tensor."""
-    if name in table.encodings:
-        return table.encodings[name]
-    seen = table.ranges.get(name)
-    if seen is None:
+def encoding_for(table: EncodingTable, value: ir.Value, bits: int) -> Encoding:
+    """The table's encoding of an activation, else one of what was watched; NoEvidence names the tensor.
+
+    A tensor that the table does not know, but that only moves numbers of one that it does (rows chosen by a pass after
+    the calibration), is on that one's grid.
+    """
+    name = value.name or ""
+    known = next((at for at in _moved_from(value) if at in table.encodings or at in table.ranges), None)
+    if known is None:
         raise no_evidence(name, None)
-    return encoding_of(name, seen, bits)
+    if known not in table.encodings:
+        return encoding_of(known, table.ranges[known], bits)
+    found = table.encodings[known]
+    if known != name and not found.per_tensor:
+        raise no_evidence(name, None)  # what became of the channels is not known
+    return found
+
+
+def _moved_from(value: ir.Value) -> Iterator[str]:
+    """The tensor's name, and those of the tensors whose numbers it holds, nearest first."""
+    for _ in range(MAX_MOVES):
+        yield value.name or ""
+        node = value.producer()
+        source = node.inputs[moved_input(node)] if node is not None and is_move(node) else None
+        if source is None:
+            return
+        value = source
 
 
 def check_tied(groups: list[Group], table: EncodingTable) -> None:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ..propagate import Facts, propagate
 from ..states import Layout, State, find_states
 from .base import Encoding, EncodingsInvalid
-from .moves import Axes, Shape, axes_after, inverse, is_move, is_one_to_one, moved_input
+from .moves import Axes, Shape, axes_after, chosen_from, inverse, is_move, is_one_to_one, moved_input
 from .types import element_types
 
 MAX_MEMBERS = 4096  # of one group; a crafted graph must not make the walk long
@@ -62,9 +62,9 @@ class Group:
 def encoding_groups(model: ir.Model, states: Iterable[State] | None = None, facts: Facts | None = None) -> list[Group]:
     """The groups of a graph, in the order of its states: past, present or delta, every operand of what combines them.
 
-    Closed through operators that only move numbers. Backwards a Slice or Split is not followed: what it cuts from
-    holds other numbers too. Fused operators are tied at their past and present alone. States that are only read
-    (cross-attention) and recurrences have no groups here.
+    Closed through operators that only move numbers, and back through a Where that chooses between rows. Backwards a
+    Slice or Split is not followed: what it cuts from holds other numbers too. Fused operators are tied at their past
+    and present alone. States that are only read (cross-attention) and recurrences have no groups here.
     """
     found = [state for state in (states if states is not None else find_states(model)) if _grows(state)]
     web = _Web(model, facts or propagate(model))
@@ -161,6 +161,10 @@ class _Web:
             source = node.inputs[0]
             self._link(source, value, axes_after(node, self._shape(source), self._shape(value)))
             yield source
+        for side in chosen_from(node) if node is not None else ():
+            same_rank = len(self._shape(side) or ()) == len(self._shape(value) or ())
+            self._link(side, value, self._same(side) if same_rank else None)
+            yield side
 
     def group(self, states: list[State], union: _Union) -> Group:
         """The group of these states, the axes of each member told from the leader's."""

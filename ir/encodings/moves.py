@@ -39,6 +39,14 @@ def is_one_to_one(node: ir.Node) -> bool:
     return not node.domain and node.op_type in _ONE_TO_ONE
 
 
+def chosen_from(node: ir.Node) -> tuple[ir.Value, ...]:
+    """The two inputs of a Where that is given computed numbers on both sides: its result holds nothing else."""
+    if node.op_type != "Where" or node.domain or len(node.inputs) < 3:
+        return ()
+    sides = tuple(value for value in node.inputs[1:3] if value is not None and constant_of(value) is None)
+    return sides if len(sides) == 2 and not any(_is_zero(value) for value in sides) else ()
+
+
 def inverse(axes: Axes, rank: int) -> Axes:
     """The way back: for each axis of the source (of ``rank`` axes) the axis of the result."""
     if axes is None:

@@ -106,6 +106,7 @@ BROADCAST = (
 RULES: dict[OpKey, ShapeRule] = {
     **{("", name): same for name in SAME},
     **{("", name): broadcast for name in BROADCAST},
+    **{("com.microsoft", name): same for name in ("DequantizeLinear", "QuantizeLinear")},
     ("", "Constant"): constant,
     ("", "Dropout"): same_twice,
     ("", "DynamicQuantizeLinear"): same_and_scalars,

@@ -1,0 +1,215 @@
+"""Calibrated once, quantized in every clone: in any order, what is written of precisions, and how it compares."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnx_llm_passes.cli.app import run
+from onnx_llm_passes.ir.encodings import EncodingTable, Evidence, NoEvidence, encoding_groups, print_encodings
+from onnx_llm_passes.ir.encodings.carried import table_of
+from onnx_llm_passes.ir.encodings.choose import encoding_for
+from onnx_llm_passes.ir.encodings.qdq import read_qdq
+from onnx_llm_passes.ir.errors import PassRefused, UnknownNameError, UsageError
+from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.states import find_states
+from onnx_llm_passes.passes.manager import PassManager
+from onnx_llm_passes.passes.pipeline import parse_pipeline
+from onnx_llm_passes.runtime.calibrate import Plan, calibrate
+from onnx_llm_passes.runtime.compare_programs import Comparison, compare_programs
+from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
+
+from .quantized_graphs import fused_decoder
+
+TEXTS = [np.random.default_rng(6).integers(0, 128, length) for length in (40, 24)]
+HEAD = "convert-states,keep-last-logits{symbol=num_logits_to_keep}"
+CLONES = "clone-decode{k=0,2 prefill=8 ctx=48},custom-io,emit-manifest{target=qaic},check"
+CLONED = f"{HEAD},check-speculation-safe{{k=0,2}},{CLONES}"
+BUILDS = {"append": append_decoder, "scatter": scatter_decoder}
+
+
+def one(build: object = append_decoder) -> Program:
+    return Program(graphs={"model": build()})
+
+
+def passed(program: Program, pipeline: str) -> Program:
+    PassManager(parse_pipeline(pipeline)).run(program)
+    return program
+
+
+@pytest.fixture(scope="module", params=BUILDS)
+def build(request: pytest.FixtureRequest) -> object:
+    return BUILDS[request.param]
+
+
+@pytest.fixture(scope="module")
+def quantize(build: object, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The preset with the ranges of the one graph that everything else is made of."""
+    file = tmp_path_factory.mktemp("encodings") / "encodings.json"
+    file.write_text(print_encodings(calibrate(one(build), TEXTS, Plan(chunk=16))), encoding="utf-8")
+    return f'quantize{{file="{file}"}}'
+
+
+def test_clones_can_be_quantized_and_a_quantized_graph_cloned(build: object, quantize: str, tmp_path: Path) -> None:
+    passed(one(build), f"{CLONED},{quantize}").save(tmp_path / "after")
+    passed(one(build), f"{HEAD},{quantize},{CLONES}").save(tmp_path / "before")
+    names = sorted(path.name for path in (tmp_path / "after").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "before").iterdir())
+    for name in ("prefill.onnx", "decode_k0.onnx", "decode_k2.onnx", "compile_args.json", "weights.data"):
+        assert (tmp_path / "after" / name).read_bytes() == (tmp_path / "before" / name).read_bytes()
+
+
+def test_states_have_one_grid_in_every_clone(build: object, quantize: str, tmp_path: Path) -> None:
+    passed(one(build), f"{CLONED},{quantize}").save(tmp_path / "out")
+    program = Program.load(tmp_path / "out")
+    applied = table_of(program)
+    grids: dict[str, set[object]] = {}
+    for model in program.graphs.values():
+        read = read_qdq(model)
+        for state in find_states(model):
+            assert (state.input.dtype, state.output.dtype) == (ir.DataType.INT8, ir.DataType.INT8)
+            held = [read.encodings[name] for name in (state.input.name, state.output.name) if name in read.encodings]
+            grids.setdefault(state.name, set()).update((e.scale, e.zero_point) for e in held)
+            assert applied.encodings[state.input.name] == applied.encodings[state.output.name]
+    assert len(grids) == 4
+    assert all(len(found) == 1 for found in grids.values())
+
+
+def test_what_was_said_of_float_caches_is_taken_back(build: object, quantize: str) -> None:
+    program = passed(one(build), CLONED)
+    assert "decode_k0.custom_io.yaml" in program.artifacts
+    assert "custom_io" in program.artifacts["compile_args.json"]
+    passed(program, quantize)
+    assert program.custom_io == {}
+    assert not [name for name in program.artifacts if "custom_io" in name]
+    commands = json.loads(program.artifacts["compile_args.json"])["commands"]
+    assert [command["graph"] for command in commands] == ["prefill", "decode_k0", "decode_k2"]
+    assert "custom-IO" not in program.artifacts["compile_args.json"]
+    passed(program, "check")
+
+
+def test_the_precision_of_other_inputs_stays(build: object, quantize: str) -> None:
+    program = passed(one(build), "custom-io")
+    program.custom_io["logits"] = "float16"
+    passed(program, quantize)
+    assert program.custom_io == {"logits": "float16"}
+    assert program.artifacts["custom_io.yaml"].split() == ["-", "IOName:", "logits", "Precision:", "float16"]
+
+
+def measured(first: Program, second: Program, graph: str | None = None) -> Comparison:
+    return compare_programs(first, second, TEXTS, graph=graph)
+
+
+def test_every_clone_is_as_near_to_the_original_as_one_graph_is(build: object, quantize: str, tmp_path: Path) -> None:
+    passed(one(build), f"{CLONED},{quantize}").save(tmp_path / "out")
+    clones, single = Program.load(tmp_path / "out"), passed(one(build), quantize)
+    wanted = measured(one(build), single).row("logits").measures["sqnr"]
+    for graph, tokens in ((None, 64), ("decode_k0", 64), ("decode_k2", 63)):
+        found = measured(one(build), clones, graph)
+        assert found.tokens == tokens  # whole runs of 8, 1 and 3 tokens
+        assert found.row("logits").measures["sqnr"] == pytest.approx(wanted, abs=3)
+        assert {row.what for row in found.rows} == {"logits", "hidden", "new_key", "new_value"}
+
+
+def test_float_clones_are_the_original(build: object) -> None:
+    program = passed(one(build), CLONED)
+    program.unshare()
+    for graph in ("prefill", "decode_k0", "decode_k2"):
+        found = measured(one(build), program, graph)
+        assert all(row.measures["sqnr"] > 120 for row in found.rows)
+
+
+def test_keys_that_are_handed_out_the_other_way_round_are_compared_row_by_row() -> None:
+    turned = passed(one(), "convert-states{to=delta transpose_keys=true}")
+    found = measured(one(), turned)
+    assert len(found.rows) == 6
+    assert all(row.measures["sqnr"] > 120 for row in found.rows)
+
+
+def test_a_comparison_that_cannot_be_made_says_why(tmp_path: Path) -> None:
+    program = passed(one(), CLONED)
+    program.unshare()
+    with pytest.raises(UnknownNameError, match="decode_k2"):
+        measured(one(), program, "decode_k3")
+    with pytest.raises(UsageError, match="8 in 'prefill' and 1 in 'decode_k0'"):
+        measured(program, Program(graphs={"decode_k0": program.graphs["decode_k0"]}))
+    with pytest.raises(UsageError, match="no text is long enough"):
+        compare_programs(one(), program, [np.arange(5)])
+
+
+def test_calibration_takes_the_prefill_of_several_graphs(build: object, tmp_path: Path) -> None:
+    program = passed(one(build), CLONED)
+    program.unshare()
+    by_chunk = calibrate(program, TEXTS)
+    by_step = calibrate(program, TEXTS, graph="decode_k0")
+    assert by_chunk.extra["calibration"]["graph"] == "prefill"
+    assert by_chunk.extra["calibration"]["chunk"] == 8
+    for state in find_states(program.graphs["prefill"]):
+        seen, other = by_chunk.ranges[state.output.name], by_step.ranges[state.output.name]
+        assert (seen.low, seen.high) == pytest.approx((other.low, other.high), rel=1e-5)
+    same = Program(graphs={"a": append_decoder(), "b": append_decoder()})
+    with pytest.raises(PassRefused, match=r"a, b.*--graph"):
+        calibrate(same, TEXTS)
+
+
+def test_the_commands_take_a_folder_of_clones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "t.npz", input_ids=np.stack([text[:24] for text in TEXTS]))
+    one().save(tmp_path / "float")
+    passed(one(), CLONED).save(tmp_path / "clones")
+    tokens = ["--tokens", str(tmp_path / "t.npz")]
+    out = ["-o", str(tmp_path / "e.json")]
+    assert run(["calibrate", str(tmp_path / "clones"), *tokens, *out, "--json", "--engine", "local:2"]) == 0
+    assert json.loads(capsys.readouterr().out)["graph"] == "prefill"
+    pipeline = f'quantize{{file="{tmp_path / "e.json"}"}}'
+    assert run(["run", pipeline, str(tmp_path / "clones"), "-o", str(tmp_path / "q")]) == 0
+    capsys.readouterr()
+    common = ["compare", str(tmp_path / "float"), str(tmp_path / "q"), *tokens]
+    assert run([*common, "--json", "--graph", "decode_k2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["tokens"], found["tensors"][0]["tensor"]) == (48, "logits")
+    assert 20 < found["tensors"][0]["sqnr"] < 80
+    assert run([*common, "--graph", "decode_k3"]) == 2
+    assert run(["calibrate", str(tmp_path / "clones"), *tokens, *out, "--graph", "decode"]) == 2
+
+
+TEXT = """<ir_version: 10, opset_import: ["" : 18]>
+g (float[N,4] x, int64[M] rows, bool[M,4] which) => (float[M,4] y)
+<int64[4] perm = {3, 2, 1, 0}> {
+   a = Relu (x)
+   b = Gather <axis = 0> (a, rows)
+   c = Identity (b)
+   d = Relu (c)
+   y = Where (which, c, d)
+}"""
+
+
+def test_a_tensor_that_only_moves_numbers_of_a_known_one_is_on_its_grid() -> None:
+    values = {value.name: value for node in ir.from_onnx_text(TEXT).graph for value in node.outputs}
+    known = EncodingTable(ranges={"a": Evidence(0.0, 2.0)})
+    assert encoding_for(known, values["c"], 8) == encoding_for(known, values["a"], 8)
+    for name in ("d", "y"):  # computed, and chosen from two
+        with pytest.raises(NoEvidence, match=name):
+            encoding_for(known, values[name], 8)
+    unseen = EncodingTable(ranges={"a": Evidence(0.0, 2.0), "c": Evidence(math.inf, -math.inf)})
+    with pytest.raises(NoEvidence, match="'c'"):  # watched, and nothing was seen: another's range would be a guess
+        encoding_for(unseen, values["c"], 8)
+
+
+def test_rows_that_a_where_chooses_between_belong_to_the_state() -> None:
+    model = passed(one(), "convert-states").graphs["model"]
+    for group in encoding_groups(model):
+        rows = next(value for value in group.members if value.name.endswith("/rows"))
+        assert rows.producer().op_type == "Where"
+        assert {value.name for value in rows.producer().inputs[1:]} <= set(group.names())
+
+
+def test_a_buffer_inside_one_operator_is_refused_with_what_to_do() -> None:
+    program = passed(Program(graphs={"model": fused_decoder()}), "clone-decode{k=0 prefill=8 ctx=48}")
+    program.unshare()
+    with pytest.raises(PassRefused, match="transfer-encodings"):
+        calibrate(program, TEXTS)
