@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+
+from .excerpt import Part, size_of
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being written, bytes done, bytes in all."""
@@ -20,6 +23,29 @@ def no_progress(label: str, done: int, total: int) -> None:
     """The progress of a caller who asked for none."""
 
 
+def copy_parts(
+    source: Path, target: Path, parts: Sequence[Part], label: str, on_progress: Progress = no_progress
+) -> int:
+    """Copies these parts of ``source`` to the new file ``target``, holes kept, synced; returns the source's size."""
+    total = size_of(parts)
+    with source.open("rb", buffering=0) as read, target.open("xb", buffering=0) as write:
+        on_progress(label, 0, total)
+        require_room(target.parent, min(total, os.fstat(read.fileno()).st_blocks * 512))
+        os.truncate(write.fileno(), total)
+        for part in parts:
+            shift = part.target - part.start
+            for start, end in _extents(read.fileno(), part.end, part.start):
+                tell = partial(_tell_shifted, on_progress, label, shift, total)
+                _copy_range(read.fileno(), write.fileno(), (start, min(end, part.end)), shift, tell)
+        os.fsync(write.fileno())
+        on_progress(label, total, total)
+        return os.fstat(read.fileno()).st_size
+
+
+def _tell_shifted(on_progress: Progress, label: str, shift: int, total: int, done: int) -> None:
+    on_progress(label, done + shift, total)
+
+
 def copy_file(source: Path, target: Path, label: str, on_progress: Progress = no_progress) -> int:
     """Copies ``source`` to the new file ``target``, holes kept, synced; returns its size. OSError where it cannot."""
     with source.open("rb", buffering=0) as read, target.open("xb", buffering=0) as write:
@@ -29,7 +55,7 @@ def copy_file(source: Path, target: Path, label: str, on_progress: Progress = no
             require_room(target.parent, os.fstat(read.fileno()).st_blocks * 512)
             os.truncate(write.fileno(), size)
             for start, end in _extents(read.fileno(), size):
-                _copy_range(read.fileno(), write.fileno(), start, end, lambda done: on_progress(label, done, size))
+                _copy_range(read.fileno(), write.fileno(), (start, end), 0, lambda done: on_progress(label, done, size))
         os.fsync(write.fileno())
         on_progress(label, size, size)
     return size
@@ -54,9 +80,8 @@ def _reflink(source: int, target: int) -> bool:
     return True
 
 
-def _extents(source: int, size: int) -> Iterator[tuple[int, int]]:
-    """The (start, end) of each stretch of data; the whole file where the system knows no holes."""
-    position = 0
+def _extents(source: int, size: int, position: int = 0) -> Iterator[tuple[int, int]]:
+    """The (start, end) of each stretch of data from ``position`` on; all of it where the system knows no holes."""
     while position < size:
         try:
             start = os.lseek(source, position, os.SEEK_DATA)
@@ -65,28 +90,33 @@ def _extents(source: int, size: int) -> Iterator[tuple[int, int]]:
                 return
             yield position, size
             return
+        if start >= size:
+            return
         position = os.lseek(source, start, os.SEEK_HOLE)
         yield start, position
 
 
-def _copy_range(source: int, target: int, start: int, end: int, tell: Callable[[int], None]) -> None:
+def _copy_range(source: int, target: int, where: tuple[int, int], shift: int, tell: Callable[[int], None]) -> None:
+    """Copies the bytes from ``where[0]`` to ``where[1]``, to ``shift`` bytes behind that place."""
+    start, end = where
     while start < end:
-        done = _copy_chunk(source, target, start, min(CHUNK, end - start))
+        done = _copy_chunk(source, target, (start, start + shift), min(CHUNK, end - start))
         if not done:
             raise OSError(errno.EIO, "the file became shorter while it was copied")
         start += done
         tell(start)
 
 
-def _copy_chunk(source: int, target: int, offset: int, count: int) -> int:
+def _copy_chunk(source: int, target: int, offsets: tuple[int, int], count: int) -> int:
+    offset, at = offsets
     with contextlib.suppress(AttributeError):  # no copy_file_range on this system
         try:
-            return os.copy_file_range(source, target, count, offset, offset)
+            return os.copy_file_range(source, target, count, offset, at)
         except OSError as error:
             if error.errno not in _NO_FAST_COPY:
                 raise
     data = os.pread(source, min(count, 8 << 20), offset)
-    view, at = memoryview(data), offset
+    view = memoryview(data)
     while view:
         written = os.pwrite(target, view, at)
         view, at = view[written:], at + written

@@ -24,7 +24,7 @@ from .errors import OutputError, WriteError
 from .fill_shapes import Filled, fill_shapes
 from .index import INDEX_NAME, plain_name
 from .outputs import Output, open_output
-from .weights import Inventory, Plan, WeightsMode, make_plan, placed, take_inventory, write_weights
+from .weights import Inventory, Plan, WeightsMode, make_plan, place, placed, take_inventory, write_weights
 
 if TYPE_CHECKING:
     import onnx
@@ -83,14 +83,15 @@ def save_program(
         plan = make_plan(inventory, output.folder, mode, {*output.taken(), *names})
         job = _Job(program, output, inventory, plan, fill_shapes, on_progress or no_progress)
         output.check(job.names, force=force)
-        sizes.append(sum(source.size for source, _ in plan.copies) + plan.moved_bytes)
+        sizes.append(plan.copied_bytes + plan.moved_bytes)
+        job.notes += [f"{name}: {left} bytes that no graph refers to were left out" for name, left in plan.left_out]
         with output.building() as folder:
             _write(job, folder)
             output.publish(job.names)
     return Saved(
         out=out,
         files=tuple(out / name for name in job.names),
-        copied=sum(source.size for source, _ in plan.copies),
+        copied=plan.copied_bytes,
         moved=plan.moved_bytes,
         referred=sum(source.size for source, _ in plan.referred),
         notes=tuple(job.notes),
@@ -167,8 +168,8 @@ def _check_ranges(job: _Job, folder: Path) -> None:
     for slots in job.inventory.slots.values():
         for slot in slots:
             if isinstance(slot.tensor, ir.ExternalTensor):
-                location = job.plan.locations[job.inventory.sources[slot.tensor.path].path]
-                end = (slot.tensor.offset or 0) + (slot.tensor.length or slot.tensor.nbytes)
+                location, (offset, length) = place(slot.tensor, job.inventory, job.plan)
+                end = (offset or 0) + (length or slot.tensor.nbytes)
                 ends[location] = max(ends.get(location, 0), end)
     for location, end in ends.items():
         path = (folder if location in written else job.output.folder) / location

@@ -8,13 +8,15 @@ import os
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import onnx_ir as ir
 
-from .copying import Progress, copy_file
+from .copying import Progress, copy_file, copy_parts
 from .errors import OutputError, UnknownNameError, WriteError
+from .excerpt import Part, moved, parts_of, size_of
 from .tensors import InitializerSlot, Slot, moved_tensor, tensor_slots
 
 MOVE_BYTES = 1024  # initializers larger than this never stay inside a graph's file
@@ -136,6 +138,7 @@ class Plan:
     locations: dict[Path, str] = field(default_factory=dict[Path, str])
     copies: list[tuple[Source, str]] = field(default_factory=list[tuple[Source, str]])
     referred: list[tuple[Source, str]] = field(default_factory=list[tuple[Source, str]])
+    parts: dict[Path, tuple[Part, ...]] = field(default_factory=dict[Path, "tuple[Part, ...]"])  # of files not whole
     moved_name: str = ""
     spans: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])  # (offset, length) of each embedded
 
@@ -143,6 +146,19 @@ class Plan:
     def moved_bytes(self) -> int:
         """The size of the file of moved tensors."""
         return sum(self.spans[-1]) if self.spans else 0
+
+    @property
+    def copied_bytes(self) -> int:
+        """How many bytes of data files are copied."""
+        return sum(self._copied(source) for source, _ in self.copies)
+
+    @property
+    def left_out(self) -> list[tuple[str, int]]:
+        """The names of the copies that leave something out, and how many bytes."""
+        return [(name, source.size - self._copied(source)) for source, name in self.copies if source.path in self.parts]
+
+    def _copied(self, source: Source) -> int:
+        return size_of(self.parts[source.path]) if source.path in self.parts else source.size
 
     @property
     def written(self) -> list[str]:
@@ -156,6 +172,7 @@ def make_plan(inventory: Inventory, out: Path, mode: WeightsMode, taken: Iterabl
     Raises OutputError where ``refer`` is asked for and a file cannot be referred to from ``out``.
     """
     plan, names = Plan(), {name.casefold() for name in taken}
+    used = _used(inventory)
     for source in inventory.files:
         reason = "copying was asked for" if mode is WeightsMode.COPY else why_not_referred(source.path, out)
         if not reason:
@@ -171,10 +188,24 @@ def make_plan(inventory: Inventory, out: Path, mode: WeightsMode, taken: Iterabl
         name = _free_name(source.name, names)
         plan.locations[source.path] = name
         plan.copies.append((source, name))
+        parts = parts_of(used[source.path], source.size)
+        plan.parts |= {source.path: parts} if parts is not None else {}
     if inventory.embedded:
         plan.moved_name = _free_name(WEIGHTS_NAME, names)
         plan.spans = _lay_out(inventory.embedded)
     return plan
+
+
+def _used(inventory: Inventory) -> dict[Path, list[tuple[int, int]]]:
+    """For each data file the (start, end) of every tensor that lies in it."""
+    used: dict[Path, list[tuple[int, int]]] = {}
+    for slots in inventory.slots.values():
+        for tensor in (slot.tensor for slot in slots):
+            if isinstance(tensor, ir.ExternalTensor):
+                start = tensor.offset or 0
+                path = inventory.sources[tensor.path].path
+                used.setdefault(path, []).append((start, start + (tensor.length or tensor.nbytes)))
+    return used
 
 
 def why_not_referred(data: Path, out: Path) -> str:
@@ -210,7 +241,9 @@ def _lay_out(tensors: list[ir.TensorProtocol]) -> list[tuple[int, int]]:
 def write_weights(plan: Plan, inventory: Inventory, folder: Path, on_progress: Progress) -> None:
     """Writes copies and moved tensors into ``folder``, one tensor in memory at a time; OSError where it cannot."""
     for source, name in plan.copies:
-        if copy_file(source.path, folder / name, name, on_progress) != source.size:
+        parts = plan.parts.get(source.path)
+        copy = copy_file if parts is None else partial(copy_parts, parts=parts)
+        if copy(source.path, folder / name, label=name, on_progress=on_progress) != source.size:
             raise WriteError("weights file changed while it was copied", where=str(source.path))
     if not plan.moved_name:
         return
@@ -241,7 +274,7 @@ def placed(slots: list[Slot], inventory: Inventory, plan: Plan) -> Generator[Non
     """Inside, the tensors in ``slots`` are external ones at their planned places; outside, the graph is as before."""
     try:
         for slot in slots:
-            location, span = _place(slot.tensor, inventory, plan)
+            location, span = place(slot.tensor, inventory, plan)
             slot.put(moved_tensor(slot.tensor, slot.name, location, span, base_dir=""))
         yield
     finally:
@@ -249,7 +282,12 @@ def placed(slots: list[Slot], inventory: Inventory, plan: Plan) -> Generator[Non
             slot.put(slot.tensor)
 
 
-def _place(tensor: ir.TensorProtocol, inventory: Inventory, plan: Plan) -> tuple[str, tuple[int | None, int | None]]:
+def place(tensor: ir.TensorProtocol, inventory: Inventory, plan: Plan) -> tuple[str, tuple[int | None, int | None]]:
+    """The data file that the graphs will name for a tensor, and its (offset, length) in it as it is written there."""
     if isinstance(tensor, ir.ExternalTensor):
-        return plan.locations[inventory.sources[tensor.path].path], (tensor.offset, tensor.length)
+        path = inventory.sources[tensor.path].path
+        parts = plan.parts.get(path)
+        if parts is None:
+            return plan.locations[path], (tensor.offset, tensor.length)
+        return plan.locations[path], (moved(parts, tensor.offset or 0), tensor.length or tensor.nbytes)
     return plan.moved_name, plan.spans[inventory.same[id(tensor)]]

@@ -299,6 +299,21 @@ def test_weights_are_quantized_once_for_all_graphs() -> None:
     assert all(held[0][name] is held[1][name] for name in held[0])
 
 
+def test_a_saved_program_carries_no_weight_that_was_quantized(tmp_path: Path) -> None:
+    wide = Tiny(layers=2, hidden=256, heads=4, kv_heads=2, head=64, ffn=688)
+    calibrated(append_decoder(wide)).save(tmp_path / "float")
+    program = quantize(Program.load(tmp_path / "float"))
+    program.save(tmp_path / "quantized")
+    floats, rest = (
+        sum(path.stat().st_size for path in (tmp_path / name).glob("*.data")) for name in ("float", "quantized")
+    )
+    table = 128 * 256 * 4  # the embedding table is looked up, not multiplied
+    assert floats > 1 << 22
+    assert rest < (floats - table) / 4 + table + (1 << 17)
+    again = Program.load(tmp_path / "quantized").graphs["model"]
+    assert sqnr(logits(append_decoder(wide), HELD_OUT), logits(again, HELD_OUT)) > 25
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 def test_weights_of_both_widths(bits: int) -> None:
     program = calibrated(append_decoder())

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
-from onnx_llm_passes.ir import copying
+from onnx_llm_passes.ir import copying, excerpt
 from onnx_llm_passes.ir.copying import copy_file
 from onnx_llm_passes.ir.errors import OutputError, UnknownNameError, WriteError
 from onnx_llm_passes.ir.program import Program
@@ -102,6 +102,73 @@ def test_the_weights_file_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="never overwritten"):
         renamed(Program.load(source), "other").save(tmp_path, force=True)
     np.testing.assert_array_equal(run(source), expected())
+
+
+MEGABYTE = 1 << 20
+
+
+def write_some(folder: Path, offsets: list[int], size: int) -> Path:
+    """A model of float tensors of 1 MB each, which lie at these offsets of a sparse data file of that size."""
+    folder.mkdir()
+    count, width = len(offsets), MEGABYTE // 4
+    with (folder / "w.data").open("wb") as file:
+        for offset, array in zip(offsets, values(count, width), strict=True):
+            file.seek(offset)
+            file.write(array.tobytes())
+        file.truncate(size)
+    tensors = [external(f"w{i}", width, location="w.data", offset=at, length=MEGABYTE) for i, at in enumerate(offsets)]
+    (folder / "model.onnx").write_bytes(chain(tensors).SerializeToString())
+    return folder / "model.onnx"
+
+
+def results(path: Path) -> np.ndarray:
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": np.zeros((1, MEGABYTE // 4), np.float32)})[0][0]
+
+
+@pytest.mark.parametrize("way", ["as the system can", "read and write", "no holes known"])
+def test_what_no_graph_refers_to_is_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    source = write_some(tmp_path / "src", [5 * MEGABYTE + 64, 0, 9 * MEGABYTE], 40 * MEGABYTE)
+    wanted = results(source)
+    cripple(monkeypatch, way)
+    told: list[tuple[str, int, int]] = []
+    done = Program.load(source).save(tmp_path / "out", on_progress=lambda *event: told.append(event))
+    copied = (tmp_path / "out" / "w.data").stat().st_size
+    assert 3 * MEGABYTE <= copied == done.copied <= 3 * MEGABYTE + 3 * 4096
+    assert told[0] == ("w.data", 0, copied)
+    assert told[-2][1] <= copied
+    assert f"w.data: {40 * MEGABYTE - copied} bytes that no graph refers to were left out" in done.notes
+    np.testing.assert_array_equal(results(tmp_path / "out" / "model.onnx"), wanted)
+    tensors = onnx.load(tmp_path / "out" / "model.onnx", load_external_data=False).graph.initializer
+    offsets = [int(entry.value) for tensor in tensors for entry in tensor.external_data if entry.key == "offset"]
+    assert [offset % 4096 for offset in offsets] == [64, 0, 0]
+    again = Program.load(tmp_path / "out").save(tmp_path / "again")
+    assert (again.copied, again.notes) == (copied, ()), "nothing is left to leave out"
+
+
+def test_a_dead_tail_as_large_as_a_model_costs_nothing(tmp_path: Path) -> None:
+    source = write_some(tmp_path / "src", [0, 1 << 39], 1 << 40)
+    done = Program.load(source).save(tmp_path / "out")
+    assert done.copied == (tmp_path / "out" / "w.data").stat().st_size == 2 * MEGABYTE
+    np.testing.assert_array_equal(results(tmp_path / "out" / "model.onnx"), results(source))
+
+
+def test_short_gaps_stay_so_that_a_file_can_be_copied_as_it_is(tmp_path: Path) -> None:
+    source = write_some(tmp_path / "src", [4096, MEGABYTE + 65536], 2 * MEGABYTE + 131072)
+    done = Program.load(source).save(tmp_path / "out")
+    assert (done.copied, done.notes) == (2 * MEGABYTE + 131072, ())
+    assert (tmp_path / "out" / "w.data").read_bytes() == (tmp_path / "src" / "w.data").read_bytes()
+
+
+def test_a_tensor_without_bytes_needs_none() -> None:
+    assert excerpt.parts_of([(1 << 20, 1 << 20)], 1 << 30) == ()
+    assert excerpt.moved((), 7) == 0
+    parts = excerpt.parts_of([(1 << 20, 1 << 21), (1 << 29, 1 << 29)], 1 << 30)
+    assert parts is not None
+    assert excerpt.moved(parts, 1 << 29) == excerpt.size_of(parts) == 1 << 20
+    assert excerpt.parts_of([(0, 1 << 30)], 1 << 30) is None
 
 
 def test_unknown_mode(tmp_path: Path) -> None:
