@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from ..ir.encodings import Encoding, EncodingTable, encoding_groups, print_encodings
+from ..ir.encodings import Encoding, EncodingsInvalid, EncodingTable, encoding_groups, print_encodings
 from ..ir.encodings.carried import put_table, table_of
 from ..ir.encodings.choose import (
     activations_of,
@@ -19,7 +19,8 @@ from ..ir.encodings.choose import (
     weight_encoding,
     weights_of,
 )
-from ..ir.encodings.qdq import MARK, Inserter, grid_type, on_grid, plain_pairs, quantized
+from ..ir.encodings.grid import plain
+from ..ir.encodings.qdq import MARK, Inserter, check_grid, grid_type, on_grid, plain_pairs, quantized
 from ..ir.encodings.types import element_types
 from ..ir.encodings.variants import Variant
 from ..ir.errors import PassRefused
@@ -41,7 +42,8 @@ class InsertQdq(Pass):
 
     1. An activation takes its encoding of the program, else the grid of what was watched, asymmetric, of the asked
        width. States must be tied (tie-states): members of one state on different grids are refused.
-    2. Weights of MatMul, Gemm and Conv take symmetric grids, one a channel of the output, or the program's encoding.
+    2. Weights of MatMul, Gemm and Conv take symmetric grids, one a channel of the output, or the program's encoding,
+       which may have a scale for each block of a matrix (opset 21).
        Graphs that share a weight share its integers; its float form goes where nothing else reads it.
     3. Left in float: what depends on positions and masks alone, embedding tables, normalization weights, insides of
        fused attention, of local functions and of branches, and ``keep``.
@@ -75,9 +77,11 @@ class InsertQdq(Pass):
         """Plans every graph first, so that a refusal changes nothing; then edits them."""
         table = table_of(program)
         plans = [(name, self._plan(model, table)) for name, model in program.graphs.items()]
-        shared: dict[int, tuple[Encoding, ir.TensorProtocol]] = {}
+        shared: _Shared = {}
+        for _, plan in plans:
+            plan.integers = {v: self._integers(plan, v, axis, table, shared) for v, axis in plan.weights.items()}
         applied = EncodingTable(dict(table.encodings), dict(table.ranges))
-        results = [(name, self._apply(plan, table, shared, applied)) for name, plan in plans]
+        results = [(name, self._apply(plan, applied)) for name, plan in plans]
         if any(result.modified for _, result in results):
             put_table(program, applied)
             told = EncodingTable({name: e for name, e in applied.encodings.items() if e.kind is not None})
@@ -101,21 +105,17 @@ class InsertQdq(Pass):
                 continue
             name, dtype = value.name or "", types.get(value, ir.DataType.FLOAT)
             encoding = as_held(encoding_for(table, value, ACTIVATION_BITS[self.activations]), dtype)
-            grid_type(name, encoding)
+            if encoding.block is not None or encoding.levels:
+                raise EncodingsInvalid(f"tensor {name!r} is computed, and has scales of blocks", where=self.name)
+            shape = [dim if isinstance(dim, int) else None for dim in value.shape] if value.shape is not None else None
+            check_grid(name, encoding, dtype, shape, plan.opset)
             plan.activations[value] = (encoding, dtype)
         return plan
 
-    def _apply(
-        self,
-        plan: _GraphPlan,
-        table: EncodingTable,
-        shared: dict[int, tuple[Encoding, ir.TensorProtocol]],
-        applied: EncodingTable,
-    ) -> GraphResult:
+    def _apply(self, plan: _GraphPlan, applied: EncodingTable) -> GraphResult:
         inserter = Inserter(plan.model, self.name)
-        for value, axis in plan.weights.items():
-            encoding, integers = self._integers(value, axis, table, shared)
-            applied.encodings[value.name or ""] = encoding
+        for value, (told, encoding, integers) in plan.integers.items():
+            applied.encodings[value.name or ""] = told
             _replace_weight(plan.model, inserter, value, encoding, integers)
         for value, (encoding, dtype) in plan.activations.items():
             applied.encodings[value.name or ""] = encoding
@@ -128,21 +128,34 @@ class InsertQdq(Pass):
         return GraphResult(plan.model, bool(counts), counts=counts)
 
     def _integers(
-        self, value: ir.Value, axis: int, table: EncodingTable, shared: dict[int, tuple[Encoding, ir.TensorProtocol]]
-    ) -> tuple[Encoding, ir.TensorProtocol]:
-        """A weight's grid and integers; those of a tensor that another graph shares are made once."""
+        self, plan: _GraphPlan, value: ir.Value, axis: int, table: EncodingTable, shared: _Shared
+    ) -> _Integers:
+        """A weight's encoding, its grid, and its integers; made once where graphs share it."""
         tensor = value.const_value
         assert tensor is not None, "weights_of gives initializers"
-        if id(tensor) not in shared:
+        key, name = _same_bytes(tensor), value.name or ""
+        if key not in shared:
             array = tensor.numpy()
-            name = value.name or ""
             given = table.encodings.get(name)
             bits = WEIGHT_BITS[self.weights]
             made = given or weight_encoding(name, array, bits, axis if self.per_channel else None)
-            encoding = as_held(made, tensor.dtype)
+            told = as_held(made, tensor.dtype)
+            encoding = as_held(plain(told), tensor.dtype)
+            check_grid(name, encoding, tensor.dtype, array.shape, plan.opset)
             kind = grid_type(name, encoding)
-            shared[id(tensor)] = encoding, ir.tensor(quantized(array, encoding).astype(kind.numpy()), kind)
-        return shared[id(tensor)]
+            shared[key] = told, encoding, ir.tensor(quantized(array, encoding).astype(kind.numpy()), kind)
+        return shared[key]
+
+
+_Integers = tuple[Encoding, Encoding, ir.TensorProtocol]
+_Shared = dict[object, _Integers]
+
+
+def _same_bytes(tensor: ir.TensorProtocol) -> object:
+    """What two tensors have in common that are one weight: the object, or their place in a file."""
+    if isinstance(tensor, ir.ExternalTensor):
+        return str(tensor.path), tensor.offset, tensor.dtype, tuple(tensor.shape.numpy())
+    return id(tensor)
 
 
 @dataclass
@@ -153,6 +166,12 @@ class _GraphPlan:
     activations: dict[ir.Value, tuple[Encoding, ir.DataType]]
     weights: dict[ir.Value, int]
     states: dict[ir.Value, str] = field(default_factory=dict[ir.Value, str])
+    integers: dict[ir.Value, _Integers] = field(default_factory=dict[ir.Value, "_Integers"])
+
+    @property
+    def opset(self) -> int:
+        """The version of the standard operators."""
+        return self.model.graph.opset_imports.get("", 0)
 
 
 def _grows(state: State) -> bool:

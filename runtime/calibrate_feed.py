@@ -14,6 +14,7 @@ from ..ir.clues import origins
 from ..ir.dims import Dim
 from ..ir.encodings.qdq import plain_pairs
 from ..ir.errors import PassRefused, UnknownNameError
+from ..ir.lengths import shares_buffer
 from ..ir.program import Program
 from ..ir.propagate import propagate
 from ..ir.roles import Role, find_roles, find_tables
@@ -107,7 +108,7 @@ class Feeder:
         if isinstance(dims[-1], int):
             self.chunk, self.fixed = dims[-1], True
         self.vocabulary = find_tables(self.model).get(tokens[0].name or "")
-        sizes = [_length(state) for state in self.states if state.inside is Layout.SCATTER]
+        sizes = [_length(state) for state in self.states if _is_written(state)]
         self.capacity = min((size for size in sizes if isinstance(size, int)), default=self.capacity)
 
     def _is_start(self, value: ir.Value) -> bool:
@@ -120,7 +121,7 @@ class Feeder:
 
     def usable(self, length: int) -> int:
         """How many tokens of a text of that length are fed: whole chunks where the graph fixes them, what fits."""
-        written = any(state.inside is Layout.SCATTER for state in self.states)
+        written = any(_is_written(state) for state in self.states)
         fitting = min(length, self.capacity) if written else length
         return fitting - fitting % self.chunk if self.fixed else fitting
 
@@ -176,12 +177,12 @@ class Feeder:
         if head is not None and dims and not isinstance(dims[-1], int):
             sizes[-1] = head
         if state.axis is not None:
-            sizes[state.axis] = self.capacity if state.inside is Layout.SCATTER else 0
+            sizes[state.axis] = self.capacity if _is_written(state) else 0
         return np.zeros(sizes, _numpy(state.input))
 
     def width(self, start: int, count: int) -> int:
         """How many keys a mask speaks of."""
-        written = any(state.inside is Layout.SCATTER for state in self.states)
+        written = any(_is_written(state) for state in self.states)
         return self.capacity if written else start + count
 
 
@@ -202,13 +203,18 @@ def _check_state(state: State) -> None:
             wanted="a cache that grows, or one that is written at positions",
         )
     past = _length(state)
-    if state.inside is not Layout.SCATTER and isinstance(past, int) and past > 0:
+    if not _is_written(state) and isinstance(past, int) and past > 0:
         raise PassRefused(
             f"the past of {state.name!r} has a fixed length, so that it cannot start empty",
             where="calibrate",
             found=f"{past} rows",
             hint="Calibrate the graph with dynamic lengths and carry its encodings to this one (transfer-encodings).",
         )
+
+
+def _is_written(state: State) -> bool:
+    """True for a cache of one length that rows are written into; a fused one is where its length is fixed."""
+    return state.inside is Layout.SCATTER or (shares_buffer(state) and isinstance(_length(state), int))
 
 
 def _length(state: State) -> Dim | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from . import beside
@@ -100,12 +101,21 @@ def _encode(name: str, e: Encoding) -> dict[str, Any]:
     if e.number is Number.FLOAT:
         return {"name": name, "enc_type": "PER_TENSOR", "dtype": "FLOAT", "bw": e.bits}
     entry: dict[str, Any] = {"name": name, "enc_type": _style(e), "dtype": "INT", "bw": e.wide_bits or e.bits}
-    entry |= {"is_sym": e.symmetric, "scale": list(e.scale), "offset": offsets_of(e)}
+    scale, offsets = (_by_channel(e, numbers, e.shape) for numbers in (e.scale, offsets_of(e)))
+    entry |= {"is_sym": e.symmetric, "scale": scale, "offset": offsets}
     if e.block is not None:
         entry["block_size"] = e.block
     if e.levels:
-        entry |= {"compressed_bw": e.bits, "per_block_int_scale": list(e.levels)}
+        entry |= {"compressed_bw": e.bits, "per_block_int_scale": _by_channel(e, e.levels, e.levels_shape)}
     return entry
+
+
+def _by_channel(e: Encoding, numbers: Sequence[Any], shape: Sequence[int]) -> list[Any]:
+    """The numbers as the format lists them: a channel's blocks together, also where the weight's blocks lie first."""
+    if e.block is None or e.axis != 0 or len(shape) != 2:
+        return list(numbers)
+    blocks, channels = shape
+    return [numbers[block * channels + channel] for channel in range(channels) for block in range(blocks)]
 
 
 def _style(e: Encoding) -> str:

@@ -6,7 +6,9 @@ import enum
 from collections.abc import Iterable
 from dataclasses import replace
 
-from .base import Encoding, Evidence, Kind, NoEvidence
+import numpy as np
+
+from .base import Encoding, EncodingsInvalid, Evidence, Kind, NoEvidence
 
 
 class Symmetry(enum.Enum):
@@ -66,6 +68,33 @@ def join(members: Iterable[Evidence]) -> Evidence:
             return Evidence(float("nan"), float("nan"))
         low, high = min(low, seen.low), max(high, seen.high)
     return Evidence(low, high)
+
+
+def plain(encoding: Encoding) -> Encoding:
+    """The same grid without ``levels``: each block's scale is its level times the scale of its channel.
+
+    EncodingsInvalid where the two do not fit together.
+    """
+    if not encoding.levels:
+        return encoding
+    try:
+        levels = np.array(encoding.levels, np.float64).reshape(encoding.levels_shape)
+        scale = levels * np.array(encoding.scale, np.float64).reshape(encoding.shape)
+        zero = np.broadcast_to(np.array(encoding.zero_point, np.int64).reshape(encoding.shape), levels.shape)
+        if scale.shape != levels.shape:
+            raise ValueError
+    except ValueError:
+        found = f"shapes {list(encoding.levels_shape)} and {list(encoding.shape)}"
+        raise EncodingsInvalid("scales of blocks and of channels do not fit together", found=found) from None
+    return replace(
+        encoding,
+        scale=tuple(map(float, scale.reshape(-1))),
+        zero_point=tuple(map(int, zero.reshape(-1))),
+        shape=encoding.levels_shape,
+        levels=(),
+        levels_shape=(),
+        wide_bits=None,
+    )
 
 
 def as_signed(encoding: Encoding) -> Encoding:

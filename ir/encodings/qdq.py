@@ -10,9 +10,12 @@ import numpy as np
 import onnx_ir as ir
 
 from ..constants import constant_of
+from ..errors import PassRefused
 from .base import Encoding, EncodingsInvalid, EncodingTable, Kind
 
-WIDE_OPSET = 21  # from which the standard operators know 4 and 16 bits
+WIDE_OPSET = 21  # from which the standard operators know 4 and 16 bits, and blocks
+HALF_OPSET = 19  # from which they know floats of 16 bits
+AXIS_OPSET = 13  # from which they know channels
 CONTRIB = "com.microsoft"
 MARK = "state"  # the metadata key that names the carried state whose input or output a pair stands at
 PAIR = ("QuantizeLinear", "DequantizeLinear")
@@ -31,10 +34,44 @@ _SUFFIXES = ("_DequantizeLinear_Output", "_quantized", "/quantized")  # what qua
 def grid_type(name: str, encoding: Encoding) -> ir.DataType:
     """The element type of the integers; EncodingsInvalid, naming the tensor, where no type has this width."""
     found = _DTYPES.get((encoding.bits, encoding.signed))
-    if found is None or encoding.levels or not encoding.scale or len(encoding.shape) > 1:
-        what = f"{encoding.bits} bits" if found is None else "scales of blocks, or a float"
+    if found is None or not encoding.scale:
+        what = f"{encoding.bits} bits" if found is None else "a float"
         raise EncodingsInvalid(f"tensor {name!r} cannot be put on this grid", found=what, wanted="4, 8 or 16 bits")
     return found
+
+
+def check_grid(
+    name: str, encoding: Encoding, dtype: ir.DataType, shape: Sequence[int | None] | None, opset: int
+) -> None:
+    """Refuses, naming the tensor, a grid that no type, no operator of this opset, or this tensor's shape allows.
+
+    ``dtype`` is the tensor's float type, which holds the scales. EncodingsInvalid or PassRefused.
+    """
+    grid_type(name, encoding)
+    _domain(name, encoding, dtype, opset)
+    _check_fits(name, encoding, shape)
+    held = np.array(encoding.scale, np.float64).astype(dtype.numpy()).astype(np.float64)
+    if not (np.isfinite(held) & (held > 0)).all():
+        raise EncodingsInvalid(f"tensor {name!r} has a scale that {dtype.name} cannot hold", found=min(encoding.scale))
+
+
+def _check_fits(name: str, encoding: Encoding, shape: Sequence[int | None] | None) -> None:
+    """Refuses a grid of other channels or blocks than a tensor of that shape has."""
+    if not encoding.shape or shape is None:
+        return
+    axis, wanted = encoding.axis, list[int | None]()
+    if axis is not None and 0 <= axis < len(shape):
+        size = shape[axis]
+        wanted = [size]
+        if encoding.block is not None:
+            blocks = -(-size // encoding.block) if size is not None else None
+            wanted = [*shape[:axis], blocks, *shape[axis + 1 :]]
+    fits = [want is None or want == found for want, found in zip(wanted, encoding.shape, strict=False)]
+    if len(wanted) != len(encoding.shape) or not all(fits):
+        found = f"scales {list(encoding.shape)}, axis {axis}, block {encoding.block}"
+        raise EncodingsInvalid(
+            f"tensor {name!r} has other channels than its encoding", found=found, wanted=f"those of {list(shape)}"
+        )
 
 
 @dataclass(eq=False)
@@ -55,9 +92,9 @@ class Inserter:
         """The nodes that put ``value`` (of float type ``dtype``) on a grid and take it off again, not yet placed."""
         name = value.name or ""
         scale, zero = self.parameters(name, encoding, dtype)
-        quantize = self._node("QuantizeLinear", [value, scale, zero], f"{name}/quantize", encoding)
+        quantize = self._node("QuantizeLinear", [value, scale, zero], f"{name}/quantize", encoding, dtype)
         quantize.outputs[0].type = ir.TensorType(grid_type(name, encoding))
-        back = self._node("DequantizeLinear", [quantize.outputs[0], scale, zero], f"{name}/dequantize", encoding)
+        back = self._node("DequantizeLinear", [quantize.outputs[0], scale, zero], f"{name}/dequantize", encoding, dtype)
         back.outputs[0].type = ir.TensorType(dtype)
         for node in (quantize, back):
             node.outputs[0].shape = value.shape
@@ -69,7 +106,7 @@ class Inserter:
         dtype = value.const_value.dtype if value.const_value is not None else ir.DataType.FLOAT
         scale, zero = self.parameters(name, encoding, dtype)
         held = self.initializer(f"{name}/quantized", integers)
-        node = self._node("DequantizeLinear", [held, scale, zero], f"{name}/dequantize", encoding)
+        node = self._node("DequantizeLinear", [held, scale, zero], f"{name}/dequantize", encoding, dtype)
         node.outputs[0].type, node.outputs[0].shape = ir.TensorType(dtype), value.shape
         return node
 
@@ -77,9 +114,6 @@ class Inserter:
         """Scale and zero point of a tensor as initializers."""
         kind = grid_type(name, encoding)
         scale = np.array(encoding.scale, np.float64).reshape(encoding.shape).astype(dtype.numpy())
-        if not (np.isfinite(scale) & (scale > 0)).all():
-            what = f"tensor {name!r} has a scale that {dtype.name} cannot hold"
-            raise EncodingsInvalid(what, found=encoding.scale[0])
         zero = np.array(encoding.zero_point, np.int64).reshape(encoding.shape).astype(kind.numpy())
         return (
             self.initializer(f"{name}/scale", ir.tensor(scale, dtype)),
@@ -103,16 +137,39 @@ class Inserter:
         self.names.add(candidate)
         return candidate
 
-    def _node(self, op_type: str, inputs: Sequence[ir.Value], name: str, encoding: Encoding) -> ir.Node:
-        opset = self.model.graph.opset_imports.get("", 0)
-        contrib = encoding.bits != 8 and opset < WIDE_OPSET
-        if contrib:
+    def _node(
+        self, op_type: str, inputs: Sequence[ir.Value], name: str, encoding: Encoding, dtype: ir.DataType
+    ) -> ir.Node:
+        domain = _domain(name, encoding, dtype, self.model.graph.opset_imports.get("", 0))
+        if domain:
             self.model.graph.opset_imports.setdefault(CONTRIB, 1)
         attributes = [ir.AttrInt64("axis", encoding.axis)] if encoding.axis is not None and encoding.shape else []
-        node = ir.Node(CONTRIB if contrib else "", op_type, inputs, attributes, name=self.fresh(name))
+        attributes += [ir.AttrInt64("block_size", encoding.block)] if encoding.block is not None else []
+        node = ir.Node(domain, op_type, inputs, attributes, name=self.fresh(name))
         node.metadata_props["pass"] = self.owner
         node.outputs[0].name = self.fresh(f"{name}_output")
         return node
+
+
+def _domain(name: str, encoding: Encoding, dtype: ir.DataType, opset: int) -> str:
+    """Whose operators know this grid: the standard's, else onnxruntime's own; PassRefused where nobody does."""
+    wanted = [HALF_OPSET if dtype in _HALVES else AXIS_OPSET, *([WIDE_OPSET] if encoding.bits != 8 else [])]
+    if dtype in _FLOATS and opset >= max(wanted) and (encoding.block is None or opset >= WIDE_OPSET):
+        return ""
+    if dtype in _CONTRIB_FLOATS and encoding.block is None:
+        return CONTRIB
+    what = "scales of blocks" if encoding.block is not None else f"{encoding.bits} bits"
+    raise PassRefused(
+        f"no operator of opset {opset} puts tensor {name!r} on its grid",
+        found=f"{what}, {dtype.name}",
+        wanted=f"opset {WIDE_OPSET}" if dtype in _FLOATS else "a float of 16 or 32 bits",
+        hint=f"Raise the model's opset to {WIDE_OPSET} (onnx.version_converter)." if dtype in _FLOATS else "",
+    )
+
+
+_HALVES = frozenset((ir.DataType.FLOAT16, ir.DataType.BFLOAT16))
+_FLOATS = _HALVES | {ir.DataType.FLOAT}
+_CONTRIB_FLOATS = frozenset((ir.DataType.FLOAT16, ir.DataType.FLOAT))
 
 
 @contextmanager
@@ -137,12 +194,23 @@ def on_grid(value: ir.Value) -> bool:
 
 def quantized(array: np.ndarray, encoding: Encoding) -> np.ndarray:
     """The integers of an array on a grid, rounded half to even as QuantizeLinear does, saturated; int64."""
+    held = array.dtype if array.dtype.kind == "f" else np.dtype(np.float32)
+    scale, zero = (
+        _spread(np.array(numbers, dtype), encoding, array)
+        for numbers, dtype in ((encoding.scale, held), (encoding.zero_point, np.dtype(np.int64)))
+    )
+    return np.clip(np.rint(array / scale).astype(np.int64) + zero, encoding.smallest, encoding.largest)
+
+
+def _spread(numbers: np.ndarray, encoding: Encoding, array: np.ndarray) -> np.ndarray:
+    """Numbers of channels or blocks, shaped so that each meets the elements that it is for."""
+    if encoding.block is not None and encoding.axis is not None:
+        blocks = np.repeat(numbers.reshape(encoding.shape), encoding.block, axis=encoding.axis)
+        return blocks.take(range(array.shape[encoding.axis]), axis=encoding.axis)
     shape = [1] * array.ndim
     if encoding.shape and encoding.axis is not None:
         shape[encoding.axis] = -1
-    scale = np.array(encoding.scale, array.dtype if array.dtype.kind == "f" else np.float32).reshape(shape)
-    zero = np.array(encoding.zero_point, np.int64).reshape(shape)
-    return np.clip(np.rint(array / scale).astype(np.int64) + zero, encoding.smallest, encoding.largest)
+    return numbers.reshape(shape)
 
 
 def read_qdq(model: ir.Model) -> EncodingTable:
@@ -175,8 +243,9 @@ def _described(node: ir.Node) -> tuple[str, Encoding] | None:
     bits, signed = _GRIDS[kind]
     numbers = scale.numpy()
     zeros = zero.numpy().astype(np.int64).reshape(-1) if zero is not None else np.zeros(numbers.size, np.int64)
-    axis = node.attributes.get("axis")
-    per_channel = numbers.ndim == 1 and numbers.size > 1
+    axis, block = node.attributes.get("axis"), node.attributes.get("block_size")
+    cut = block is not None and block.as_int() > 0
+    per_channel = cut or (numbers.ndim == 1 and numbers.size > 1)
     middle = 0 if signed else 1 << (bits - 1)
     encoding = Encoding(
         tuple(float(number) for number in numbers.reshape(-1)),
@@ -184,8 +253,9 @@ def _described(node: ir.Node) -> tuple[str, Encoding] | None:
         bits,
         signed=signed,
         symmetric=bool((zeros == middle).all()),
-        shape=(numbers.size,) if per_channel else (),
+        shape=tuple(numbers.shape) if per_channel else (),
         axis=(axis.as_int() if axis is not None else 1) if per_channel else None,
+        block=block.as_int() if block is not None and cut else None,
         kind=Kind.PARAM if weight else Kind.ACTIVATION,
     )
     return _name_of(node), encoding
