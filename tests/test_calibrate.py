@@ -274,35 +274,6 @@ def test_the_watched_graph_gives_no_tensor_but_the_states() -> None:
     assert "logits" not in {value.name for value in outputs}
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "wanted"),
-    [
-        ("t.jsonl", '{"input_ids": [1, 2]}\n[3]\n\n', None),
-        ("t.jsonl", "[1, 2]\n{bad\n", "line 2"),
-        ("t.jsonl", '[1, "x"]\n', "no list of token ids"),
-        ("t.jsonl", '{"text": "hello"}\n', "tokenizer.json"),
-        ("t.txt", "hello\n", "tokenizer.json"),
-        ("t.npz", "no archive", "cannot be read as tokens"),
-        ("t.npy", "no array", "cannot be read as tokens"),
-    ],
-)
-def test_files_of_tokens(tmp_path: Path, name: str, content: str, wanted: str | None) -> None:
-    path = tmp_path / name
-    path.write_text(content, encoding="utf-8")
-    if wanted is None:
-        assert [list(sample) for sample in read_tokens(path)] == [[1, 2], [3]]
-        assert len(read_tokens(path, limit=1)) == 1
-        return
-    with pytest.raises(InputError, match=wanted):
-        read_tokens(path)
-
-
-def test_float_tokens_are_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "t.npy", np.ones((2, 3), np.float32))
-    with pytest.raises(InputError, match="no rows of token ids"):
-        read_tokens(tmp_path / "t.npy")
-
-
 def test_the_command_writes_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from onnx_llm_passes.cli.app import run
 
