@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -15,15 +15,14 @@ from ..ir.encodings.choose import (
     as_held,
     check_tied,
     encoding_for,
-    is_kept,
     weight_encoding,
     weights_of,
 )
 from ..ir.encodings.grid import plain
 from ..ir.encodings.qdq import MARK, Inserter, check_grid, grid_type, on_grid, plain_pairs, quantized
 from ..ir.encodings.types import element_types
-from ..ir.encodings.variants import Variant
-from ..ir.errors import PassRefused
+from ..ir.encodings.variants import Ports, Rules, Variant
+from ..ir.errors import PassRefused, UnknownNameError
 from ..ir.program import Program
 from ..ir.states import Layout, State, find_states
 from .base import GraphResult, Pass, Report, merge_results
@@ -50,6 +49,9 @@ class InsertQdq(Pass):
     4. Widths other than 8 use com.microsoft's operators below opset 21.
     5. What was applied becomes the program's encodings, and ``encodings.json`` (AIMET 1.0.0) beside the graphs.
 
+    6. An operator goes by a rule of exactly the asked variant, else by a common one, else it is refused: prefill and
+       decode have none of their own until somebody opts in (``rules`` here, ``add_rule`` in Python).
+
     Refused, naming it: a float tensor without evidence, and an operator that no rule covers.
 
     Attributes:
@@ -58,6 +60,7 @@ class InsertQdq(Pass):
         per_channel: One grid a channel of a weight, or one a weight.
         keep: Nodes that stay in float, by name or operator type.
         variant: Whose rules count where an operator has some of its own: common, prefill, decode.
+        rules: Operator type -> all (what it reads and gives), outputs (it reads floats) or states, for this variant.
     """
 
     name: ClassVar[str] = "insert-qdq"
@@ -67,6 +70,7 @@ class InsertQdq(Pass):
     per_channel: bool = True
     keep: tuple[str, ...] = ()
     variant: Variant = Variant.COMMON
+    rules: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def call(self, model: ir.Model) -> GraphResult:
         """Runs on a program of this one graph."""
@@ -76,7 +80,8 @@ class InsertQdq(Pass):
     def run(self, program: Program) -> Report:
         """Plans every graph first, so that a refusal changes nothing; then edits them."""
         table = table_of(program)
-        plans = [(name, self._plan(model, table)) for name, model in program.graphs.items()]
+        rules = self._rules()
+        plans = [(name, self._plan(model, table, rules)) for name, model in program.graphs.items()]
         shared: _Shared = {}
         for _, plan in plans:
             plan.integers = {v: self._integers(plan, v, axis, table, shared) for v, axis in plan.weights.items()}
@@ -88,9 +93,17 @@ class InsertQdq(Pass):
             program.artifacts["encodings.json"] = print_encodings(told, "aimet-1.0.0")
         return merge_results(results)
 
-    def _plan(self, model: ir.Model, table: EncodingTable) -> _GraphPlan:
+    def _rules(self) -> Rules:
+        """What this run goes by; UnknownNameError where ``rules`` names no kind of ports."""
+        known = {ports.value: ports for ports in Ports}
+        unknown = next((kind for kind in self.rules.values() if kind not in known), None)
+        if unknown is not None:
+            raise UnknownNameError("kind of ports", unknown, known, where=self.name)
+        return Rules(self.variant, {op: known[kind] for op, kind in self.rules.items()}, self.keep)
+
+    def _plan(self, model: ir.Model, table: EncodingTable, rules: Rules) -> _GraphPlan:
         types = element_types(model)
-        plan = _GraphPlan(model, {}, weights_of(model, self.keep) if self.weights != "none" else {})
+        plan = _GraphPlan(model, rules, {}, weights_of(model, rules) if self.weights != "none" else {})
         if self.activations == "none":
             return plan
         with plain_pairs(model):
@@ -98,8 +111,8 @@ class InsertQdq(Pass):
             _refuse_functions(states)
             plan.states = {v: s.name for s in states if _grows(s) for v in (s.input, s.output) if v is not None}
             check_tied(encoding_groups(model, states), table)
-        for value in activations_of(model, states, self.variant, self.keep):
-            if all(is_kept(node, self.keep) for node, _ in value.uses()) and not value.is_graph_output():
+        for value in activations_of(model, states, rules):
+            if not any(rules.reads(node) for node, _ in value.uses()) and not value.is_graph_output():
                 continue
             if on_grid(value):
                 continue
@@ -116,11 +129,11 @@ class InsertQdq(Pass):
         inserter = Inserter(plan.model, self.name)
         for value, (told, encoding, integers) in plan.integers.items():
             applied.encodings[value.name or ""] = told
-            _replace_weight(plan.model, inserter, value, encoding, integers)
+            _replace_weight(plan, inserter, value, encoding, integers)
         for value, (encoding, dtype) in plan.activations.items():
             applied.encodings[value.name or ""] = encoding
             mark = plan.states.get(value)
-            nodes = _insert(plan.model, inserter, value, encoding, dtype, self.keep)
+            nodes = _insert(plan, inserter, value, encoding, dtype)
             for node in nodes if mark is not None else ():
                 node.metadata_props[MARK] = mark or ""
         counts = {"activations": len(plan.activations), "weights": len(plan.weights)}
@@ -163,6 +176,7 @@ class _GraphPlan:
     """What is done to one graph."""
 
     model: ir.Model
+    rules: Rules
     activations: dict[ir.Value, tuple[Encoding, ir.DataType]]
     weights: dict[ir.Value, int]
     states: dict[ir.Value, str] = field(default_factory=dict[ir.Value, str])
@@ -191,10 +205,11 @@ def _refuse_functions(states: Sequence[State]) -> None:
 
 
 def _insert(
-    model: ir.Model, inserter: Inserter, value: ir.Value, encoding: Encoding, dtype: ir.DataType, keep: Sequence[str]
+    plan: _GraphPlan, inserter: Inserter, value: ir.Value, encoding: Encoding, dtype: ir.DataType
 ) -> list[ir.Node]:
-    """Everything that reads ``value`` reads it through a pair, kept nodes and shape arithmetic aside."""
-    readers = [(node, index) for node, index in value.uses() if node.op_type != "Shape" and not is_kept(node, keep)]
+    """Everything that reads ``value`` reads it through a pair, but what reads floats, and shape arithmetic."""
+    model = plan.model
+    readers = [(node, index) for node, index in value.uses() if plan.rules.reads(node)]
     leaves = value.is_graph_output()
     if not readers and not leaves:
         return []
@@ -230,12 +245,12 @@ def _place(model: ir.Model, nodes: Sequence[ir.Node], producer: ir.Node | None) 
 
 
 def _replace_weight(
-    model: ir.Model, inserter: Inserter, value: ir.Value, encoding: Encoding, integers: ir.TensorProtocol
+    plan: _GraphPlan, inserter: Inserter, value: ir.Value, encoding: Encoding, integers: ir.TensorProtocol
 ) -> None:
     """The operators that multiply by the weight read its integers; anything else keeps the floats."""
+    model = plan.model
     node = inserter.weight(value, encoding, integers)
-    readers = list(_multiplying(value))
-    for reader, index in readers:
+    for reader, index in _multiplying(value, plan.rules):
         reader.replace_input_with(index, node.outputs[0])
     _place(model, [node], None)
     if not value.uses() and not value.is_graph_output():
@@ -244,6 +259,6 @@ def _replace_weight(
         node.outputs[0].name = name
 
 
-def _multiplying(value: ir.Value) -> Iterable[tuple[ir.Node, int]]:
-    """The uses of a weight that are no table lookup."""
-    return [(node, index) for node, index in value.uses() if node.op_type != "Gather"]
+def _multiplying(value: ir.Value, rules: Rules) -> Iterable[tuple[ir.Node, int]]:
+    """The uses of a weight that are no table lookup, and whose node reads grids."""
+    return [(node, index) for node, index in value.uses() if node.op_type != "Gather" and rules.reads(node)]

@@ -10,11 +10,18 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.encodings import Encoding, EncodingTable, Evidence, NoEvidence, encoding_groups
+from onnx_llm_passes.ir.encodings import (
+    Encoding,
+    EncodingsInvalid,
+    EncodingTable,
+    Evidence,
+    NoEvidence,
+    encoding_groups,
+)
 from onnx_llm_passes.ir.encodings.carried import put_table, table_of
 from onnx_llm_passes.ir.encodings.qdq import quantized, read_qdq
 from onnx_llm_passes.ir.encodings.variants import RULES, Ports, Variant, add_rule, rule_of
-from onnx_llm_passes.ir.errors import PassRefused
+from onnx_llm_passes.ir.errors import PassRefused, UnknownNameError
 from onnx_llm_passes.ir.program import Program
 from onnx_llm_passes.ir.roles import Role, find_roles
 from onnx_llm_passes.ir.states import Layout, find_states
@@ -284,6 +291,54 @@ def test_rules_go_from_the_exact_variant_to_the_common_one() -> None:
         del RULES["MatMul", Variant.DECODE]
     with pytest.raises(PassRefused, match="Strange"):
         rule_of("Strange", Variant.DECODE)
+
+
+def grids_read(model: ir.Model, op_type: str) -> set[bool]:
+    """Whether operators of that type read numbers that come off a grid."""
+    nodes = [node for node in model.graph if node.op_type == op_type]
+    makers = [[v.producer() for v in node.inputs if v is not None] for node in nodes]
+    return {any(m is not None and m.op_type == "DequantizeLinear" for m in made) for made in makers}
+
+
+@pytest.mark.parametrize("variant", list(Variant))
+def test_an_operator_can_opt_in_to_a_variant(variant: Variant) -> None:
+    """Exactly this variant, then the common one: the graph shows which of them counted."""
+    add_rule("MatMul", Ports.OUTPUTS, Variant.DECODE)
+    try:
+        program = calibrated(append_decoder())
+        quantize(program, variant=variant)
+    finally:
+        del RULES["MatMul", Variant.DECODE]
+    read = True in grids_read(program.graphs["model"], "MatMul")  # not all do: angles are no activations
+    assert read is (variant is not Variant.DECODE)
+    assert grids_read(program.graphs["model"], "Softmax") == {True}
+    weights = [name for name in program.graphs["model"].graph.initializers if name.endswith("/quantized")]
+    assert bool(weights) is (variant is not Variant.DECODE)
+
+
+def test_a_pipeline_can_give_an_operator_a_rule() -> None:
+    text = '<ir_version: 10, opset_import: ["" : 21, "x": 1]> g (float[N,4] features) => (float[N,4] y)\n'
+    text += "{ a = Relu (features)\n b = x.Strange (a)\n y = Relu (b) }"
+    for kind, reads in (("all", True), ("outputs", False)):
+        program = Program(graphs={"g": ir.from_onnx_text(text)})
+        put_table(program, EncodingTable(ranges={n: Evidence(-1.0, 1.0) for n in ("features", "a", "b", "y")}))
+        PassManager(parse_pipeline(f"insert-qdq{{variant=prefill rules=Strange:{kind}}}")).run(program)
+        assert grids_read(program.graphs["g"], "Strange") == {reads}
+        assert grids_read(program.graphs["g"], "Relu") == {True}
+    with pytest.raises(UnknownNameError, match="outputs"):
+        InsertQdq(rules={"Strange": "output"}).run(program)
+
+
+def test_a_zero_point_that_its_type_cannot_hold_is_refused() -> None:
+    """It would wrap round, and every number with it."""
+    program = calibrated(append_decoder())
+    TieStates().run(program)
+    table = table_of(program)
+    name = next(n for n in table.ranges if "mlp" in n and n not in table.encodings)
+    table.encodings[name] = Encoding((0.1,), (5000,), 8)
+    put_table(program, table)
+    with pytest.raises(EncodingsInvalid, match=f"{name}.*not on its grid.*5000.*0 to 255"):
+        InsertQdq().run(program)
 
 
 def test_weights_are_quantized_once_for_all_graphs() -> None:

@@ -13,6 +13,7 @@ from .base import (
 from .files import FORMATS, parse_encodings, print_encodings, read_encodings
 from .grid import Symmetry, encoding_of, evidence_of, join
 from .groups import Group, encoding_groups
+from .variants import Ports, Rules, Variant, add_rule, rule_of
 
 __all__ = [
     "FORMATS",
@@ -24,7 +25,11 @@ __all__ = [
     "Kind",
     "NoEvidence",
     "Number",
+    "Ports",
+    "Rules",
     "Symmetry",
+    "Variant",
+    "add_rule",
     "check_encoding",
     "encoding_groups",
     "encoding_of",
@@ -33,4 +38,5 @@ __all__ = [
     "parse_encodings",
     "print_encodings",
     "read_encodings",
+    "rule_of",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,19 +17,14 @@ from .groups import Group
 from .moves import axes_after, is_move, is_one_to_one, moved_input
 from .qdq import on_grid
 from .types import float_values
-from .variants import Variant, rule_of
+from .variants import Rules
 
 HOST_SIDE = frozenset((Role.POSITIONS, Role.ATTENTION_MASK, Role.BATCH_INDEX, Role.LOGITS_TO_KEEP, Role.OTHER))
 MAX_MOVES = 64  # no graph chains more operators that only move numbers
 _WEIGHT_PORTS: Mapping[str, int] = {"MatMul": 1, "Gemm": 1, "Conv": 1, "FusedMatMul": 1}
 
 
-def is_kept(node: ir.Node | None, keep: Collection[str]) -> bool:
-    """True for a node that stays in float, by its name or its type."""
-    return node is not None and (node.name in keep or node.op_type in keep)
-
-
-def activations_of(model: ir.Model, states: list[State], variant: Variant, keep: Collection[str]) -> list[ir.Value]:
+def activations_of(model: ir.Model, states: list[State], rules: Rules) -> list[ir.Value]:
     """The float values to quantize: those that depend on what is said, not on positions and masks alone.
 
     PassRefused where an operator among them has no rule for its quantization.
@@ -43,20 +38,10 @@ def activations_of(model: ir.Model, states: list[State], variant: Variant, keep:
             continue
         moving.update(node.outputs)
         own = [value for value in node.outputs if value in floats]
-        if own and not is_kept(node, keep):
-            _check_rule(model, node, variant)
+        if own and not rules.keeps(node):
+            rules.check(model, node)
             found += own
     return found
-
-
-def _check_rule(model: ir.Model, node: ir.Node, variant: Variant) -> None:
-    """Refuses an operator without a rule; a call of a local function reads and gives grids, its body stays as it is."""
-    if node.op_identifier() in model.functions or node.op_type in ("QuantizeLinear", "DequantizeLinear", "If", "Loop"):
-        return
-    try:
-        rule_of(node.op_type, variant)
-    except PassRefused as error:
-        raise PassRefused(error.what, where=node.name or "", found=error.found, hint=error.hint) from None
 
 
 def encoding_for(table: EncodingTable, value: ir.Value, bits: int) -> Encoding:
@@ -121,13 +106,13 @@ def as_held(encoding: Encoding, dtype: ir.DataType) -> Encoding:
     return replace(encoding, scale=tuple(float(number) for number in scale.reshape(-1)), low=None, high=None)
 
 
-def weights_of(model: ir.Model, keep: Collection[str]) -> dict[ir.Value, int]:
+def weights_of(model: ir.Model, rules: Rules) -> dict[ir.Value, int]:
     """Each float initializer that multiplies activations, and the axis of it that makes output channels."""
     found: dict[ir.Value, int] = {}
     for node in model.graph:
         port = _WEIGHT_PORTS.get(node.op_type)
         value = node.inputs[port] if port is not None and port < len(node.inputs) else None
-        if value is None or is_kept(node, keep):
+        if value is None or not rules.reads(node):
             continue
         traced = _initializer(value, _channel(node, value))
         if traced is not None:

@@ -50,6 +50,12 @@ def check_grid(
     grid_type(name, encoding)
     _domain(name, encoding, dtype, opset)
     _check_fits(name, encoding, shape)
+    outside = next((zero for zero in encoding.zero_point if not encoding.smallest <= zero <= encoding.largest), None)
+    if outside is not None:
+        wanted = f"{encoding.smallest} to {encoding.largest}"
+        raise EncodingsInvalid(
+            f"tensor {name!r} has a zero point that is not on its grid", found=outside, wanted=wanted
+        )
     held = np.array(encoding.scale, np.float64).astype(dtype.numpy()).astype(np.float64)
     if not (np.isfinite(held) & (held > 0)).all():
         raise EncodingsInvalid(f"tensor {name!r} has a scale that {dtype.name} cannot hold", found=min(encoding.scale))
