@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,25 @@ def test_a_file_of_100_mb_is_refused_unread(tmp_path: Path) -> None:
         file.truncate(100 << 20)
     with pytest.raises(EncodingsInvalid, match="too large"):
         read_encodings(path)
+
+
+def test_a_name_that_stands_twice_among_many_is_found_at_once() -> None:
+    names = [f'"k{index}": []' for index in range(60_000)]
+    before = time.process_time()
+    with pytest.raises(EncodingsInvalid, match="'k59999' stands twice"):
+        parse_encodings('{"activation_encodings": {' + ", ".join([*names, names[-1]]) + "}}")
+    assert time.process_time() - before < 5
+
+
+def test_side_notes_of_many_tensors_are_read_at_once() -> None:
+    table = EncodingTable({f"t{i}": Encoding((1.0, 2.0), (0, 0), 8, shape=(2,), axis=0) for i in range(20_000)})
+    text = print_encodings(table, "aimet-1.0.0")
+    before = time.process_time()
+    assert parse_encodings(text).encodings == table.encodings
+    assert time.process_time() - before < 10
+    with pytest.raises(EncodingsInvalid, match="unknown field 'nobody'") as caught:
+        parse_encodings(text.replace('"onnx_llm_passes": {', '"onnx_llm_passes": {"nobody": {},'))
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize(("content", "wanted"), [(None, "no such file"), (b"\xff\xfe{}", "cannot be read")])

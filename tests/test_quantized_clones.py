@@ -101,6 +101,15 @@ def test_the_precision_of_other_inputs_stays(build: object, quantize: str) -> No
     assert program.artifacts["custom_io.yaml"].split() == ["-", "IOName:", "logits", "Precision:", "float16"]
 
 
+def test_encodings_reach_a_graph_whose_caches_were_converted(quantize: str, build: object, tmp_path: Path) -> None:
+    """The state is the same, whatever operators keep it."""
+    load, rest = quantize[quantize.index('"') : -1], "tie-states,insert-qdq,kv-io"
+    passed(one(build), f"load-encodings{{file={load}}}").save(tmp_path / "calibrated")
+    transfer = f'transfer-encodings{{from="{tmp_path / "calibrated"}"}}'
+    carried, loaded = (passed(one(build), f"{CLONED},{way}") for way in (f"{transfer},{rest}", quantize))
+    assert table_of(carried).encodings == table_of(loaded).encodings
+
+
 def measured(first: Program, second: Program, graph: str | None = None) -> Comparison:
     return compare_programs(first, second, TEXTS, graph=graph)
 

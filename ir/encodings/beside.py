@@ -23,7 +23,7 @@ def apply(table: EncodingTable, beside: object, where: str) -> None:
     if beside is None:
         return
     fields = Fields(beside, f"{where}, {KEY}")
-    fields.only(list(table.encodings))
+    fields.only(table.encodings)
     for name in fields.names():
         at = f"{where}, {KEY}, tensor {name!r}"
         changes = Fields(fields.get(name), at)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -12,6 +14,7 @@ from .base import EncodingsInvalid
 
 MAX_BYTES = 64 << 20
 MAX_INT = 1 << 53
+MAX_SHOWN = 16  # names that a message repeats
 
 
 def read_text(path: Path) -> str:
@@ -58,8 +61,7 @@ def _unique(text: str, where: str) -> Callable[[list[tuple[str, Any]]], dict[str
     def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
+            twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
             first = text.find(json.dumps(twice, ensure_ascii=False))
             at = text.find(json.dumps(twice, ensure_ascii=False), first + 1)
             line = text.count("\n", 0, max(at, 0)) + 1
@@ -90,11 +92,12 @@ class Fields:
         """The field, or None."""
         return self._fields.get(key)
 
-    def only(self, known: Sequence[str]) -> None:
+    def only(self, known: Collection[str]) -> None:
         """Refuses a field that is not ``known``: a misspelt one must not be lost."""
         for key in self._fields:
             if key not in known:
-                raise EncodingsInvalid(f"has the unknown field {key[:80]!r}", where=self.where, wanted=", ".join(known))
+                wanted = ", ".join(islice(known, MAX_SHOWN)) + (", …" if len(known) > MAX_SHOWN else "")
+                raise EncodingsInvalid(f"has the unknown field {key[:80]!r}", where=self.where, wanted=wanted)
 
     def text(self, key: str) -> str:
         """A text; refused where missing."""
