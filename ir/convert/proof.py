@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ..propagate import Facts, Trust, propagate
 from ..roles import Role
-from ..states.attention import path_to_softmax, products
+from ..states.attention import mask_operands, path_to_softmax, products
 from ..states.signatures import Signatures
 from .options import MaskInput
 from .scene import Scene
@@ -80,9 +80,8 @@ def refuse_unmasked(scene: Scene, reads: Mapping[str, ir.Value], positions: ir.V
 
 
 def _masked(scene: Scene, product: ir.Node, positions: ir.Value) -> bool:
-    path = path_to_softmax(product)
-    inner = {id(product), *map(id, path)}
-    cone = _cone([v for node in path for v in node.inputs if v is not None], inner)
+    inner = {id(product), *map(id, path_to_softmax(product))}
+    cone = _cone(mask_operands(product), inner)
     if any(_is_whole_mask(scene, value) for value in cone):
         return True
     if scene.mask in cone and scene.sequence == 1 and scene.options.mask is MaskInput.ROWS:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import onnx_ir as ir
 
-from .ports import KEY_VALUE_INPUTS, PORTS
+from .ports import KEY_VALUE_INPUTS, MASK_INPUTS, PORTS
 from .walk import is_pair
 
 MAX_VISITS = 200
@@ -83,6 +83,15 @@ def path_to_softmax(product: ir.Node) -> list[ir.Node]:
         if (node.domain, node.op_type) in _SOFTMAX:
             return met
     return []
+
+
+def mask_operands(product: ir.Node) -> list[ir.Value]:
+    """What joins the scores of ``product`` before the Softmax: the operands on the way, or a fused operator's masks."""
+    ports = MASK_INPUTS.get((product.domain, product.op_type))
+    if ports is not None:
+        return [value for value in product.inputs[ports[0] : ports[-1] + 1] if value is not None]
+    path = path_to_softmax(product)
+    return [value for node in path for value in node.inputs if value is not None and value.producer() is not product]
 
 
 def comes_from_softmax(value: ir.Value) -> bool:

@@ -72,5 +72,12 @@ KEY_VALUE_INPUTS: dict[tuple[str, str], tuple[int, int]] = {
 }
 """Where an attention operator takes its new key and value."""
 
+MASK_INPUTS: dict[tuple[str, str], tuple[int, ...]] = {
+    ("", "Attention"): (3,),
+    ("com.microsoft", "DecoderMaskedMultiHeadAttention"): (3, 4),
+    ("com.microsoft", "MultiHeadAttention"): (4, 5),
+}
+"""Where an attention operator takes what hides keys: a mask of keys, or what is added to the scores."""
+
 NEEDS_CACHE = frozenset(("DecoderMaskedMultiHeadAttention", "DecoderMaskedSelfAttention", "DecoderAttention"))
 """Operators that decode one token against a cache; without one they compute nothing useful."""

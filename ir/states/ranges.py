@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ..dims import Dim
 from ..symbols import dims_of
-from .attention import path_to_softmax, products
+from .attention import mask_operands, products
 from .base import State
 from .signatures import Signatures, is_whole_range
 from .walk import constant_ints, forward
@@ -126,8 +126,7 @@ def _is_masked(state: State, signatures: Signatures, ranges: set[int]) -> bool:
     for product, role in products(state.carried, signatures.reads):
         if role == "value":
             return True  # its rows meet the weights that the key's mask made
-        masks = [v for node in path_to_softmax(product) for v in node.inputs if v is not None]
-        if not any(_cone_has_rows(value, ranges, length) for value in masks if value.producer() is not product):
+        if not any(_cone_has_rows(value, ranges, length) for value in mask_operands(product)):
             return False
     return True
 
