@@ -27,6 +27,8 @@ def refuse_unprovable(
     _refuse_half_paired(where, states, chosen)
     _refuse_shared_lengths(where, states, chosen)
     _refuse_ports(where, chosen)
+    for state in (s for s in chosen if s.layout is Layout.SCATTER):
+        _refuse_positions(where, state, unbinding)  # before their lengths: a ring is refused as a ring
     for state in chosen:
         if state.pairing is not Pairing.OUTPUT_ONLY and state.layout is not Layout.FIXED:
             _refuse_length(where, state)
@@ -34,7 +36,6 @@ def refuse_unprovable(
     scattered = [state for state in chosen if state.inside is Layout.SCATTER]
     signatures = Signatures(model)
     for state in scattered:
-        _refuse_positions(where, state, unbinding)
         _refuse_readers(where, state, signatures)
     for state in unmasked_reads(scattered, signatures, cache_ranges(scattered)):
         raise PassRefused(
