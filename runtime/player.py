@@ -129,7 +129,8 @@ class Player:
             if role is Role.TOKEN_IDS:
                 fed[name] = chunk.tokens.astype(fed[name].dtype)
             elif role is Role.POSITIONS and fed[name].ndim == 1:
-                fed[name] = np.maximum(positions[: fed[name].size], 0).astype(fed[name].dtype)
+                # one row for the whole batch, which holds no padding: further tokens stand behind the real ones
+                fed[name] = (chunk.start + np.arange(fed[name].size)).astype(fed[name].dtype)
             elif role is Role.ATTENTION_MASK:
                 fed[name] = _mask(value, positions, keys, batch).astype(fed[name].dtype)
             elif role is Role.BATCH_INDEX and chunk.rows is not None:

@@ -38,7 +38,8 @@ class Subject:
         tables = find_tables(model)
         images = ImageSizes.of(model, [value for value in model.graph.inputs if roles[value.name or ""] is Role.PIXELS])
         subject = cls(model, name, states, roles, tables, images, by_input=by_input)
-        subject.pads_by_position = subject.written_at is not None
+        written = subject.written_at
+        subject.pads_by_position = written is not None and written.shape is not None and len(written.shape) > 1
         return subject
 
     def inputs(self, role: Role) -> list[ir.Value]:

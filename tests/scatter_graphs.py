@@ -16,12 +16,15 @@ from .append_graphs import ONE, Pair, finish
 Write = Callable[[Writer, ir.Value, ir.Value, ir.Value], Pair]  # past, positions, new rows -> rows to read, what leaves
 
 
-def written_graph(write: Write, *, opset: int = 18, rank: int = 4, extra: str = "") -> ir.Model:
+def written_graph(
+    write: Write, *, opset: int = 18, rank: int = 4, extra: str = "", axes: tuple[str, ...] = ("batch", "seq")
+) -> ir.Model:
     """A one-layer decoder whose caches are written in place at ``position_ids``, each way ``write`` spells it."""
     c = ONE
     w = Writer(opset=opset, ir_version=11 if opset > 22 else 8)
     ids = w.input("input_ids", INT64, ["batch", "seq"])
-    positions = w.input("position_ids", INT64, ["batch", "seq"])
+    given = w.input("position_ids", INT64, list(axes))
+    positions = given if len(axes) > 1 else w.op("Unsqueeze", given, [0])
     starts = w.input(extra, INT64, ["batch"]) if extra else positions
     shape: list[int | str] = (
         ["batch", c.kv_heads, "ctx", c.head] if rank == 4 else ["batch", "ctx", c.kv_heads * c.head]
@@ -68,6 +71,17 @@ def scatter_elements() -> ir.Model:
         return updated, updated
 
     return written_graph(write)
+
+
+def scatter_shared_positions() -> ir.Model:
+    """ScatterElements at positions ``[seq]`` that all rows of the batch share, as static caches export."""
+
+    def write(w: Writer, past: ir.Value, positions: ir.Value, new: ir.Value) -> Pair:
+        index = w.op("Expand", w.op("Unsqueeze", positions, [1, 3]), w.op("Shape", new))
+        updated = w.op("ScatterElements", past, index, new, axis=2)
+        return updated, updated
+
+    return written_graph(write, axes=("seq",))
 
 
 def scatter_three_dims() -> ir.Model:

@@ -22,6 +22,8 @@ from onnx_llm_passes.runtime.report import Verdict
 from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
 from onnx_llm_passes.runtime.verify import verify
 
+from .scatter_graphs import scatter_shared_positions
+
 
 def cloned(model: ir.Model, **options: Any) -> Program:
     program = Program({"model": model})
@@ -49,6 +51,12 @@ def test_clones_are_bit_equal_on_the_same_inputs(build: Callable[[], ir.Model], 
     tokens = [output for case in report.cases for output in case.outputs if output.output == "tokens"]
     assert len(tokens) == 5
     assert all(output.equal and output.max_abs == 0 for output in tokens)
+
+
+def test_positions_that_a_batch_shares_hold_no_padding() -> None:
+    report = verify(Program({"model": scatter_shared_positions()}), cloned(scatter_shared_positions()))
+    assert report.equal, report.first_difference
+    assert report.runs == 2 * 4  # prefill and three decodes: on the same inputs, and token by token
 
 
 def test_loaded_clones_verify_too(tmp_path: Path) -> None:
