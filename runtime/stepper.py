@@ -84,6 +84,13 @@ class Stepper:
         held = np.moveaxis(cache[state.name], (lines, rows), (0, -2))[row if self.in_place else 0]
         return held[..., : self.lengths[row], :]
 
+    @property
+    def separates(self) -> bool:
+        """True where sequences of one batch may be of unequal length: each runs alone, or has positions of its own."""
+        placed = [v for v in self.model.graph.inputs if self.roles.get(v.name or "") is Role.POSITIONS]
+        own = bool(placed) and all(len(value.shape or ()) >= 2 for value in placed)
+        return not self.in_place or (own and all(state.layout in _BY_POSITION for state in self.states))
+
     def _axes(self, state: State) -> tuple[int, int]:
         """The axes of a cache that count sequences and rows."""
         dims = list(dims_of(state.input) or ()) if state.input is not None else []
@@ -100,7 +107,7 @@ class Stepper:
             cache = self.caches[row]
             for state in self.states:
                 cache[state.name] = _cut(cache[state.name], state, chunk.start)
-            others = {name: array[row : row + 1] for name, array in self.others.items()}
+            others = {name: _line(array, row, self.batch) for name, array in self.others.items()}
             results = self._run([chunk], len(chunk.tokens), chunk.start + len(chunk.tokens), {**others, **cache})
             self._keep(cache, results)
             outputs.append(self._logits(results)[0])
@@ -124,8 +131,6 @@ class Stepper:
             mask[row, : chunk.start + count if count else self.lengths[row]] = 1
         by_role = {
             Role.TOKEN_IDS: ids,
-            Role.POSITIONS: positions,
-            Role.ATTENTION_MASK: mask,
             Role.BATCH_INDEX: np.arange(len(chunks))[:, None],
             Role.LOGITS_TO_KEEP: np.zeros((width, 1), np.int64),
         }
@@ -136,6 +141,12 @@ class Stepper:
                 continue
             role = self.roles.get(name, Role.OTHER)
             found = cache[name] if name in cache else by_role.get(role)
+            if role is Role.POSITIONS:
+                found = _shaped_positions(value, positions)
+            elif role is Role.ATTENTION_MASK:
+                found = _shaped_mask(value, mask, positions)
+            elif role is Role.EMBEDDINGS:
+                found = _embedded(value, ids)
             if found is None:
                 raise UsageError(f"a stepper cannot feed {name!r}", found=role.value)
             assert value.dtype is not None
@@ -169,6 +180,39 @@ class Stepper:
         return empty
 
 
+def _line(array: Array, row: int, batch: int) -> Array:
+    """What one sequence is fed of an array with a line for each; the whole of any other."""
+    return array[row : row + 1] if array.ndim and len(array) == batch else array
+
+
+def _shaped_positions(value: ir.Value, positions: Array) -> Array:
+    """``positions`` in the rank that the input has; one for all rows, or the first alone, where it holds no more."""
+    shape = list(value.shape or ())
+    if len(shape) >= 2:
+        return np.broadcast_to(positions, (*(int(str(dim)) for dim in shape[:-2]), *positions.shape))
+    if not shape or shape == [1]:
+        return positions[0, :1].reshape([1] * len(shape))
+    return positions[0]
+
+
+def _shaped_mask(value: ir.Value, mask: Array, positions: Array) -> Array:
+    """``mask`` over keys, or, where the input has a line for each query, which of them each query sees."""
+    rank = len(value.shape or ())
+    if rank < 3:
+        return mask
+    seen = (mask[:, None] != 0) & (np.arange(mask.shape[1]) <= positions[:, :, None])
+    seen = seen.reshape(len(seen), *[1] * (rank - 3), *seen.shape[1:])
+    if value.dtype is None or not value.dtype.is_floating_point():
+        return seen
+    return np.where(seen, 0.0, np.finfo(value.dtype.numpy()).min)
+
+
+def _embedded(value: ir.Value, ids: Array) -> Array:
+    """Rows of one random table for all tokens: the same token is the same row in every graph."""
+    width = int(str((value.shape or (0,))[-1]))
+    return np.random.default_rng(width).standard_normal((int(ids.max(initial=0)) + 1, width))[ids]
+
+
 def _is_host_written(state: State) -> bool:
     """A cache of fixed size of which only the new rows leave the graph."""
     return state.layout is Layout.DELTA and state.inside is Layout.SCATTER
@@ -190,4 +234,9 @@ def _place(cache: Array, new: Array, axes: tuple[int, int], chunks: Sequence[Chu
     return np.moveaxis(held, (0, 1), axes)
 
 
+TOLD = frozenset(
+    (Role.TOKEN_IDS, Role.EMBEDDINGS, Role.POSITIONS, Role.ATTENTION_MASK, Role.BATCH_INDEX, Role.LOGITS_TO_KEEP)
+)
+"""Roles of the inputs that a chunk tells."""
+_BY_POSITION = (Layout.SCATTER, Layout.DELTA)
 _TOKENS = (Role.TOKEN_IDS, Role.EMBEDDINGS)
