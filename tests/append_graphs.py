@@ -115,12 +115,20 @@ def append_three_dims() -> ir.Model:
     return append_graph(update, past=past, past_axis=1, shapes=shapes)
 
 
-def append_plain(window: int | None = None) -> ir.Model:
-    """The plain growing cache, in one layer; with ``window``, a mask term hides keys that far back."""
+def append_plain(
+    window: int | None = None, *, whole_mask: bool = False, embedding: Callable[..., ir.Value] = embed
+) -> ir.Model:
+    """The plain growing cache, in one layer; with ``window``, a mask term hides keys that far back.
+
+    With ``whole_mask`` the host gives what is added to the scores, whose dimensions nothing relates to the caches'.
+    """
     c = ONE
     w = Writer(opset=18)
     ids = w.input("input_ids", INT64, ["batch", "seq"])
-    mask = w.input("attention_mask", INT64, ["batch", TOTAL])
+    if whole_mask:
+        mask = w.input("attention_mask", FLOAT, ["batch", 1, "queries", "keys"])
+    else:
+        mask = w.input("attention_mask", INT64, ["batch", TOTAL])
     positions = w.input("position_ids", INT64, ["batch", "seq"])
     shape: list[int | str] = ["batch", c.kv_heads, "past", c.head]
     past = {kind: w.input(f"past_key_values.0.{kind}", FLOAT, shape) for kind in ("key", "value")}
@@ -130,12 +138,39 @@ def append_plain(window: int | None = None) -> ir.Model:
         grown.update({k: w.op("Concat", past[k], new, axis=-2) for k, new in (("key", key), ("value", value))})
         return grown["key"], grown["value"]
 
-    x = embed(w, ids, c)
-    masked = functools.partial(_masked, w, append_mask(w, mask, x, past["key"], window=window))
+    x = embedding(w, ids, c)
+    masked: Callable[[ir.Value, ir.Value], ir.Value]
+    if whole_mask:
+        masked = functools.partial(_added, w, mask)
+    else:
+        masked = functools.partial(_masked, w, append_mask(w, mask, x, past["key"], window=window))
     finish(w, decoder(w, x, rotary(w, positions, c.head), cache=cache, mask=masked, config=c), c, ["batch", "seq"])
     for kind, value in grown.items():
         w.output(f"present.0.{kind}", value, ["batch", c.kv_heads, TOTAL, c.head])
     return w.model()
+
+
+def _added(w: Writer, mask: ir.Value, scores: ir.Value, keys: ir.Value) -> ir.Value:
+    return w.op("Add", scores, mask)
+
+
+def append_by_data() -> ir.Model:
+    """Rows are taken in groups whose sizes the tokens decide, as experts take them: only the file tells their sum."""
+    return append_plain(embedding=_grouped)
+
+
+def _grouped(w: Writer, ids: ir.Value, c: Tiny) -> ir.Value:
+    x = embed(w, ids, c)
+    flat = w.op("Reshape", x, [-1, c.hidden])
+    chosen = w.op("Cast", w.op("Greater", w.op("Reshape", ids, [-1]), 9), to=INT64)
+    count = w.op("ReduceSum", chosen, [0], keepdims=0)
+    groups = [
+        w.op("Gather", flat, w.op("Range", first, last, 1), axis=0)
+        for first, last in ((w.constant(0), count), (count, w.size(flat, 0)))
+    ]
+    rows = w.op("Concat", *groups, axis=0)
+    rows.type, rows.shape = ir.TensorType(FLOAT), ir.Shape(["batch*seq", c.hidden])
+    return w.op("Reshape", rows, w.op("Shape", x))
 
 
 def append_dynamo() -> ir.Model:

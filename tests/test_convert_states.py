@@ -20,7 +20,7 @@ from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.runtime.samples import append_decoder
 from onnx_llm_passes.runtime.stepper import Chunk, Stepper
 
-from .append_graphs import append_other_axes, append_plain, append_three_dims, one_token
+from .append_graphs import append_by_data, append_other_axes, append_plain, append_three_dims, one_token
 from .builders import BUILDERS, OTHERS
 from .convert_graphs import COUNTED
 from .convert_tools import CLOSE, CTX, compare, convert, rel, unpadded
@@ -31,6 +31,8 @@ GROWING: dict[str, Build] = {
     "append": append_decoder,
     "append plain": append_plain,
     "append window": lambda: append_plain(window=4),
+    "append whole mask": lambda: append_plain(whole_mask=True),
+    "append by data": append_by_data,
     "append dynamo": BUILDERS["append dynamo"],
     "append other axes": append_other_axes,
     "append three dims": append_three_dims,

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..propagate import Facts, Trust, propagate
+from ..propagate.declared import is_fresh
 from ..roles import Role
 from ..states.attention import mask_operands, path_to_softmax, products
 from ..states.signatures import Signatures
@@ -39,8 +40,9 @@ def _check(scene: Scene, node: ir.Node, value: ir.Value, now: Facts) -> None:
     if before is None:
         return
     after = () if after is None else after
-    dims = enumerate(zip(before, after, strict=False))
-    if len(before) != len(after) or not all(scene.same(a, b, first=axis == 0) for axis, (a, b) in dims):
+    derived = scene.derived.shape(value) or before
+    dims = enumerate(zip(before, after, derived, strict=False))
+    if len(before) != len(after) or not all(is_fresh(c) or scene.same(a, b, first=at == 0) for at, (a, b, c) in dims):
         raise scene.refuse(
             "its result would not have the shape it has to have",
             node=node,

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ..dims import Call, Dim, Expr, free_symbols, parse, substitute, symbol
 from ..errors import PassRefused
-from ..propagate import Facts, propagate
+from ..propagate import Facts, Trust, propagate
 from ..propagate.declared import is_fresh
 from ..roles import Role, find_roles
 from ..states import Layout, State
@@ -32,6 +32,7 @@ class Scene:
         positions: The input of positions ``[B, S]``, None where the graph has none.
         mask: The attention mask ``[B, total]``, None where the graph has none of two dimensions.
         facts: Symbolic shapes and integer contents before the conversion, one name a dimension.
+        derived: The same without what the file declares of inner values: a dimension unknown here depends on data.
         known, told: What :meth:`wanted` and :meth:`leaks` have answered.
     """
 
@@ -50,6 +51,7 @@ class Scene:
     mask: ir.Value | None
     aliases: Mapping[str, Dim]
     facts: Facts
+    derived: Facts
     site: Site
     known: dict[Expr, Dim] = field(default_factory=dict[Expr, Dim])
     told: dict[Expr, bool] = field(default_factory=dict[Expr, bool])
@@ -130,7 +132,10 @@ def survey(model: ir.Model, states: Sequence[State], chosen: Sequence[State], op
     mask = _mask(model, roles)
     positions = _positions(model, roles, (batch, sequence), where)
     seen = past + sequence if growing else past
-    aliases = _aliases(chosen, past, [(mask, (batch, seen)), (positions, (batch, sequence))])
+    same = [(dims_of(mask) if mask is not None else None, (batch, seen))]
+    same.append((dims_of(positions) if positions is not None else None, (batch, sequence)))
+    same += [((dims_of(value) or ())[-2:], (sequence, seen)) for value in whole_masks(model, roles)]
+    aliases = _aliases(chosen, past, same)
     return Scene(
         model=model,
         options=options,
@@ -147,6 +152,7 @@ def survey(model: ir.Model, states: Sequence[State], chosen: Sequence[State], op
         mask=mask,
         aliases=aliases,
         facts=propagate(model, binding=aliases),  # pyright: ignore[reportArgumentType]  # expressions bind as well
+        derived=propagate(model, binding=aliases, trust=Trust.INPUTS),  # pyright: ignore[reportArgumentType]
         site=Site(model.graph, options.owner),
     )
 
@@ -220,6 +226,12 @@ def _mask(model: ir.Model, roles: Mapping[str, Role]) -> ir.Value | None:
     return masks[0] if masks else None
 
 
+def whole_masks(model: ir.Model, roles: Mapping[str, Role]) -> list[ir.Value]:
+    """The inputs that hold a mask with a line for each query: ``[…, S, total]``."""
+    masks = (v for v in model.graph.inputs if roles.get(v.name or "") is Role.ATTENTION_MASK)
+    return [value for value in masks if len(value.shape or ()) >= 3]
+
+
 def _positions(model: ir.Model, roles: Mapping[str, Role], shape: tuple[Dim, Dim], where: str) -> ir.Value | None:
     found = [v for v in model.graph.inputs if roles.get(v.name or "") is Role.POSITIONS]
     if not found:
@@ -237,7 +249,7 @@ def _positions(model: ir.Model, roles: Mapping[str, Role], shape: tuple[Dim, Dim
 
 
 def _aliases(
-    chosen: Sequence[State], past: Expr, same: Sequence[tuple[ir.Value | None, tuple[Dim, Dim]]]
+    chosen: Sequence[State], past: Expr, same: Sequence[tuple[Sequence[Dim | None] | None, tuple[Dim, Dim]]]
 ) -> dict[str, Dim]:
     """Symbols that must be equal though an exporter named them apart: caches' lengths, dimensions of other inputs."""
     aliases: dict[str, Dim] = {}
@@ -246,8 +258,8 @@ def _aliases(
         dim = dims[state.axis] if dims is not None and state.axis is not None else None
         if dim is not None and dim != past:
             aliases[str(dim)] = past
-    for value, shape in same:
-        for dim, meant in zip((dims_of(value) if value is not None else None) or (), shape, strict=False):
+    for dims, shape in same:
+        for dim, meant in zip(dims or (), shape, strict=False):
             if isinstance(dim, Expr) and dim.is_symbol and dim != meant:
                 aliases[str(dim)] = meant
     return aliases

@@ -17,7 +17,7 @@ from .outcome import Outcome, rename_retained, settle_types, unused
 from .proof import prove, refuse_unmasked
 from .queries import rewire_queries
 from .rows import refuse_in_bodies, refuse_selections
-from .scene import Scene
+from .scene import Scene, whole_masks
 from .site import Site
 from .writes import Rewriter, refuse_unfit
 
@@ -120,7 +120,7 @@ def _spelled(dim: Dim) -> int | str:
 
 
 def _resize_inputs(scene: Scene) -> None:
-    """The caches' inputs get their fixed rows, the mask a column a row."""
+    """The caches' inputs get their fixed rows, masks a column a row."""
     for state in scene.states:
         assert state.input is not None and state.input.shape is not None and state.axis is not None
         dims = list(state.input.shape)
@@ -128,6 +128,9 @@ def _resize_inputs(scene: Scene) -> None:
         state.input.shape = ir.Shape(dims)
     if scene.mask is not None:
         scene.mask.shape = ir.Shape([_spelled(scene.batch), _spelled(scene.rows)])
+    for mask in whole_masks(scene.model, scene.roles):
+        outer = list(mask.shape or ())[:-2]
+        mask.shape = ir.Shape([*outer, _spelled(scene.sequence), _spelled(scene.rows)])
     if scene.positions is not None:
         scene.positions.shape = ir.Shape([_spelled(scene.batch), _spelled(scene.sequence)])
 
