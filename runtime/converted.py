@@ -97,6 +97,7 @@ class _Text:
         except UnknownSize as error:
             raise Unplayable(error.what) from error
         others = {key: array for key, array in built.items() if subject.roles[key] not in (*TOLD, Role.STATE)}
+        others |= {s.name: built[s.name] for s in subject.states if s.layout is Layout.FIXED and s.name in built}
         return Stepper(subject.model, self.batch, ctx, others=others, session=session)
 
     def _script(self, left: Stepper, right: Stepper, alike: bool) -> Iterator[list[Chunk]]:

@@ -21,7 +21,7 @@ from .cases import Case, Padding
 from .inputs import build_inputs
 from .oracle import oracle_of
 from .session import Session
-from .subject import Subject, dim_of, static
+from .subject import Subject, dim_of, starts_each_row, static
 
 
 class Tail(enum.Enum):
@@ -103,7 +103,8 @@ class Player:
     @property
     def pads(self) -> bool:
         """Whether a run may hold fewer tokens than it takes: something tells padding, and nothing carries it on."""
-        told = self.subject.pads_by_position or self.subject.masks
+        by_row = self.subject.written_at is None or self.subject.pads_by_position
+        told = self.subject.pads_by_position or (self.subject.masks and by_row)
         return told and self.rewinds and all(state.layout is not Layout.FUSED for state in self.subject.states)
 
     @property
@@ -128,9 +129,10 @@ class Player:
             role = self.subject.roles[name]
             if role is Role.TOKEN_IDS:
                 fed[name] = chunk.tokens.astype(fed[name].dtype)
-            elif role is Role.POSITIONS and fed[name].ndim == 1:
+            elif role is Role.POSITIONS and fed[name].ndim < 2:
                 # one row for the whole batch, which holds no padding: further tokens stand behind the real ones
-                fed[name] = (chunk.start + np.arange(fed[name].size)).astype(fed[name].dtype)
+                steps = np.arange(fed[name].size) * (not starts_each_row(self.subject, value))
+                fed[name] = (chunk.start + steps.reshape(fed[name].shape)).astype(fed[name].dtype)
             elif role is Role.ATTENTION_MASK:
                 fed[name] = _mask(value, positions, keys, batch).astype(fed[name].dtype)
             elif role is Role.BATCH_INDEX and chunk.rows is not None:

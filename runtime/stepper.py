@@ -91,11 +91,16 @@ class Stepper:
         own = bool(placed) and all(len(value.shape or ()) >= 2 for value in placed)
         return not self.in_place or (own and all(state.layout in _BY_POSITION for state in self.states))
 
+    @property
+    def _batch(self) -> Dim | None:
+        """The dimension that counts sequences, as the tokens have it."""
+        tokens = next((dims_of(v) for v in self.model.graph.inputs if self.roles.get(v.name or "") in _TOKENS), None)
+        return tokens[0] if tokens else None
+
     def _axes(self, state: State) -> tuple[int, int]:
         """The axes of a cache that count sequences and rows."""
         dims = list(dims_of(state.input) or ()) if state.input is not None else []
-        tokens = next((dims_of(v) for v in self.model.graph.inputs if self.roles.get(v.name or "") in _TOKENS), None)
-        batch = tokens[0] if tokens else None
+        batch = self._batch
         return dims.index(batch) if isinstance(batch, Expr) and batch in dims else 0, state.axis or 0
 
     def _one_by_one(self, chunks: Sequence[Chunk]) -> list[Array]:
@@ -142,7 +147,8 @@ class Stepper:
             role = self.roles.get(name, Role.OTHER)
             found = cache[name] if name in cache else by_role.get(role)
             if role is Role.POSITIONS:
-                found = _shaped_positions(value, positions)
+                starts = isinstance(self._batch, Expr) and dims_of(value) == (self._batch,)
+                found = positions[:, 0] if starts else _shaped_positions(value, positions)
             elif role is Role.ATTENTION_MASK:
                 found = _shaped_mask(value, mask, positions)
             elif role is Role.EMBEDDINGS:
@@ -223,7 +229,8 @@ def _size(dim: Dim | None, batch: int) -> int:
 
 
 def _cut(cache: Array, state: State, length: int) -> Array:
-    return np.take(cache, np.arange(length), axis=state.axis) if state.axis is not None else cache
+    grows = state.axis is not None and state.layout in _GROWS and not state.extra.get("recurrent")
+    return np.take(cache, np.arange(length), axis=state.axis) if grows else cache
 
 
 def _place(cache: Array, new: Array, axes: tuple[int, int], chunks: Sequence[Chunk]) -> Array:
@@ -238,5 +245,6 @@ TOLD = frozenset(
     (Role.TOKEN_IDS, Role.EMBEDDINGS, Role.POSITIONS, Role.ATTENTION_MASK, Role.BATCH_INDEX, Role.LOGITS_TO_KEEP)
 )
 """Roles of the inputs that a chunk tells."""
+_GROWS = (Layout.APPEND, Layout.DELTA, Layout.FUSED)
 _BY_POSITION = (Layout.SCATTER, Layout.DELTA)
 _TOKENS = (Role.TOKEN_IDS, Role.EMBEDDINGS)

@@ -84,6 +84,14 @@ class Subject:
         return min((size for size in sizes if size is not None), default=None)
 
 
+def starts_each_row(subject: Subject, value: ir.Value) -> bool:
+    """True for positions of one axis that counts sequences: where the new rows of each of them begin."""
+    tokens = [v for role in (Role.TOKEN_IDS, Role.EMBEDDINGS) for v in subject.inputs(role) if len(v.shape or ()) > 1]
+    dims = [(v.shape[0], v.shape[1]) for v in tokens if v.shape is not None]
+    own = value.shape[0] if value.shape is not None and len(value.shape) == 1 else None
+    return own is not None and any(str(own) == str(batch) and str(batch) != str(length) for batch, length in dims)
+
+
 def static(dim: int | ir.SymbolicDim | None) -> int | None:
     """The number a dimension is declared with ("2" as a symbol's name included), or None."""
     if isinstance(dim, ir.SymbolicDim):

@@ -59,6 +59,26 @@ def test_positions_that_a_batch_shares_hold_no_padding() -> None:
     assert report.runs == 2 * 4  # prefill and three decodes: on the same inputs, and token by token
 
 
+def _scaled() -> ir.Model:
+    """Logits times an input of one random number, which nothing explains."""
+    model = append_decoder()
+    scale = ir.Value(name="scale", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1]))
+    logits = model.graph.outputs[0]
+    node = ir.node("Mul", [logits, scale])
+    node.outputs[0].type, node.outputs[0].shape = logits.type, logits.shape
+    logits.name, node.outputs[0].name = "unscaled", logits.name
+    model.graph.append(node)
+    model.graph.inputs.append(scale)
+    model.graph.outputs[0] = node.outputs[0]
+    return model
+
+
+def test_inputs_that_nothing_explains_are_the_same_in_every_run() -> None:
+    report = verify(Program({"model": _scaled()}), cloned(_scaled()))
+    assert report.equal, report.first_difference
+    assert any("token by token" in case.case for case in report.cases)
+
+
 def test_loaded_clones_verify_too(tmp_path: Path) -> None:
     cloned(append_decoder()).save(tmp_path)
     assert verify(Program({"model": append_decoder()}), Program.load(tmp_path)).equal
