@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from ..dims import Dim, substitute
 from ..scopes import remove_dead
+from ..simplify.dtypes import dtype_of
 from ..states import State
 from ..states.positions import position_source
 from ..states.signatures import Signatures, is_whole_range, strip_shape_ops
@@ -99,10 +100,9 @@ def _append(scene: Scene, state: State) -> ir.Value:
     axis = state.extra.get("axis_at_update", state.axis)
     new = _unpadded(scene, state.new)
     past = state.chain[-1].outputs[0] if state.chain else state.input
-    grown = scene.site.op(
-        "Concat", [past, new], f"{state.name}/appended", {"axis": axis}, dtype=new.dtype or ir.DataType.FLOAT
-    )
-    grown.type = carried.type or state.input.type
+    dtype = dtype_of(past) or ir.DataType.FLOAT
+    grown = scene.site.op("Concat", [past, new], f"{state.name}/appended", {"axis": axis}, dtype=dtype)
+    grown.type = carried.type or grown.type
     scene.site.place_before(update)
     for reader in state.readers:
         reader.outputs[0].replace_all_uses_with(grown, replace_graph_outputs=False)

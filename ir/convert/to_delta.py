@@ -12,6 +12,7 @@ from ..dims import Dim
 from ..errors import PassRefused
 from ..roles import find_roles
 from ..scopes import remove_dead
+from ..simplify.dtypes import dtype_of
 from ..states import Layout, State
 from ..states.walk import backward
 from ..symbols import dims_of
@@ -146,7 +147,8 @@ def hand_out(graph: ir.Graph, site: Site, state: State, value: ir.Value, dims: S
     """Makes ``value`` the state's output under the output's own name; what only served the old one goes."""
     old, anchor = state.output, state.update
     assert old is not None and anchor is not None and state.input is not None and old.name is not None
-    out = site.op("Identity", [value], f"{old.name}/out", dtype=state.input.dtype or ir.DataType.FLOAT)
+    dtype = dtype_of(value) or state.input.dtype or ir.DataType.FLOAT
+    out = site.op("Identity", [value], f"{old.name}/out", dtype=dtype)
     site.place_after(anchor)
     name, place = old.name, graph.outputs.index(old)
     graph.outputs[place] = out

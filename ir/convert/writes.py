@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from ..errors import PassRefused
+from ..simplify.dtypes import dtype_of
 from .functions import CLOUD, add_cache_functions
 from .indices import BOOL, Block, Rows
 from .options import Ops
@@ -50,7 +51,8 @@ class Rewriter:
     ) -> ir.Value:
         """One node whose result has ``like``'s element type."""
         attributes: dict[str, object] | None = None if axis is None else {"axis": axis}
-        return self.site.op(op_type, operands, name, attributes, dtype=like.dtype or ir.DataType.FLOAT)
+        dtype = dtype_of(like) or ir.DataType.FLOAT  # new rows often come without a declared type: give it the cache
+        return self.site.op(op_type, operands, name, attributes, dtype=dtype)
 
 
 def refuse_unfit(ops: Ops, block: Block, where: str) -> None:
@@ -123,22 +125,22 @@ def _kept(w: Rewriter, cache: ir.Value, new: ir.Value, block: Block, name: str) 
     """The new rows, padded ones replaced by what row 0 holds after the run."""
     shared, site = w.shared[block], w.site
     bounds = [site.ints([number], str(number)) for number in (0, 1)]
-    old = w.op("Slice", [cache, *bounds, site.ints([block.axis], str(block.axis))], f"{name}/first/old", new)
-    fresh = w.op("GatherElements", [new, shared["token"]], f"{name}/first/new", new, block.axis)
-    first = w.op("Where", [shared["there"], fresh, old], f"{name}/first", new)
-    return w.op("Where", [shared["padded"], first, new], f"{name}/rows", new)
+    old = w.op("Slice", [cache, *bounds, site.ints([block.axis], str(block.axis))], f"{name}/first/old", cache)
+    fresh = w.op("GatherElements", [new, shared["token"]], f"{name}/first/new", cache, block.axis)
+    first = w.op("Where", [shared["there"], fresh, old], f"{name}/first", cache)
+    return w.op("Where", [shared["padded"], first, new], f"{name}/rows", cache)
 
 
 def _write_onnx(w: Rewriter, cache: ir.Value, new: ir.Value, block: Block, name: str) -> tuple[ir.Value, ir.Value]:
     rows = _kept(w, cache, new, block, name)
-    written = w.op("ScatterND", [cache, w.shared[block]["indices"], rows], f"{name}/written", new)
+    written = w.op("ScatterND", [cache, w.shared[block]["indices"], rows], f"{name}/written", cache)
     return written, written
 
 
 def _write_ctx(w: Rewriter, cache: ir.Value, new: ir.Value, block: Block, name: str) -> tuple[ir.Value, ir.Value]:
     rows, shared = _kept(w, cache, new, block, name), w.shared[block]
-    written = w.op("CtxScatter", [cache, w.rows.numbers, rows], f"{name}/written", new)
-    read = w.op("CtxGather", [written, shared["numbers"], shared["length"]], f"{name}/read", new)
+    written = w.op("CtxScatter", [cache, w.rows.numbers, rows], f"{name}/written", cache)
+    read = w.op("CtxGather", [written, shared["numbers"], shared["length"]], f"{name}/read", cache)
     for value in (written, read):
         node = value.producer()
         assert node is not None
@@ -148,10 +150,10 @@ def _write_ctx(w: Rewriter, cache: ir.Value, new: ir.Value, block: Block, name: 
 
 def _write_window(w: Rewriter, cache: ir.Value, new: ir.Value, block: Block, name: str) -> tuple[ir.Value, ir.Value]:
     shared = w.shared[block]
-    old = w.op("GatherND", [cache, shared["old"]], f"{name}/window/old", new)
-    fresh = w.op("GatherND", [new, shared["new"]], f"{name}/window/new", new)
-    rows = w.op("Where", [shared["live"], fresh, old], f"{name}/window", new)
-    written = w.op("TensorScatter", [cache, rows, shared["start"]], f"{name}/written", new, block.axis)
+    old = w.op("GatherND", [cache, shared["old"]], f"{name}/window/old", cache)
+    fresh = w.op("GatherND", [new, shared["new"]], f"{name}/window/new", cache)
+    rows = w.op("Where", [shared["live"], fresh, old], f"{name}/window", cache)
+    written = w.op("TensorScatter", [cache, rows, shared["start"]], f"{name}/written", cache, block.axis)
     return written, written
 
 
