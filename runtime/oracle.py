@@ -39,9 +39,11 @@ def oracle_of(model: ir.Model) -> Oracle:
     the cache is longer than the longest row of positions. Raises PassRefused where one use reaches both a gather and a
     scatter.
     """
-    if not any(True for _ in _uses(model)):
+    if not _uses(model) and not _copied_weights(model):
         return Oracle(model)
     copy = model.clone()
+    for node, weight in _copied_weights(copy):
+        node.outputs[0].replace_all_uses_with(weight)
     counts = {"gather": 0, "scatter": 0}
     for source, node, port in list(_uses(copy)):
         reached = _reached(copy, node, port)
@@ -59,7 +61,18 @@ def oracle_of(model: ir.Model) -> Oracle:
         for kind, count in counts.items()
         if count
     )
-    return Oracle(copy, notes) if notes else Oracle(model)
+    return Oracle(copy, notes)
+
+
+def _copied_weights(model: ir.Model) -> list[tuple[ir.Node, ir.Value]]:
+    """Every Identity of a weight: behind one a runtime takes the weight for computed, and sums in another order."""
+    copies = ((node, node.inputs[0]) for scope in scopes(model) for node in scope if _is_identity(node))
+    return [(node, weight) for node, weight in copies if weight is not None and weight.is_initializer()]
+
+
+def _is_identity(node: ir.Node) -> bool:
+    used = node.op_type == "Identity" and not node.domain and bool(node.outputs[0].uses())
+    return used and not node.outputs[0].is_graph_output()
 
 
 def _uses(model: ir.Model) -> list[tuple[ir.Value, ir.Node, int]]:

@@ -406,6 +406,16 @@ def test_the_oracle_leaves_the_graph_and_other_uses_alone() -> None:
     assert oracle_of(plain).model is plain
 
 
+def test_a_weight_behind_an_identity_is_a_weight() -> None:
+    """Layers that share a weight are exported so; a runtime takes another kernel for what it believes computed."""
+    w = Writer()
+    x = w.input("x", FLOAT, ["n", 64])
+    copy = w.op("Identity", w.weight("shared", 64, 64))
+    w.output("y", w.op("MatMul", w.op("MatMul", x, w.weight("shared", 64, 64)), copy), ["n", 64])
+    oracle = oracle_of(w.model()).model
+    assert [node.inputs[1].name for node in oracle.graph if node.op_type == "MatMul"] == ["shared", "shared"]  # type: ignore[union-attr]
+
+
 def test_no_index_that_is_read_and_written_at_once_is_refused() -> None:
     w = Writer()
     data, places = w.input("data", FLOAT, [4]), w.input("places", INT64, ["n"])
