@@ -226,6 +226,8 @@ def _context_lengths(setting: Setting, value: ir.Value, dims: Sequence[Dim | Non
 
 def _features(setting: Setting, value: ir.Value, dims: Sequence[Dim | None]) -> Sequence[Axis]:
     """Frames where the last dimension is free ([B, mel, frames]), else hidden rows [B, length, width]."""
+    if len(dims) == 2:
+        return (Axis.BATCH, Axis.FRAMES)
     if len(dims) != 3:
         return (Axis.BATCH, *[Axis.OTHER] * (len(dims) - 1))
     mel = isinstance(dims[1], int) or not isinstance(dims[2], int)
@@ -250,6 +252,7 @@ _MEANINGS: dict[Role, Meanings] = {
             4: (Axis.BATCH, Axis.HEADS, Axis.SEQ, Axis.KEYS),
         }
     ),
+    Role.ENCODER_MASK: by_rank({2: (Axis.BATCH, Axis.ENCODER), 4: (Axis.BATCH, Axis.HEADS, Axis.SEQ, Axis.ENCODER)}),
     Role.BATCH_INDEX: by_rank({1: (Axis.BATCH,), 2: (Axis.BATCH, Axis.OTHER)}),
     Role.LOGITS_TO_KEEP: by_rank({1: (Axis.LOGITS,), 2: (Axis.LOGITS, Axis.OTHER)}),
     Role.CONTEXT_LENGTHS: _context_lengths,

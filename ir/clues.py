@@ -15,11 +15,12 @@ MAX_STEPS = 200  # of a search back to a Range
 
 @dataclass(eq=False)
 class Clues:
-    """What the consumers of one input tell; ``tables`` are the row counts of the constant tables it looks up."""
+    """What the consumers of one input tell; ``tables`` are the row counts of the constant ``sources`` it looks up."""
 
     value: ir.Value
     events: set[str] = field(default_factory=set[str])
     tables: set[int] = field(default_factory=set[int])
+    sources: set[ir.Value] = field(default_factory=set[ir.Value])
 
     @property
     def rank(self) -> int:
@@ -191,21 +192,30 @@ def _note(clues: Clues, node: ir.Node, port: int, first: bool) -> None:
         event = "norm"
     if event == "projection":
         clues.events.add(f"projection {node.name or id(node)}")
+    if event == "convolution" and _kernel_rank(node) == 3:
+        clues.events.add("signal")  # taps along one axis: sound or frames, not a picture
     if event:
         clues.events.add(event)
     if node.op_type in ("Gather", "GatherBlockQuantized", "EmbedLayerNormalization") and port in (0, 1):
         _note_lookup(clues, node, port)
 
 
+def _kernel_rank(node: ir.Node) -> int | None:
+    weight = node.inputs[1] if len(node.inputs) > 1 else None
+    return len(weight.shape) if weight is not None and weight.shape is not None else None
+
+
 def _note_lookup(clues: Clues, node: ir.Node, port: int) -> None:
     index, table = (0, 2) if node.op_type == "EmbedLayerNormalization" else (1, 0)
-    rows = _table_rows(node.inputs[table]) if port == index else None
-    if rows is not None:
+    source, turned = _table(node.inputs[table]) if port == index else (None, False)
+    rows = _table_rows(source, turned)
+    if rows is not None and source is not None:
         clues.tables.add(rows)
+        clues.sources.add(source)
 
 
-def _table_rows(value: ir.Value | None) -> int | None:
-    """The rows of a constant table of rank 2 or more, looked for behind casts and such; None where it is none."""
+def _table(value: ir.Value | None) -> tuple[ir.Value | None, bool]:
+    """What lies behind casts and such of ``value``, and whether rows and columns were exchanged on the way."""
     turned = False
     for _ in range(8):
         node = value.producer() if value is not None else None
@@ -213,6 +223,11 @@ def _table_rows(value: ir.Value | None) -> int | None:
             break
         turned ^= node.op_type == "Transpose"
         value = node.inputs[0]
+    return value, turned
+
+
+def _table_rows(value: ir.Value | None, turned: bool) -> int | None:
+    """The rows of a constant table of rank 2 or more; None where ``value`` is none."""
     constant = constant_of(value)
     shape = constant.shape if constant is not None else None
     if shape is None or len(shape) < 2:

@@ -17,7 +17,7 @@ GROWING = (Layout.APPEND, Layout.DELTA, Layout.FUSED)
 _SHARES_BUFFER = frozenset(  # attentions that write the new rows into the past they were given
     ("GroupQueryAttention", "SparseAttention", "DecoderMaskedSelfAttention", "DecoderMaskedMultiHeadAttention")
 )
-_BROADCAST = (Role.POSITIONS, Role.ATTENTION_MASK)  # a batch of 1 there serves any batch
+_BROADCAST = (Role.POSITIONS, Role.ATTENTION_MASK, Role.ENCODER_MASK)  # a batch of 1 there serves any batch
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from .clues import Clues, clues_of, origins
+from .masks import encoder_masks
 from .states.base import State
 
 SMALL_TABLE = 16  # rows: a lookup table this small holds types or segments, no vocabulary and no positions
@@ -21,6 +22,7 @@ class Role(enum.Enum):
     EMBEDDINGS = "embeddings"
     POSITIONS = "positions"
     ATTENTION_MASK = "attention mask"
+    ENCODER_MASK = "encoder mask"
     BATCH_INDEX = "batch index"
     LOGITS_TO_KEEP = "logits to keep"
     PIXELS = "pixels"
@@ -50,6 +52,7 @@ def find_roles(model: ir.Model, states: Sequence[State] = ()) -> dict[str, Role]
     for name, role in roles.items():
         if role is Role.OTHER:
             roles[name] = _by_name(clues[name])
+    _part_encoder_masks(clues, roles, states)
     return roles
 
 
@@ -105,7 +108,7 @@ def _decide_float(clues: Clues) -> Role:
     if "mask" in clues.events and clues.rank != 3:
         return Role.ATTENTION_MASK
     if "convolution" in clues.events:
-        return Role.FEATURES if clues.rank == 3 else Role.PIXELS
+        return Role.FEATURES if clues.rank == 3 or (clues.rank == 2 and "signal" in clues.events) else Role.PIXELS
     if "norm" in clues.events and clues.rank == 3:
         return Role.EMBEDDINGS
     projections = sum(event.startswith("projection ") for event in clues.events)
@@ -192,12 +195,23 @@ def _resolve_lookups(clues: Mapping[str, Clues], roles: dict[str, Role]) -> None
         first = max(open_names, key=lambda name: (_hint(name) is Role.TOKEN_IDS, max(clues[name].tables)))
         roles[first] = Role.TOKEN_IDS
         open_names.remove(first)
+    words = {source for name, role in roles.items() if role is Role.TOKEN_IDS for source in clues[name].sources}
+    for name in [name for name in open_names if clues[name].sources & words]:
+        roles[name] = Role.TOKEN_IDS  # an encoder's tokens and a decoder's look up one table
+        open_names.remove(name)
+    _settle_vocabulary(clues, roles)
     if Role.POSITIONS in roles.values():
         return
     ids = next((clues[name] for name, role in roles.items() if role is Role.TOKEN_IDS), None)
     for name in open_names:
         if ids is not None and clues[name].rank == ids.rank and max(clues[name].tables) >= SMALL_TABLE:
             roles[name] = Role.POSITIONS
+
+
+def _part_encoder_masks(clues: Mapping[str, Clues], roles: dict[str, Role], states: Sequence[State]) -> None:
+    by_role = {role: [clues[name].value for name in roles if roles[name] is role] for role in Role}
+    for value in encoder_masks(states, by_role[Role.ATTENTION_MASK], by_role[Role.FEATURES]):
+        roles[value.name or ""] = Role.ENCODER_MASK
 
 
 _HINTS: tuple[tuple[str, Role], ...] = (

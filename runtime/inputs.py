@@ -59,6 +59,10 @@ class _Maker:
         """The same numbers at every size, so that inputs of fixed shape are the same in runs of other lengths."""
         return np.random.default_rng([self.case.seed, zlib.crc32(name.encode())])
 
+    def lasting(self, name: str) -> np.random.Generator:
+        """Random numbers that stay while a text is continued, however many tokens a run takes."""
+        return np.random.default_rng([self.case.seed, zlib.crc32(name.encode()), self.case.batch])
+
     def shape(self, value: ir.Value, *preferred: int | None) -> tuple[int, ...]:
         """The declared shape, every symbol as a number: declared, else preferred, else bound before, else guessed."""
         dims = list(value.shape) if value.shape is not None else [None] * len(preferred)
@@ -147,6 +151,16 @@ def _mask(make: _Maker, value: ir.Value) -> np.ndarray:
     return np.broadcast_to(allowed, shape).astype(_dtype(value))
 
 
+def _encoder_mask(make: _Maker, value: ir.Value) -> np.ndarray:
+    """Every row of the encoder but the last, where there are more: a mask that hides nothing would not show."""
+    rank = len(value.shape) if value.shape is not None else 2
+    shape = make.shape(value, make.case.batch) if rank == 2 else make.shape(value, make.case.batch, 1, make.case.length)
+    seen = np.broadcast_to(np.arange(shape[-1]) < max(shape[-1] - 1, 1), shape)
+    if value.dtype is not None and value.dtype.is_floating_point() and rank > 2:
+        return np.where(seen, 0, np.finfo(_dtype(value)).min).astype(_dtype(value))
+    return seen.astype(_dtype(value))
+
+
 def _state(make: _Maker, value: ir.Value) -> np.ndarray:
     state = make.subject.by_input[value.name or ""]
     rank = len(value.shape) if value.shape is not None else 0
@@ -157,7 +171,7 @@ def _state(make: _Maker, value: ir.Value) -> np.ndarray:
         sizes[state.axis] = _STATE_LENGTH.get(state.layout, lambda m, s: None)(make, state)
     shape = make.shape(value, *sizes)
     if state.layout is Layout.FIXED:
-        return make.random(value.name or "").standard_normal(shape).astype(_dtype(value))
+        return make.lasting(value.name or "").standard_normal(shape).astype(_dtype(value))
     return np.zeros(shape, _dtype(value))
 
 
@@ -238,7 +252,7 @@ def _hidden(make: _Maker, value: ir.Value) -> np.ndarray:
 
 
 def _features(make: _Maker, value: ir.Value) -> np.ndarray:
-    return make.random(value.name or "").standard_normal(make.shape(value, make.case.batch)).astype(_dtype(value))
+    return make.lasting(value.name or "").standard_normal(make.shape(value, make.case.batch)).astype(_dtype(value))
 
 
 def _other(make: _Maker, value: ir.Value) -> np.ndarray:
@@ -263,6 +277,7 @@ _BUILDERS: Mapping[Role, Callable[[_Maker, ir.Value], np.ndarray]] = {
     Role.IMAGE_GRID: _grid,
     Role.FEATURES: _features,
     Role.STATE: _state,
+    Role.ENCODER_MASK: _encoder_mask,
     Role.BRANCH: _other,
     Role.CONTEXT_LENGTHS: _lengths,
     Role.OTHER: _other,

@@ -18,8 +18,10 @@ from ..ir.specialization import Specialization, SpecRole, read_specialization
 from ..ir.states import Layout, Pairing, State, find_states
 from .compare import Difference, compare, ulp_tolerance
 from .contract import Contract
+from .outside import outside_sizes
 from .player import Caches, Chunk, Player, Tail
 from .session import Optimization, RunError, Session, SessionError
+from .subject import Subject
 
 OTHER_SUMS = 2e-6  # what another length of the cache, or another number of tokens a run, may change
 MAX_ROUNDS = 8
@@ -159,7 +161,8 @@ class _Scene:
         longest = max(player.length or 1 for player in players)
         room = min(player.ctx for player in players)
         model = program.graphs[name]
-        known = materialize(model, Clone(name, canonical_symbols(model).complete({})), name)
+        outside = outside_sizes(Subject.of(model, name), [player.subject for player in players], contract.old_input)
+        known = materialize(model, Clone(name, canonical_symbols(model).complete(outside)), name)
         original = Player.of(model, f"{name} (original)", room, known)
         prompt = max((player.length or 1) for player in players)
         length = max(min(room - longest, prompt + TEXT), 1)

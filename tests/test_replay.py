@@ -22,6 +22,7 @@ from onnx_llm_passes.runtime.report import Verdict
 from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
 from onnx_llm_passes.runtime.verify import verify
 
+from .cross_graphs import cross_decoder
 from .scatter_graphs import scatter_shared_positions
 
 
@@ -77,6 +78,17 @@ def test_inputs_that_nothing_explains_are_the_same_in_every_run() -> None:
     report = verify(Program({"model": _scaled()}), cloned(_scaled()))
     assert report.equal, report.first_difference
     assert any("token by token" in case.case for case in report.cases)
+
+
+@pytest.mark.parametrize("own_mask", [False, True])
+def test_clones_see_the_encoder_that_the_original_sees(own_mask: bool) -> None:
+    program = Program({"model": cross_decoder(own_mask=own_mask)})
+    text = "convert-states,clone-decode{ctx=32 k=0,3 prefill=8 bind=frames:5}"
+    report = verify(
+        program, PassManager(parse_pipeline(text)).run(Program({"model": cross_decoder(own_mask=own_mask)}))
+    )
+    assert report.equal, report.first_difference
+    assert len([case for case in report.cases if "token by token" in case.case]) == 3
 
 
 def test_loaded_clones_verify_too(tmp_path: Path) -> None:

@@ -16,12 +16,14 @@ from onnx_llm_passes.runtime.samples import add_mask, last_token
 from onnx_llm_passes.runtime.writer import BOOL, FLOAT, INT64, Writer
 
 from .builders import BUILDERS
+from .cross_graphs import cross_decoder
 
 ONE = Tiny(layers=1)
 NAMES = {
     "input_ids": Role.TOKEN_IDS,
     "position_ids": Role.POSITIONS,
     "attention_mask": Role.ATTENTION_MASK,
+    "encoder_attention_mask": Role.ENCODER_MASK,
     "batch_index": Role.BATCH_INDEX,
     "num_logits_to_keep": Role.LOGITS_TO_KEEP,
     "pixel_values": Role.PIXELS,
@@ -56,6 +58,16 @@ def expected(names: list[str]) -> dict[str, Role]:
 def test_renaming_every_input_changes_no_role(name: str) -> None:
     model = BUILDERS[name]()
     wanted = expected([value.name or "" for value in model.graph.inputs])
+    assert roles_of(model) == wanted
+    assert roles_when_renamed(model) == wanted
+
+
+@pytest.mark.parametrize("own_mask", [False, True])
+@pytest.mark.parametrize("past", [True, False])
+def test_a_mask_of_cross_attention_is_an_encoders(past: bool, own_mask: bool) -> None:
+    model = cross_decoder(past=past, own_mask=own_mask)
+    wanted = expected([value.name or "" for value in model.graph.inputs])
+    assert Role.ENCODER_MASK in wanted.values()
     assert roles_of(model) == wanted
     assert roles_when_renamed(model) == wanted
 
@@ -99,6 +111,23 @@ def test_a_bool_mask_of_four_dimensions() -> None:
     ids, mask = w.input("a", INT64, ["b", 5]), w.input("b", BOOL, ["b", 1, 5, 5])
     x = attended(w, embed(w, ids, ONE), lambda scores, keys: add_mask(w, scores, keys, mask))
     assert role(head(w, x), 1) is Role.ATTENTION_MASK
+
+
+def test_tokens_of_an_encoder_and_of_a_decoder_look_up_one_table() -> None:
+    w = Writer()
+    first, second = w.input("a", INT64, ["b", "s"]), w.input("b", INT64, ["b", "t"])
+    rows = w.op("ReduceMean", embed(w, first, ONE), [1], keepdims=1)
+    w.output("hidden", w.op("Add", rows, embed(w, second, ONE)), ["b", "t", ONE.hidden])
+    assert list(roles_of(w.model()).values()) == [Role.TOKEN_IDS, Role.TOKEN_IDS]
+
+
+def test_sound_is_features_and_a_flat_picture_is_pixels() -> None:
+    w = Writer()
+    sound, picture = w.input("a", FLOAT, ["b", "samples"]), w.input("b", FLOAT, ["patches", 16])
+    w.output("rows", w.op("Conv", w.unsqueeze(sound, 1), w.weight("taps", 4, 1, 3)), ["b", 4, "n"])
+    square = w.op("Reshape", picture, [-1, 1, 4, 4])
+    w.output("cells", w.op("Conv", square, w.weight("kernel", 4, 1, 4, 4)), ["patches", 4, 1, 1])
+    assert list(roles_of(w.model()).values()) == [Role.FEATURES, Role.PIXELS]
 
 
 def test_an_additive_float_mask() -> None:

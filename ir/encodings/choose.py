@@ -19,7 +19,8 @@ from .qdq import on_grid
 from .types import float_values
 from .variants import Rules
 
-HOST_SIDE = frozenset((Role.POSITIONS, Role.ATTENTION_MASK, Role.BATCH_INDEX, Role.LOGITS_TO_KEEP, Role.OTHER))
+_MASKS = (Role.ATTENTION_MASK, Role.ENCODER_MASK)
+HOST_SIDE = frozenset((Role.POSITIONS, *_MASKS, Role.BATCH_INDEX, Role.LOGITS_TO_KEEP, Role.OTHER))
 MAX_MOVES = 64  # no graph chains more operators that only move numbers
 _WEIGHT_PORTS: Mapping[str, int] = {"MatMul": 1, "Gemm": 1, "Conv": 1, "FusedMatMul": 1}
 
