@@ -113,7 +113,7 @@ class _Search:
         )
 
     def _from_output(self, value: ir.Value) -> State | None:
-        root = self._inside(backward(value)[0])
+        root, cut = _uncut(self._inside(backward(value)[0]))
         if id(root) in self.inputs or (value.shape is not None and len(value.shape) < 2):
             return None
         port = _present_port(root)
@@ -124,7 +124,8 @@ class _Search:
             state = State(Layout.RECURRENT, Pairing.OUTPUT_ONLY, output=value, carried=root)
             state.evidence = "a recurrence or convolution ends in it, and no input is its past"
             return state
-        state = State(Layout.FUSED if port else Layout.APPEND, Pairing.OUTPUT_ONLY, output=value, carried=root)
+        layout = Layout.FUSED if port else Layout.WINDOW if cut else Layout.APPEND
+        state = State(layout, Pairing.OUTPUT_ONLY, output=value, carried=root)
         state.kind = kind or "state"
         state.evidence = "an attention takes it as key or value, and no input is its past"
         return state
@@ -226,6 +227,21 @@ def _present_port(value: ir.Value) -> fused.Port | None:
     node = value.producer()
     ports = fused.PORTS.get((node.domain, node.op_type), ()) if node is not None else ()
     return next((port for port in ports if port.present == value.index()), None)
+
+
+def _uncut(value: ir.Value) -> tuple[ir.Value, bool]:
+    """What ``value`` is a part of: the whole keys of which a window keeps the last rows, or packed keys and values.
+
+    The second item is True for a window's last rows.
+    """
+    node = value.producer()
+    source = node.inputs[0] if node is not None and node.inputs else None
+    if node is None or source is None:
+        return value, False
+    if window.keeps_end(node):
+        return backward(source)[0], True
+    packed = node.op_type in ("Gather", "Split", "Slice") and not node.domain and _present_port(source) is not None
+    return (source if packed else value), False
 
 
 def _port_kind(state: State) -> str | None:

@@ -12,7 +12,7 @@ _FAR = 2**31 - 1
 
 def last_rows(trail: Trail) -> list[ir.Node]:
     """The Slice nodes that keep the end of ``trail``'s value along one axis."""
-    return [node for node, index in trail.value.uses() if index == 0 and _keeps_end(node)]
+    return [node for node, index in trail.value.uses() if index == 0 and keeps_end(node)]
 
 
 def narrow(state: State) -> State:
@@ -32,7 +32,7 @@ def narrow(state: State) -> State:
     return state
 
 
-def _keeps_end(node: ir.Node) -> bool:
+def keeps_end(node: ir.Node) -> bool:
     """True for a Slice on one axis whose end lies behind every row and whose step is 1."""
     if node.op_type != "Slice" or node.domain or len(node.inputs) < 3:
         return False
