@@ -7,6 +7,7 @@ The caches lie on the host in one form for every layout: rows in the order of th
 from __future__ import annotations
 
 import enum
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -129,6 +130,8 @@ class Player:
             role = self.subject.roles[name]
             if role is Role.TOKEN_IDS:
                 fed[name] = chunk.tokens.astype(fed[name].dtype)
+            elif role is Role.EMBEDDINGS:
+                fed[name] = _embedded(name, chunk.tokens, fed[name])
             elif role is Role.POSITIONS and fed[name].ndim < 2:
                 # one row for the whole batch, which holds no padding: further tokens stand behind the real ones
                 steps = np.arange(fed[name].size) * (not starts_each_row(self.subject, value))
@@ -226,6 +229,14 @@ class Player:
         new = np.take(output, range(first, first + kept), axis=state.axis)
         old = np.take(caches.arrays[name], range(caches.held), axis=state.axis)
         caches.arrays[name] = np.concatenate([old, new], axis=state.axis)
+
+
+def _embedded(name: str, tokens: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Rows for tokens where a graph takes embeddings: random ones, the same row for the same token in every run."""
+    table = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(
+        (int(tokens.max(initial=0)) + 1, like.shape[-1])
+    )
+    return table[tokens].astype(like.dtype)
 
 
 def _grows(state: State) -> bool:

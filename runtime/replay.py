@@ -16,14 +16,14 @@ from ..ir.program import Program
 from ..ir.simplify import simplify_round
 from ..ir.specialization import Specialization, SpecRole, read_specialization
 from ..ir.states import Layout, Pairing, State, find_states
-from .compare import Difference, compare, ulp_tolerance
+from .closeness import OTHER_SUMS, compare_rows, sums_of
+from .compare import Difference, compare
 from .contract import Contract
 from .outside import outside_sizes
 from .player import Caches, Chunk, Player, Tail
 from .session import Optimization, RunError, Session, SessionError
 from .subject import Subject
 
-OTHER_SUMS = 2e-6  # what another length of the cache, or another number of tokens a run, may change
 MAX_ROUNDS = 8
 TEXT = 48  # tokens after the prompt, at most
 Feed = dict[str, np.ndarray]
@@ -66,7 +66,11 @@ def replay(original: Program, result: Program, seed: int, tell: Callable[[str], 
             yield Replayed(spec.graph, _title(spec), failed=error.what)
     if not specs:
         return
-    scene = _Scene.of(original, base, result, list(players.values()), seed)
+    try:
+        scene = _Scene.of(original, base, result, list(players.values()), seed)
+    except RunError as error:
+        yield from (Replayed(s.graph, _title(s), skipped=f"the original cannot be run: {error.what}") for s in specs)
+        return
     scene.packed = any(_branches(model) for model in result.graphs.values())
     if why := scene.unplayable():
         tell(f"{base}: {why}: the clones are compared with the original on their own inputs only")
@@ -153,6 +157,7 @@ class _Scene:
     pairs: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list[tuple[np.ndarray, np.ndarray]])
     twins: dict[str, Difference] = field(default_factory=dict[str, Difference])
     packed: bool = False
+    sums: float = OTHER_SUMS
     runs: int = 0
 
     @classmethod
@@ -170,6 +175,7 @@ class _Scene:
         batch = max(player.batch or 1 for player in players)
         text = np.random.default_rng([seed, length]).integers(0, ids, (batch, room + longest))
         scene = cls(original, text, contract, _same(original, players, contract), _static_past(players))
+        scene.sums = sums_of(model)
         if not scene.unplayable():
             scene.expected = scene._one_by_one(length)
         else:
@@ -289,20 +295,11 @@ class _Scene:
         if twins:
             yield Replayed(spec.graph, f"{title}, the original on the same inputs", tuple(twins.values()))
         if pairs:
-            yield _compared(spec.graph, f"{title}, the original token by token", pairs)
+            expected, found = (np.stack([pair[side] for pair in pairs]) for side in (0, 1))
+            rows = compare_rows(expected, found, self.sums)
+            yield Replayed(spec.graph, f"{title}, the original token by token", rows)
         if not twins and not pairs:
             yield Replayed(spec.graph, title, skipped="no run gave an output to compare")
-
-
-def _compared(graph: str, case: str, pairs: list[tuple[np.ndarray, np.ndarray]]) -> Replayed:
-    """Logits within what other sums change, and the same tokens; integer outputs are tokens themselves."""
-    expected, found = (np.stack([pair[side] for pair in pairs]) for side in (0, 1))
-    if found.dtype.kind in "iu":
-        tokens = found[..., 0] if found.ndim > 2 else found
-        return Replayed(graph, case, (compare("tokens", expected.argmax(-1), tokens.astype(np.int64)),))
-    tolerance = max(OTHER_SUMS, 4 * ulp_tolerance(expected))
-    logits = compare("logits", expected, found, tolerance)
-    return Replayed(graph, case, (logits, compare("tokens", expected.argmax(-1), found.argmax(-1))))
 
 
 def proposals(k: int, step: int) -> tuple[int, int]:

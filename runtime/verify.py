@@ -15,6 +15,7 @@ from ..ir.roles import Role
 from ..ir.states import Layout, Pairing
 from .bound import at_sizes_of
 from .cases import ANYWHERE, BATCHES, LENGTHS, ORDERED, Case, Padding, plan
+from .closeness import OTHER_SUMS
 from .compare import Difference, compare, ulp_tolerance
 from .contract import Contract, check_empty, check_given
 from .converted import Unplayable, changes_layout, play
@@ -22,7 +23,7 @@ from .inputs import UnknownSize, build_inputs
 from .layer_check import check_layers
 from .layer_play import layer_specs
 from .oracle import oracle_of
-from .replay import OTHER_SUMS, replay, replays
+from .replay import replay, replays
 from .report import CaseReport, Verdict, VerifyReport
 from .session import KernelMissing, Optimization, RunError, Session, SessionError
 from .subject import GUESSES, Subject

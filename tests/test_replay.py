@@ -16,6 +16,7 @@ from onnx_llm_passes.passes.clone_decode import CloneDecode
 from onnx_llm_passes.passes.keep_last_logits import KeepLastLogits
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
+from onnx_llm_passes.runtime.closeness import OTHER_SUMS, compare_rows, sums_of
 from onnx_llm_passes.runtime.player import Caches, Chunk, Player, Tail
 from onnx_llm_passes.runtime.replay import proposals
 from onnx_llm_passes.runtime.report import Verdict
@@ -89,6 +90,50 @@ def test_clones_see_the_encoder_that_the_original_sees(own_mask: bool) -> None:
     )
     assert report.equal, report.first_difference
     assert len([case for case in report.cases if "token by token" in case.case]) == 3
+
+
+def without_embedding() -> ir.Model:
+    """The decoder from its embedded rows on, as exporters leave the table to the host."""
+    model = append_decoder()
+    graph = model.graph
+    ids = graph.inputs[0]
+    lookup = next(node for node in graph if node.op_type == "Gather" and node.inputs[1] is ids)
+    rows = ir.Value(name="inputs_embeds", type=ir.TensorType(ir.DataType.FLOAT))
+    rows.shape = ir.Shape(["batch_size", "sequence_length", 32])
+    lookup.outputs[0].replace_all_uses_with(rows)
+    graph.remove(lookup, safe=True)
+    for use in list(ids.uses()):
+        use.node.replace_input_with(use.idx, rows)
+    graph.inputs[0] = rows
+    return model
+
+
+def test_the_same_token_has_the_same_embedding_in_every_run() -> None:
+    report = verify(Program({"model": without_embedding()}), cloned(without_embedding()))
+    assert report.equal, report.first_difference
+    assert any("token by token" in case.case for case in report.cases)
+
+
+def test_tokens_whose_logits_are_as_large_are_the_same() -> None:
+    expected, near, far = (
+        np.array([[1.0, 2.0, 2.0 - 1e-6]]),
+        np.array([[1.0, 2.0 - 1e-6, 2.0]]),
+        np.array([[3.0, 2, 2]]),
+    )
+    assert all(found.equal for found in compare_rows(expected, near, 2e-6))
+    assert not any(found.equal for found in compare_rows(expected, far, 2e-6))
+    assert compare_rows(expected, np.array([2]), 2e-6)[0].equal
+    assert not compare_rows(expected, np.array([0]), 2e-6)[0].equal
+
+
+def test_activations_of_8_bits_may_round_otherwise() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 18, "com.microsoft" : 1]>
+        g (float[n, 16] x, uint8[4, 1, 8] w, float[4] s) => (float[n, 4] y)
+        {
+           y = com.microsoft.MatMulNBits <K = 16, N = 4, bits = 4, block_size = 16, accuracy_level = LEVEL> (x, w, s)
+        }"""
+    exact, rounded = (sums_of(ir.from_onnx_text(text.replace("LEVEL", level))) for level in ("1", "4"))
+    assert exact == OTHER_SUMS < rounded
 
 
 def test_loaded_clones_verify_too(tmp_path: Path) -> None:
