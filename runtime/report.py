@@ -47,6 +47,16 @@ class VerifyReport:
     notes: list[str] = field(default_factory=list[str])
     structure: list[str] = field(default_factory=list[str])
 
+    def blank(self) -> VerifyReport:
+        """An empty report under the same rules."""
+        return VerifyReport(self.tolerance, self.ulp, self.seed)
+
+    def take(self, other: VerifyReport) -> None:
+        """Adds what another report found."""
+        self.tolerance = max(self.tolerance, other.tolerance)
+        for mine, found in ((self.cases, other.cases), (self.notes, other.notes), (self.structure, other.structure)):
+            mine.extend(found)  # pyright: ignore[reportArgumentType]
+
     @property
     def runs(self) -> int:
         """How many cases both graphs ran."""

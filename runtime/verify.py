@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from .closeness import OTHER_SUMS
 from .compare import Difference, compare, ulp_tolerance
 from .contract import Contract, check_empty, check_given
 from .converted import Unplayable, changes_layout, play
+from .halves import settle
 from .inputs import UnknownSize, build_inputs
 from .layer_check import check_layers
 from .layer_play import layer_specs
@@ -27,6 +29,7 @@ from .replay import replay, replays
 from .report import CaseReport, Verdict, VerifyReport
 from .session import KernelMissing, Optimization, RunError, Session, SessionError
 from .subject import GUESSES, Subject
+from .widen import widened_arrays, widened_pair, widened_program
 
 __all__ = ["CaseReport", "Verdict", "VerifyReport", "verify"]
 
@@ -51,28 +54,58 @@ def verify(
     default = REBUILT_MASK if contract.any_order else 0.0
     allowed = tolerance if isinstance(tolerance, int | float) else default
     report = VerifyReport(tolerance=allowed, ulp=tolerance == "ulp", seed=seed)
-    played = _replay(original, result, report) | _layers(original, result, report) if inputs is None else set[str]()
+    played = _replayed(original, result, report) | _layers(original, result, report) if inputs is None else set[str]()
     for name, unbound, after in _pairs(original, result, played):
-        original_subject = Subject.of(at_sizes_of(unbound, after), f"{name} (original)")
-        pair = _Pair(name, original_subject, Subject.of(after, f"{name} (result)"), contract, report, unbound)
-        pair.agree()
-        try:
-            if inputs is None and pair.played(seed):
-                continue
-            pair.open()
-        except KernelMissing as error:
-            report.notes.append(f"{name}: {error.what}: compared by structure only")
-            report.structure.extend(_structure(pair))
-            continue
-        except SessionError as error:
-            if error.where == pair.original.name:
-                raise
-            report.cases.append(CaseReport(name, "loading", failed=error.what))
-            continue
-        if refused := pair.refused_as_usual():
-            report.cases.append(CaseReport(name, "loading", failed=refused))
-        report.cases.extend(pair.run_given(inputs) if inputs is not None else pair.run_planned(seed))
+        comparing = _Comparing(name, contract, inputs)
+        settle(report, name, comparing.of((unbound, after)), partial(comparing.wide, (unbound, after)))
     return report
+
+
+@dataclass(frozen=True)
+class _Comparing:
+    """Comparisons of one graph: of a pair as it is, or in float32."""
+
+    name: str
+    contract: Contract
+    inputs: Mapping[str, np.ndarray] | None
+
+    def of(self, models: tuple[ir.Model, ir.Model]) -> Callable[[VerifyReport], None]:
+        return lambda report: _compare(self.name, models, self.contract, report, self.inputs)
+
+    def wide(self, models: tuple[ir.Model, ir.Model]) -> Callable[[VerifyReport], None] | None:
+        found = widened_pair(*models)
+        given = widened_arrays(self.inputs) if self.inputs is not None else None
+        return replace(self, inputs=given).of(found) if found is not None else None
+
+
+def _compare(
+    name: str,
+    models: tuple[ir.Model, ir.Model],
+    contract: Contract,
+    report: VerifyReport,
+    inputs: Mapping[str, np.ndarray] | None,
+) -> None:
+    """Runs a graph of the original and one of the result; what was found goes into ``report``."""
+    unbound, after = models
+    original_subject = Subject.of(at_sizes_of(unbound, after), f"{name} (original)")
+    pair = _Pair(name, original_subject, Subject.of(after, f"{name} (result)"), contract, report, unbound)
+    pair.agree()
+    try:
+        if inputs is None and pair.played(report.seed):
+            return
+        pair.open()
+    except KernelMissing as error:
+        report.notes.append(f"{name}: {error.what}: compared by structure only")
+        report.structure.extend(_structure(pair))
+        return
+    except SessionError as error:
+        if error.where == pair.original.name:
+            raise
+        report.cases.append(CaseReport(name, "loading", failed=error.what))
+        return
+    if refused := pair.refused_as_usual():
+        report.cases.append(CaseReport(name, "loading", failed=refused))
+    report.cases.extend(pair.run_given(inputs) if inputs is not None else pair.run_planned(report.seed))
 
 
 def _pairs(original: Program, result: Program, played: Collection[str]) -> Iterator[tuple[str, ir.Model, ir.Model]]:
@@ -86,6 +119,16 @@ def _pairs(original: Program, result: Program, played: Collection[str]) -> Itera
     if missing:
         raise UsageError(f"the original has no graph {missing[0]!r}", found=", ".join(original.graphs))
     yield from ((name, original.graphs[name], result.graph(name)) for name in names)
+
+
+def _replayed(original: Program, result: Program, report: VerifyReport) -> set[str]:
+    """Plays a text through what was cloned, in float32 where half precision leaves it open; the graphs dealt with."""
+
+    def wide() -> Callable[[VerifyReport], set[str]] | None:
+        programs = widened_program(original), widened_program(result)
+        return partial(_replay, programs[0] or original, programs[1] or result) if any(programs) else None
+
+    return settle(report, "clones", partial(_replay, original, result), wide)
 
 
 def _replay(original: Program, result: Program, report: VerifyReport) -> set[str]:
