@@ -12,6 +12,7 @@ from ..ir.clone import Clone, inner_symbols, materialize
 from ..ir.dims import substitute
 from ..ir.errors import PassRefused, UsageError
 from ..ir.lengths import Lengths, bind_lengths
+from ..ir.logits import logits_output
 from ..ir.program import Program
 from ..ir.scalar_ranges import squeeze_ranges
 from ..ir.specialization import Manifest, Specialization, SpecRole, distinct, read_specialization
@@ -207,9 +208,8 @@ def _prefixed(specs: Sequence[Specialization], prefix: str) -> list[Specializati
 
 
 def _logits_rows(graph: Canonical, binding: Mapping[str, int]) -> int | None:
-    """How many rows the first output that is no state has; None where that is no ``[batch, rows, …]`` or stays open."""
-    carried = {id(state.output) for state in graph.states}
-    value = next((value for value in graph.model.graph.outputs if id(value) not in carried), None)
+    """How many rows the logits have; None where they are no ``[batch, rows, …]`` or their number stays open."""
+    value = logits_output(graph.model, graph.states)
     if value is None:
         return None
     for dims in (dims_of(value), graph.demands.facts.shape(value)):

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ..ir.encodings.qdq import read_qdq
 from ..ir.errors import UnknownNameError, UsageError
+from ..ir.logits import logits_output
 from ..ir.program import Program
 from ..ir.states import Layout, State
 from .calibrate_feed import WHOLE, Arrays, Feeder, graph_of
@@ -142,8 +143,7 @@ class _Side:
     def of(cls, program: Program, graph: str, chunk: int, capacity: int) -> _Side:
         model = program.graph(graph)
         feeder = Feeder.of(model, chunk, capacity)
-        states = {state.output.name for state in feeder.states if state.output is not None}
-        answer = next((value for value in feeder.model.graph.outputs if value.name not in states), None)
+        answer = logits_output(feeder.model, feeder.states)
         if answer is None:
             raise UsageError("a graph without an answer beside its cache cannot be compared", where=str(program.source))
         copy = feeder.model.clone()

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from ..ir.axes import keeps_window
 from ..ir.lengths import GROWING, shares_buffer
+from ..ir.logits import logits_output
 from ..ir.roles import Role
 from ..ir.states import Layout, State
 from .cases import Case, Padding
@@ -155,9 +156,10 @@ class Player:
         return outputs
 
     def logits(self, outputs: Mapping[str, np.ndarray], chunk: Chunk) -> tuple[int, np.ndarray]:
-        """The first output that is no state as ``[batch, rows, …]``, and which token its first row belongs to."""
-        carried = {state.output.name for state in self.subject.states if state.output is not None}
-        array = next(array for name, array in outputs.items() if name not in carried)
+        """The logits as ``[batch, rows, …]``, and which token its first row belongs to."""
+        value = logits_output(self.subject.model, self.subject.states)
+        assert value is not None, "a decoder has an output beside its states"
+        array = outputs[value.name or ""]
         rows = array.shape[1]
         first = 0 if rows == chunk.length else max(chunk.seen - rows, 0)
         return first, array[:, : max(0, min(rows, chunk.seen - first))]

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..ir.errors import UnknownNameError, UsageError
+from ..ir.logits import logits_output
 from ..ir.program import Program
 from ..ir.roles import Role
 from ..ir.symbols import dims_of
@@ -41,7 +42,9 @@ class GraphSession(Session):
         self.holdings = {holding.input: holding for holding in holdings_of(model, sizes, self.subject.states)}
         carried = {state.output.name for state in self.subject.states if state.output is not None}
         carried -= {s.output.name for s in self.subject.states if s.output is not None and s.name not in self.holdings}
-        self.results = {value.name or "": value for value in model.graph.outputs if value.name not in carried}
+        outputs = [value for value in model.graph.outputs if value.name not in carried]
+        answer = logits_output(model, self.subject.states)  # first among the results: what decoding looks at
+        self.results = {value.name or "": value for value in sorted(outputs, key=lambda value: value is not answer)}
         self.inputs = {v.name or "": v for v in model.graph.inputs if not v.is_initializer()}
         self.free = [name for name in self.inputs if name not in self.holdings]
         super().__init__(oracle_of(model).model, name, optimization)

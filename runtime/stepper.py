@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from ..ir.dims import Dim, Expr
 from ..ir.errors import UsageError
+from ..ir.logits import logits_output
 from ..ir.roles import Role, find_roles
 from ..ir.states import Layout, Pairing, State, find_states
 from ..ir.symbols import dims_of
@@ -160,8 +161,9 @@ class Stepper:
         return self.session.run(feeds)
 
     def _logits(self, results: Mapping[str, Array]) -> Array:
-        carried = {state.output.name for state in self.states if state.output is not None}
-        return next(array for name, array in results.items() if name not in carried)
+        value = logits_output(self.model, self.states)
+        assert value is not None, "a decoder has an output beside its states"
+        return results[value.name or ""]
 
     def _keep(self, cache: Arrays, results: Mapping[str, Array], chunks: Sequence[Chunk] = ()) -> None:
         for state in self.states:

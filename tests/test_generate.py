@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from onnx_llm_passes.ir.errors import UsageError
@@ -17,7 +18,7 @@ from onnx_llm_passes.runtime.generate import Settings, generate
 from onnx_llm_passes.runtime.holdings import Hold
 from onnx_llm_passes.runtime.policies import Policy
 from onnx_llm_passes.runtime.proposers import NGram, Source, open_proposers
-from onnx_llm_passes.runtime.samples import scatter_decoder
+from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
 from onnx_llm_passes.runtime.sampling import Sampling, uniform
 from onnx_llm_passes.runtime.session import RunError
 
@@ -276,3 +277,18 @@ def test_caches_that_are_written_in_place_are_one_buffer_for_every_graph() -> No
     assert {name: kept.array().ctypes.data for name, kept in runner.session.memory.items()} == places
     assert all(kept.array()[:, :, :4].any() for kept in runner.session.memory.values())
     runner.close()
+
+
+def test_tokens_come_from_the_logits_where_hidden_rows_leave_before_them() -> None:
+    def model(hidden: bool) -> ir.Model:
+        found = append_decoder()
+        head = found.graph.outputs[0].producer()
+        assert head is not None and head.inputs[0] is not None
+        rows = head.inputs[0]
+        rows.type, rows.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(["batch_size", "sequence_length", 32])
+        found.graph.outputs[:0] = [rows] if hidden else []
+        return found
+
+    decoders = [Decoder(Program({"model": model(hidden)}), rows=1, ctx=CTX, ks=(0,)) for hidden in (False, True)]
+    plainly, beside = (generate(found, [[5, 9, 2]], Settings(8)).tokens for found in decoders)
+    assert plainly == beside

@@ -114,6 +114,30 @@ def test_the_same_token_has_the_same_embedding_in_every_run() -> None:
     assert any("token by token" in case.case for case in report.cases)
 
 
+def with_hidden_rows() -> ir.Model:
+    """The decoder that hands out what its head reads, before the logits."""
+    model = append_decoder()
+    head = model.graph.outputs[0].producer()
+    assert head is not None and head.inputs[0] is not None
+    rows = head.inputs[0]
+    rows.type, rows.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(["batch_size", "sequence_length", 32])
+    model.graph.outputs.insert(0, rows)
+    return model
+
+
+def test_logits_are_told_from_hidden_rows_that_leave_before_them() -> None:
+    text = "convert-states,keep-last-logits{symbol=kept},clone-decode{ctx=32 k=0,2 prefill=8},check"
+    before = Program({"model": with_hidden_rows()})
+    result = PassManager(parse_pipeline(text)).run(Program({"model": with_hidden_rows()}))
+    assert {item["name"]: item["logits_rows"] for item in map(dict, result.specializations)} == {
+        "prefill": 1,
+        "decode_k0": 1,
+        "decode_k2": 3,
+    }
+    report = verify(before, result)
+    assert report.equal, report.first_difference
+
+
 def test_tokens_whose_logits_are_as_large_are_the_same() -> None:
     expected, near, far = (
         np.array([[1.0, 2.0, 2.0 - 1e-6]]),

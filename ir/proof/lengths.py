@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..axes import Axis, keeps_window, window_of
+from ..logits import logits_output
 from ..specialization import SpecRole
 from ..symbols import dims_of
 from .case import Failure, View
@@ -75,17 +76,13 @@ def decode_rows(view: View) -> Iterator[Failure]:
 
 
 def _logits_out(view: View) -> int | None:
-    """The rows of the first output that is no state and has the batch in front: ``[batch, rows, vocabulary]``."""
+    """The rows of the logits, where they have the batch in front: ``[batch, rows, vocabulary]``."""
     canonical = view.canonical
-    carried = {id(state.output) for state in canonical.states}
-    batch = canonical.dim(Axis.BATCH)
-    for value in canonical.model.graph.outputs:
-        dims = dims_of(value)
-        if id(value) in carried or dims is None or len(dims) != 3 or batch is None or dims[0] is None:
-            continue
-        if canonical.solution.reduce(dims[0]) == batch and dims[1] is not None:
-            return view.value(dims[1])
-    return None
+    value, batch = logits_output(canonical.model, canonical.states), canonical.dim(Axis.BATCH)
+    dims = dims_of(value) if value is not None else None
+    if dims is None or len(dims) != 3 or batch is None or dims[0] is None or dims[1] is None:
+        return None
+    return view.value(dims[1]) if canonical.solution.reduce(dims[0]) == batch else None
 
 
 def cache_rows(view: View) -> Iterator[Failure]:
