@@ -9,12 +9,13 @@ import onnx_ir as ir
 from ..dims import Expr
 from ..errors import PassRefused
 from .base import Layout, Pairing, State
-from .ports import NEEDS_CACHE, PORTS, Port
+from .ports import KEY_VALUE_INPUTS, NEEDS_CACHE, PORTS, Port
 from .ranges import cache_ranges, row_count, unmasked_reads
 from .signatures import Signatures, is_whole_range, strip_shape_ops
 from .unbind import Unbinding, initial_dims
 from .walk import constant_ints
 
+HALF_BITS = 16
 _GROWS = frozenset((Layout.APPEND, Layout.SCATTER, Layout.WINDOW, Layout.DELTA))
 
 
@@ -99,6 +100,14 @@ def _refuse_ports(where: str, chosen: Sequence[State]) -> None:
                 found=f"state {state.name!r} at input {port.past}",
                 hint="Export the model with an attention operator whose past is optional.",
             )
+        if _is_rounded(state):
+            raise PassRefused(
+                f"{node.op_type} attends to its cache as rounded to {state.input.dtype}",  # pyright: ignore[reportOptionalMemberAccess]
+                where=f"{where}, node {node.name!r}",
+                found=f"state {state.name!r} at input {port.past}",
+                wanted="a cache in the precision of the new keys and values",
+                hint="Without the cache nothing rounds them, and results differ; export the model with a float cache.",
+            )
         ports = PORTS[node.domain, node.op_type]
         connected = {p.past for p in ports if p.past < len(node.inputs) and node.inputs[p.past] is not None}
         if connected - going[id(node)]:
@@ -108,6 +117,14 @@ def _refuse_ports(where: str, chosen: Sequence[State]) -> None:
                 found=f"input {port.past} to clear, {sorted(connected - going[id(node)])} to keep",
                 hint="Widen kinds= or layers=, or leave them out.",
             )
+
+
+def _is_rounded(state: State) -> bool:
+    """True for keys or values that an attention keeps as integers or 8-bit floats, rounding new rows itself."""
+    dtype, node = state.input.dtype if state.input is not None else None, state.update
+    if node is None or dtype is None or state.chain or (node.domain, node.op_type) not in KEY_VALUE_INPUTS:
+        return False
+    return not (dtype.is_floating_point() and dtype.bitwidth >= HALF_BITS)
 
 
 def _refuse_shared_lengths(where: str, states: Sequence[State], chosen: Sequence[State]) -> None:
