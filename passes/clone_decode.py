@@ -11,7 +11,8 @@ from ..ir.canonical import Canonical, canonical_symbols
 from ..ir.clone import Clone, inner_symbols, materialize
 from ..ir.dims import substitute
 from ..ir.errors import PassRefused, UsageError
-from ..ir.lengths import Lengths, bind_lengths
+from ..ir.length_choices import refuse_length_choices
+from ..ir.lengths import GROWING, Lengths, bind_lengths
 from ..ir.logits import logits_output
 from ..ir.program import Program
 from ..ir.scalar_ranges import squeeze_ranges
@@ -45,7 +46,8 @@ class CloneDecode(Pass):
     6. Operands of Range that are no scalars are squeezed: with known shapes a runtime refuses them.
 
     Left alone: graphs that carry nothing from run to run. Refused: K that the context cannot hold, a dimension that the
-    graph fixes to another size, a symbol that nothing decides, logits of fewer rows than a decode checks.
+    graph fixes to another size, a symbol that nothing decides, logits of fewer rows than a decode checks, and a branch
+    that the graph takes by the length of the text (long-context tables), where fixed sizes would always take one.
 
     Attributes:
         ctx: The context: how many tokens a cache can hold.
@@ -103,6 +105,8 @@ class CloneDecode(Pass):
             name: [chosen.specialize(found, lengths, role, k) for role, k, lengths in chosen.lengths(found)]
             for name, found in decoders.items()
         }
+        for found in decoders.values() if self.static else ():
+            chosen.check_choices(found)
         squeezed = 0
         for name, specs in plans.items():
             squeezed += squeeze_ranges(program.graphs[name], self.name) if self.static else 0
@@ -151,6 +155,16 @@ class CloneDecode(Pass):
             for k in self.k or (None,):
                 seq = (k or 0) + 1
                 yield SpecRole.DECODE, k, replace(whole, seq=seq, rows=seq, attended=attended)
+
+    def check_choices(self, graph: Canonical) -> None:
+        """Refuses a graph that takes one branch for short texts and another for long ones, by its cache's growth."""
+        if not any(state.layout in GROWING and state.pairing is Pairing.BOTH for state in graph.states):
+            return
+        where, facts = f"{self.name}, graph {graph.model.graph.name!r}", graph.demands.facts
+        for _, _, lengths in self.lengths(graph):
+            sizes = (replace(lengths, ctx=lengths.seq), lengths)
+            empty, full = (bind_lengths(graph, size, self.bind, where) for size in sizes)
+            refuse_length_choices(graph.model, facts, empty, full, where)
 
     def specialize(self, graph: Canonical, lengths: Lengths, role: SpecRole, k: int | None) -> Specialization:
         """One specialization with its binding; PassRefused where the graph does not take these sizes."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from ..dims import Expr, free_symbols
+from ..length_choices import grown_choices
 from ..scopes import nested
 from ..states.walk import axes_of, constant_ints
 from .proof import depends_on_positions
@@ -36,6 +37,18 @@ def refuse_selections(scene: Scene, positions: ir.Value) -> None:
                 wanted="rows taken from the first on, or masked ones",
                 hint="With a cache of fixed size the last row is not the last token.",
             )
+
+
+def refuse_choices(scene: Scene) -> None:
+    """Raises PassRefused where a branch is taken by the length of the text: a cache of fixed size does not tell it."""
+    for node, condition in grown_choices(scene.model, scene.facts, str(scene.past)):
+        raise scene.refuse(
+            f"{node.op_type} chooses by the length of the text, which a cache of fixed size hides",
+            node=node,
+            found=condition.name,
+            wanted="one choice for every length",
+            hint="Export the side that is wanted alone.",
+        )
 
 
 def refuse_in_bodies(scene: Scene) -> None:

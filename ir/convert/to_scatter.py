@@ -16,7 +16,7 @@ from .options import MaskInput
 from .outcome import Outcome, rename_retained, settle_types, unused
 from .proof import prove, refuse_unmasked
 from .queries import rewire_queries
-from .rows import refuse_in_bodies, refuse_selections
+from .rows import refuse_choices, refuse_in_bodies, refuse_selections
 from .scene import Scene, whole_masks
 from .site import Site
 from .writes import Rewriter, refuse_unfit
@@ -25,6 +25,7 @@ from .writes import Rewriter, refuse_unfit
 def append_to_scatter(scene: Scene) -> Outcome:
     """Rewrites the states of ``scene``, masks and lengths; raises PassRefused where that would not be exact."""
     refuse_in_bodies(scene)
+    refuse_choices(scene)
     for state in scene.states:
         _refuse_form(scene, state)
     blocks = {id(state): _block(scene, state) for state in scene.states}
