@@ -145,13 +145,12 @@ class _Search:
                     yield state
 
     def _end_of(self, state: State) -> ir.Value | None:
-        """The graph output that holds ``carried``, moved or as it is, with the input's type and rank."""
+        """The graph output that holds ``carried``, moved or as it is, of the input's rank and, if one is, its type."""
         if state.carried is None or state.input is None:
             return None
-        for trail in forward(state.carried, self.bridges):
-            if id(trail.value) in self.outputs and _comparable(state.input, trail.value):
-                return trail.value
-        return None
+        ends = [t.value for t in forward(state.carried, self.bridges) if id(t.value) in self.outputs]
+        same = (value for value in ends if _comparable(state.input, value))
+        return next(same, next((value for value in ends if _cast_between(state.input, value)), None))
 
     def _windowed(self, state: State) -> State | None:
         """``state`` as a window, where only the last rows of its Concat reach an output."""
@@ -263,6 +262,12 @@ def _comparable(past: ir.Value, present: ir.Value) -> bool:
         return False
     ranks = (_rank(past), _rank(present))
     return None in ranks or ranks[0] == ranks[1]
+
+
+def _cast_between(past: ir.Value, present: ir.Value) -> bool:
+    """True for floats of two widths: an export in half precision that computes in another, and leaves in it."""
+    types = [value.dtype for value in (past, present)]
+    return _rank(past) == _rank(present) and all(dtype is not None and dtype.is_floating_point() for dtype in types)
 
 
 def _differing_axis(past: ir.Value | None, present: ir.Value | None) -> int | None:
