@@ -119,7 +119,7 @@ def _check_state(scene: _Scene, state: State) -> None:
         scene.found.problem(
             state.name,
             f"lives inside a branch of If {state.extra['branch']!r}",
-            "select-branch{input=NAME value=true|false} first; NAME is the If's boolean input",
+            f"select-branch{{input={state.extra['switch']} value=true}} (or false) first: the run with a past",
         )
         return
     check = _CHECKS.get(state.layout)

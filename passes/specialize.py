@@ -113,7 +113,7 @@ class Specialize(Pass):
                 places = ", ".join(f"{name} at {canonical.place(name)}" for name in item.missing[:4])
                 raise PassRefused(
                     "nothing decides symbols of the graph", where=where, found=places,
-                    hint=f"Give them: symbols={item.missing[0]}:N.",
+                    hint=f"Give them: symbols={','.join(f'{name}:N' for name in item.missing)}.",
                 )  # fmt: skip
         return [item.entry for item in made]
 

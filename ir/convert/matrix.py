@@ -126,7 +126,8 @@ def _refuse_unfit(model: ir.Model, states: Sequence[State], to: To, options: Opt
                 f"state {state.name!r} lives inside a branch of If {state.extra['branch']!r}",
                 where=where,
                 wanted="a graph with the branch chosen",
-                hint="Put select-branch{input=NAME value=true|false} before this pass; NAME is the If's boolean input.",
+                hint=f"Put select-branch{{input={state.extra['switch']} value=true}} (or false) before this pass: "
+                "the run with a past.",
             )
         if state.pairing is not Pairing.BOTH:
             raise PassRefused(
