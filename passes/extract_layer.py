@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -19,7 +20,12 @@ from ..ir.symbols import dims_of
 from .base import Pass, Report
 from .simplify import Simplify
 
-ROLES = (SpecRole.DECODE, SpecRole.PREFILL)
+
+class LayerRole(enum.Enum):
+    """What the graphs are for that a layer is cut out of."""
+
+    DECODE = "decode"
+    PREFILL = "prefill"
 
 
 @dataclass(frozen=True)
@@ -54,16 +60,13 @@ class ExtractLayer(Pass):
     name: ClassVar[str] = "extract-layer"
 
     index: int
-    role: SpecRole = SpecRole.DECODE
+    role: LayerRole = LayerRole.DECODE
     shared: Shared = Shared.INSIDE
 
     def __post_init__(self) -> None:
-        """UsageError for a negative index and a role that has no layers."""
+        """UsageError for a negative index."""
         if self.index < 0:
             raise UsageError("too small", where=f"pass {self.name!r}, index", found=self.index, wanted=">= 0")
-        if self.role not in ROLES:
-            wanted = " or ".join(role.value for role in ROLES)
-            raise UsageError("has no layers", where=f"pass {self.name!r}, role", found=self.role.value, wanted=wanted)
 
     def run(self, program: Program) -> Report:
         """Replaces the graphs of the program by one layer each; raises PassRefused before it changes anything."""
@@ -89,10 +92,12 @@ class ExtractLayer(Pass):
         """The specializations of the role; PassRefused where the program has none."""
         known = [read_specialization(item, index) for index, item in enumerate(program.specializations)]
         chosen = [
-            spec for spec in known if spec.role is self.role and (spec.graph or program.names[0]) in program.names
+            spec
+            for spec in known
+            if spec.role.value == self.role.value and (spec.graph or program.names[0]) in program.names
         ]
         if not chosen:
-            put = "clone-decode{ctx=N}" if self.role is SpecRole.DECODE else "clone-decode{ctx=N prefill=N}"
+            put = "clone-decode{ctx=N}" if self.role is LayerRole.DECODE else "clone-decode{ctx=N prefill=N}"
             raise PassRefused(
                 f"the program has no {self.role.value} graph of known sizes",
                 where=self.name,
