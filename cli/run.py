@@ -138,13 +138,22 @@ WEIGHTS = {  # what a save did with weights -> how it is said
 }
 
 
+NEXT: tuple[tuple[frozenset[str], str], ...] = (  # passes that ran -> the command that says what they cost or kept
+    (frozenset(("insert-qdq", "extract-layer")), "compare FLOAT_LAYER {out} --tokens FILE --within {source}"),
+    (frozenset(("insert-qdq",)), "compare {source} {out} --tokens FILE"),
+    (frozenset(), "verify {source} {out}"),
+)
+
+
 def _show_files(outcome: Outcome) -> None:
     written = (f"{name} ({render.size(count)})" for name, count in outcome.files.items())
     render.show(f"wrote {outcome.out}: {', '.join(written)}")
     for what, count in outcome.weights.items():
         if count:
             render.show(f"  {WEIGHTS[what].format(render.size(count))}")
-    render.show(f"next: onnx-passes verify {_quoted(outcome.source)} {_quoted(outcome.out)}")
+    ran = {record.text.split("{")[0] for record in outcome.records}
+    following = next(text for passes, text in NEXT if passes <= ran)
+    render.show(f"next: onnx-passes {following.format(source=_quoted(outcome.source), out=_quoted(outcome.out))}")
 
 
 def _quoted(path: Path) -> str:

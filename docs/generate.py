@@ -8,6 +8,7 @@ import difflib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -31,13 +32,15 @@ SHOWN = (  # what the README shows: pass, fixture, and what it says over it
 )
 UNSTEADY = frozenset({"seconds", "sha256", "digest", "packages", "tool", "bytes"})
 SIZE = re.compile(r"\(\d[\d.]* [kMG]?B\)")  # of a written file: another release of a library may change it by a little
+MEASURE = re.compile(r"(│ [^\n:]+: +)-?[\d.]+(e-?\d+)?")  # of quantized numbers: another processor rounds other sums
+TOKENS = "[[5, 17, 96, 3, 41, 80, 22, 9, 64, 118, 7, 33], [101, 2, 77, 54, 12, 29, 90, 61, 8, 115, 46, 70]]"
 LONGEST_LIST = 4
 DEMO = "onnx-passes-demo"
 
 
 def output(command: str, folder: Path) -> str:
     """Standard error, then standard output, of one onnx-passes command run in ``folder``; it must succeed."""
-    arguments = [sys.executable, "-m", "onnx_llm_passes", *command.split()]
+    arguments = [sys.executable, "-m", "onnx_llm_passes", *shlex.split(command)]
     environment = {**os.environ, "NO_COLOR": "1"}
     done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -236,10 +239,33 @@ def example(folder: Path) -> dict[str, str]:
         "inspect": shell(f"inspect {model} --bind batch_size=1 --bind ctx_len=4096", folder),
         "run": shell(f"run single-shot {model} -o out", folder),
         "verify": shell(f"verify {model} out", folder),
+        **chat(folder),
         "inspect-json": fenced("json", short_json(json.loads(output(f"inspect {model} --json", folder)))),
         "program-json": fenced(
             "json", short_json(steady(json.loads((folder / "out/program.json").read_text("utf-8"))))
         ),
+    }
+
+
+def chat(folder: Path) -> dict[str, str]:
+    """A decoder cloned for speculative decoding, quantized, and a layer of it cut out."""
+    model, sizes = f"{DEMO}/append/original/model.onnx", "k=0,4 prefill=32 ctx=128"
+    lines = (json.dumps({"input_ids": ids}) for ids in json.loads(TOKENS))
+    (folder / "texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    text = "quantize{file=encodings.json activations=a16 weights=w8 kv=8}"
+    layer = "clone-decode{ctx=128},extract-layer{index=1}"
+    return {
+        "chat": shell(f"run 'speculative{{{sizes}}}' {model} -o chat", folder) + "\n" + shell("check chat", folder),
+        "calibrate": shell(f"calibrate {model} --tokens texts.jsonl -o encodings.json", folder)
+        + "\n"
+        + shell(f"run '{text},clone-decode{{{sizes}}}' {model} -o small", folder),
+        "layer": shell(f"run '{layer}' {model} -o layer", folder)
+        + "\n"
+        + shell(f"verify {model} layer", folder)
+        + "\n"
+        + shell(f"run '{layer},{text}' {model} -o layer8", folder)
+        + "\n"
+        + shell(f"compare layer layer8 --tokens texts.jsonl --within {model}", folder),
     }
 
 
@@ -265,7 +291,7 @@ def stale() -> dict[Path, str]:
 
 
 def _told(text: str) -> str:
-    return SIZE.sub("", text)
+    return MEASURE.sub(r"\1", SIZE.sub("", text))
 
 
 def main() -> int:
