@@ -82,7 +82,8 @@ def _refuse_hidden(states: Iterable[State], where: str) -> None:
     for state in states:
         if "branch" in state.extra or "function" in state.extra:
             inside = "a branch of an If" if "branch" in state.extra else "a local function"
-            put = "select-branch{input=NAME value=true|false}" if "branch" in state.extra else "ir-inline"
+            switch = f"select-branch{{input={state.extra.get('switch', 'NAME')} value=true|false}}"
+            put = switch if "branch" in state.extra else "ir-inline"
             raise PassRefused(
                 f"state {state.name!r} lives inside {inside}", where=where, hint=f"Put {put} before this pass."
             )

@@ -14,6 +14,7 @@ NORMS: dict[str, tuple[str, tuple[int, ...], int]] = {  # operator -> the norm a
     "SkipSimplifiedLayerNormalization": ("SimplifiedLayerNormalization", (2,), 3),
 }
 """Ports as in the schemas of onnxruntime's contrib operators: input, skip, gamma, (beta,) bias."""
+EPSILON = 1e-12  # of those operators; the norms alone have another default
 SUM = 3  # the output that holds the sum
 
 
@@ -27,13 +28,11 @@ def open_norm(graph: ir.Graph, point: Point, owner: str) -> ir.Value:
     norm, weights, bias = NORMS[point.op_type]
     site = Site(graph, owner)
     dtype = point.outputs[0].dtype or ir.DataType.FLOAT
-    total, *others = [value for value in (*point.inputs[:2], *point.inputs[bias : bias + 1]) if value is not None]
-    for other in others:
-        total = site.op("Add", [total, other], f"{point.name}/sum", dtype=dtype)
+    parts = [value for value in (*point.inputs[:2], *point.inputs[bias : bias + 1]) if value is not None]
+    # three parts in one operator, as no run of the whole graph ever shows what two of them sum up to
+    total = site.op("Add" if len(parts) == 2 else "Sum", parts, f"{point.name}/sum", dtype=dtype)
     epsilon = point.attributes.get("epsilon")
-    attributes: dict[str, object] = {"axis": -1}
-    if epsilon is not None:
-        attributes["epsilon"] = epsilon.as_float()
+    attributes: dict[str, object] = {"axis": -1, "epsilon": EPSILON if epsilon is None else epsilon.as_float()}
     operands = [total, *(point.inputs[port] for port in weights if port < len(point.inputs))]
     normed = site.op(norm, operands, f"{point.name}/norm", attributes, dtype=dtype)
     site.place_before(point)

@@ -54,7 +54,7 @@ def _retyped(layer: ir.Model, whole: WholeGraph) -> str:
 
 def _has_opened_norm(layer: ir.Model) -> bool:
     """Whether the layer begins or ends in the middle of an operator that the whole graph has: a sum with its norm."""
-    kinds = {"Add", *(norm for norm, _, _ in NORMS.values())}
+    kinds = {"Add", "Sum", *(norm for norm, _, _ in NORMS.values())}
     added = (node for node in layer.graph if node.metadata_props.get("pass") == OWNER and node.op_type in kinds)
     return any((node.name or "").endswith(("/sum", "/norm")) for node in added)
 

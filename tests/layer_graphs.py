@@ -25,7 +25,7 @@ def from_text(inputs: str, outputs: str, body: str, weights: dict[str, tuple[int
     return model
 
 
-def skip_norm_decoder(layers: int = 2) -> ir.Model:
+def skip_norm_decoder(layers: int = 2, bias: str = "") -> ir.Model:
     """As onnxruntime-genai writes: each sum lies inside the norm after it, the last one's is no output at all."""
     weights: dict[str, tuple[int, ...]] = {"table": (VOCABULARY, WIDTH), "head": (WIDTH, VOCABULARY), "gamma": (WIDTH,)}
     inputs = "int64[B,S] input_ids, int64[B,T] attention_mask"
@@ -54,7 +54,7 @@ def skip_norm_decoder(layers: int = 2) -> ir.Model:
        o{layer} = MatMul (m{layer}, out{layer})
        [post{layer}] p{layer}, , , y{layer} = {norm} (x{layer}, o{layer}, gamma)
        f{layer} = MatMul (p{layer}, ffn{layer})
-       [pre{layer + 1}] {following} = {norm} (y{layer}, f{layer}, gamma)
+       [pre{layer + 1}] {following} = {norm} (y{layer}, f{layer}, gamma{bias})
     """
     return from_text(inputs, outputs, body + f"logits = MatMul (n{layers}, head)\n", weights)
 
