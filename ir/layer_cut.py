@@ -71,8 +71,9 @@ def cut_layer(model: ir.Model, number: int, shared: Shared, *, owner: str, where
     length = dims_of(tokens_of(model, roles, states, where)) or ()
     entering = _entering(model, hidden, span.states) if shared is Shared.INPUTS else []
     whole = _hand_out(model.graph, span.states, Site(model.graph, owner), length[1] if len(length) > 1 else None)
-    _declare(model, (hidden, result, *entering), where)
-    cut = _extract(model, hidden, result, span.states, entering)
+    others = _other_outputs(model, hidden, result, states)
+    _declare(model, (hidden, result, *entering, *others), where)
+    cut = _extract(model, (hidden, *entering), [result, *_carried(model, span.states), *others])
     _refuse_others(cut, spans, span, where)
     return Cut(cut, span.number, hidden.name or "", result.name or "", whole, tuple(v.name or "" for v in entering))
 
@@ -147,14 +148,24 @@ def _declare(model: ir.Model, values: Iterable[ir.Value], where: str) -> None:
             )
 
 
-def _extract(
-    model: ir.Model, hidden: ir.Value, result: ir.Value, states: Sequence[State], entering: Sequence[ir.Value]
-) -> ir.Model:
-    order = {value: place for place, value in enumerate(model.graph.outputs)}
-    carried = {state.output for state in states if state.output is not None}
-    outputs = [result, *sorted(carried - {result}, key=lambda value: order.get(value, 0))]
-    given = [value for value in model.graph.inputs if value is not hidden]
-    graph = ir.convenience.extract(model.graph, [hidden, *entering, *given], outputs)
+def _carried(model: ir.Model, states: Sequence[State]) -> list[ir.Value]:
+    """The states' outputs in the graph's order."""
+    outputs = {state.output for state in states}
+    return [value for value in model.graph.outputs if value in outputs]
+
+
+def _other_outputs(model: ir.Model, hidden: ir.Value, result: ir.Value, states: Sequence[State]) -> list[ir.Value]:
+    """Further outputs of the whole graph that the layer computes: attention weights, states nobody took for such."""
+    outer = holders(model.graph)
+    own = reached([hidden], outer) - reached([result], outer)
+    carried = {state.output for state in states}
+    return [value for value in model.graph.outputs if value in own and value not in carried and value is not hidden]
+
+
+def _extract(model: ir.Model, entering: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
+    """The nodes between as a model; inputs that none of them takes are left out."""
+    given = [value for value in model.graph.inputs if value not in entering]
+    graph = ir.convenience.extract(model.graph, [*entering, *given], list(dict.fromkeys(outputs)))
     graph.inputs[:] = [value for value in graph.inputs if value.uses() or value.is_graph_output()]
     cut = ir.Model(
         graph,

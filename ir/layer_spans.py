@@ -11,8 +11,9 @@ from typing import cast
 import networkx as nx
 import onnx_ir as ir
 
-from .dataflow import Point, following
+from .dataflow import Point, following, reached
 from .errors import PassRefused
+from .logits import logits_output
 from .roles import Role
 from .scopes import holders
 from .states import Layout, State
@@ -54,11 +55,15 @@ def find_spans(
             "no graph carries a state from run to run, so there is no decoder layer", where=where,
             wanted="a graph with a cache that enters and leaves it",
         )  # fmt: skip
+    tokens = [value for value in model.graph.inputs if roles.get(value.name or "") in _GIVEN]
+    told = reached(tokens, holders(model.graph))
+    ours = [state for state in updated if told.intersection(_parts(state))]  # others come from an encoder, or nowhere
     for source in _sources(model, roles, known):
         flow = _Flow.of(model, source, states)
-        groups = flow.layers(updated)
-        if groups is not None:
-            return flow.spans(groups)
+        groups = flow.layers(ours)
+        spans = flow.spans(groups) if groups is not None else []
+        if spans and all(_is_one(point) for span in spans for point in (span.start, span.end)):
+            return spans
     raise PassRefused(
         "no single value carries everything from one layer to the next",
         where=where,
@@ -66,6 +71,19 @@ def find_spans(
         wanted="hidden states that each layer takes from the one before it",
         hint="Put ir-inline before this pass where the layers are local functions.",
     )
+
+
+_GIVEN = (Role.TOKEN_IDS, Role.EMBEDDINGS)
+
+
+def _parts(state: State) -> list[Point]:
+    parts = (state.new, state.update, state.output.producer() if state.output is not None else None)
+    return [part for part in parts if part is not None]
+
+
+def _is_one(point: Point) -> bool:
+    """Whether one value holds the hidden states at a point, or an operator that can be opened hides it."""
+    return isinstance(point, ir.Value) or point.op_type in SKIP_NORMS
 
 
 def _sources(model: ir.Model, roles: Mapping[str, Role], known: Mapping[ir.Value, ir.DataType]) -> Iterator[ir.Value]:
@@ -111,9 +129,10 @@ class _Flow:
                 graph.add_edge(at, index[other])
         above = cast("dict[int, int | None]", nx.immediate_dominators(graph, 0))  # pyright: ignore[reportUnknownMemberType]
         flow = cls(points, index, {at: top for at, top in above.items() if top is not None and top != at})
-        carried = {state.output for state in states}
-        answers = [index[v] for v in model.graph.outputs if v in index and v not in carried]
-        flow.trunk = max((flow.chain(at) for at in answers), key=len, default=[0])
+        carried, logits = {state.output for state in states}, logits_output(model, states)
+        answers = [v for v in model.graph.outputs if v in index and (v is logits or v not in carried)]
+        answers = [logits] if logits is not None and logits in index else answers
+        flow.trunk = max((flow.chain(index[v]) for v in answers), key=len, default=[0])
         flow.place = {at: number for number, at in enumerate(flow.trunk)}
         return flow
 
@@ -145,8 +164,9 @@ class _Flow:
         groups: dict[int, list[State]] = {}
         for state in states:
             start = self.start_of(state)
-            if start is not None:
-                groups.setdefault(start, []).append(state)
+            if start is None:
+                return None
+            groups.setdefault(start, []).append(state)
         merged: list[tuple[int, list[State]]] = []
         for start, group in sorted(groups.items()):
             if merged and _told(merged[-1][1]) == _told(group) and len(_told(group)) == 1:

@@ -210,6 +210,19 @@ def test_a_tensor_that_a_layer_alone_takes_comes_in() -> None:
     assert report.equal, report.first_difference
 
 
+def test_further_outputs_that_a_layer_computes_leave_it_too() -> None:
+    """Attention weights, or a state that nobody took for one: an output of the whole graph is lost on no layer."""
+    model = plain_decoder()
+    weights = next(node.outputs[0] for node in model.graph if node.op_type == "Softmax")
+    weights.type, weights.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(["B", "S", "T"])
+    model.graph.outputs.append(weights)
+    program = cut(model.clone(), "index=0")
+    assert [value.name for value in only(program).graph.outputs] == ["x1", "present_0", weights.name]
+    assert weights.name not in {value.name for value in only(cut(model.clone(), "index=1")).graph.outputs}
+    report = verify(Program({"model": model}), program)
+    assert report.equal, report.first_difference
+
+
 @pytest.mark.parametrize(
     ("model", "wrong"),
     [
