@@ -16,6 +16,7 @@ from onnx_llm_passes.ir.constraints import Relation, demands_of
 from onnx_llm_passes.ir.dims import parse, substitute
 from onnx_llm_passes.ir.equations import Equation, Solution
 from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.states import Layout, find_states
 from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
 
 from .append_graphs import append_dynamo, append_three_dims, no_states
@@ -206,3 +207,29 @@ def test_real_pictures() -> None:
         Axis.GRID_HEIGHT,
         Axis.GRID_WIDTH,
     )
+
+
+@pytest.mark.parametrize(("bits", "rows", "width"), [(8, "int8", 8), (4, "uint8", 4)])
+def test_a_rounded_cache_is_as_wide_as_its_numbers_are_packed(bits: int, rows: str, width: int) -> None:
+    model = ir.from_onnx_text(f"""
+        <ir_version: 10, opset_import: ["" : 18, "com.microsoft" : 1]>
+        g (float[B, S, 8] q, float[B, S, 8] k, float[B, S, 8] v, {rows}[B, 1, past, D] a, {rows}[B, 1, past, D] b,
+           int32[B] last, int32 total)
+        => (float[B, S, 8] y, {rows}[B, 1, T, D] c, {rows}[B, 1, T, D] d) <float[1] s = {{0.01}}> {{
+           y, c, d = com.microsoft.GroupQueryAttention <num_heads = 1, kv_num_heads = 1, kv_cache_bit_width = {bits}>
+               (q, k, v, a, b, last, total, , , , , , s, s)
+        }}
+    """)
+    assert canonical_symbols(model).complete({})["D"] == width
+
+
+def test_a_paged_cache_has_no_axis_that_grows() -> None:
+    model = ir.from_onnx_text("""
+        <ir_version: 10, opset_import: ["" : 18, "com.microsoft" : 1]>
+        g (float[N, 8] q, float[N, 8] k, float[N, 8] v, float[blocks, 256, 1, 8] a, float[blocks, 256, 1, 8] b,
+           int32[C] ends, int32[B] held, int32[B, M] table)
+        => (float[N, 8] y, float[blocks, 256, 1, 8] c, float[blocks, 256, 1, 8] d) {
+           y, c, d = com.microsoft.PagedAttention <num_heads = 1, kv_num_heads = 1> (q, k, v, a, b, ends, held, table)
+        }
+    """)
+    assert [(state.layout, state.axis) for state in find_states(model)] == [(Layout.FUSED, None)] * 2

@@ -13,6 +13,7 @@ from .demand import Demanded, Relation, Rule
 from .rules_basic import broadcastable
 
 MS = "com.microsoft"
+PACKED_BITS = 4
 
 
 def equal(a: tuple[Dim, ...] | None, axis: int, right: Dim | None) -> Iterator[Demanded]:
@@ -86,11 +87,16 @@ def grouped_attention(ctx: Context, node: ir.Node) -> Iterator[Demanded]:
     for past in (past_key, past_value):
         yield from equal(past, 0, query[0])
         yield from equal(past, 1, kv_heads)
-        yield from equal(past, 3, size if not ctx.int_attr(node, "kv_cache_bit_width", 0) else None)
+        yield from equal(past, 3, _row(size, ctx.int_attr(node, "kv_cache_bit_width", 0)))
     if past_key is not None:
         yield from equal(past_value, 2, past_key[2])
     yield from equal(ctx.shape(node, 5), 0, query[0])
     yield from _within_tables(ctx, node)
+
+
+def _row(size: Dim, bits: int) -> Dim | None:
+    """How wide a cached row is: two numbers of 4 bits share a byte."""
+    return algebra.floordiv(size + 1, 2) if bits == PACKED_BITS else size
 
 
 def _within_tables(ctx: Context, node: ir.Node) -> Iterator[Demanded]:

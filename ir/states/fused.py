@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from .base import Layout, State
-from .ports import GROWING_AXIS, PORTS, RECURRENT, Port
+from .ports import GROWING_AXIS, PAGED, PORTS, RECURRENT, Port
 from .walk import Trail
 
 
@@ -19,7 +19,7 @@ def match(trail: Trail, node: ir.Node, index: int) -> State | None:
     recurrent = node.op_type in RECURRENT
     return State(
         layout=Layout.FUSED,
-        axis=None if recurrent else trail.axis_at_start(GROWING_AXIS.get(key, 2)),
+        axis=None if recurrent or node.op_type in PAGED else trail.axis_at_start(GROWING_AXIS.get(key, 2)),
         chain=trail.chain,
         update=node,
         carried=carried,

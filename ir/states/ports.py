@@ -50,6 +50,9 @@ PORTS: dict[tuple[str, str], tuple[Port, ...]] = {
 RECURRENT = frozenset(("CausalConvWithState", "LinearAttention", "GatedDeltaNet", "VarlenCausalConvWithState"))
 """Operators whose state has a fixed size and starts as zeros, where the others start with length 0."""
 
+PAGED = frozenset(("PagedAttention", "SparsePagedAttention"))
+"""Operators whose cache is a pool of blocks for all texts: no axis of it grows with one."""
+
 GROWING_AXIS: dict[tuple[str, str], int] = {
     ("com.microsoft", "Attention"): 3,  # past [2, B, H, P, D]
     ("com.microsoft", "DecoderMaskedSelfAttention"): 3,
