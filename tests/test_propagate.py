@@ -156,6 +156,13 @@ SLICES = [
 ]
 
 
+def test_a_slice_of_as_many_last_rows_as_there_are_takes_all() -> None:
+    """``x[-s:]`` of s rows, as relative biases of the queries are cut: exact for s = 0, too."""
+    text = "z = Constant<value_ints = [9223372036854775807]>() n = Shape(x) m = Neg(n) y = Slice(x, m, z)"
+    model, facts = swept(f"(float[s] x) => (float[d] y) {{ {text} }}", trust=Trust.INPUTS)
+    assert str(facts.shape(model.graph.outputs[0])[0]) == "s"
+
+
 @pytest.mark.parametrize(("start", "end", "step", "expected"), SLICES)
 def test_slice_of_a_symbol(start: str, end: str, step: str, expected: str) -> None:
     """Slice lengths stay exact for every value of the symbol."""

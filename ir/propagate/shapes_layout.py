@@ -157,6 +157,8 @@ def bound(size: Dim, place: Dim) -> Dim | None:
         return algebra.minimum(place, size)
     if algebra.at_least(algebra.sub(-1, place), 0):
         return algebra.clamped(algebra.add(size, place))
+    if algebra.add(size, place) == 0:
+        return 0  # counted from the end by the whole length: the first element, of none too
     return None
 
 
