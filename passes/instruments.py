@@ -78,11 +78,12 @@ class Ends:
 
 
 def _paired(model: ir.Model) -> list[Ends]:
-    """The ends of each state that has both; what is only passed through may lose its output."""
+    """The ends of each state that has both; what is only passed through, or lives in one branch, may lose one."""
     return [
         Ends(state.input, state.output, (state.input.name, state.output.name))
         for state in find_states(model)
         if state.input is not None and state.output is not None and state.layout is not Layout.FIXED
+        if "branch" not in state.extra  # the other branch gives the same output without a past
     ]
 
 
