@@ -64,11 +64,12 @@ class Caches:
 
 @dataclass(eq=False)
 class Player:
-    """A graph with a session; ``bound`` tells its sizes, which may be the graph itself."""
+    """A graph with a session; ``switches`` are boolean inputs that are fixed, as a result of it has them."""
 
     subject: Subject
     session: Session
     ctx: int
+    switches: Mapping[str, bool] = field(default_factory=dict[str, bool])
 
     @classmethod
     def of(cls, model: ir.Model, name: str, ctx: int, bound: ir.Model | None = None) -> Player:
@@ -125,6 +126,7 @@ class Player:
         positions = np.where(np.arange(chunk.length) < chunk.seen, chunk.start + np.arange(chunk.length), -1)
         case = Case(batch, chunk.length, Padding.FULL, np.tile(positions, (batch, 1)), 0)
         fed = build_inputs(self.subject, case)
+        fed |= {name: np.full_like(fed[name], value) for name, value in self.switches.items() if name in fed}
         keys = self._keys(chunk)
         for value in self.subject.model.graph.inputs:
             name = value.name or ""

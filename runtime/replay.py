@@ -169,6 +169,7 @@ class _Scene:
         outside = outside_sizes(Subject.of(model, name), [player.subject for player in players], contract.old_input)
         known = materialize(model, Clone(name, canonical_symbols(model).complete(outside)), name)
         original = Player.of(model, f"{name} (original)", room, known)
+        original.switches = contract.fixed
         prompt = max((player.length or 1) for player in players)
         length = max(min(room - longest, prompt + TEXT), 1)
         ids = next(iter(original.subject.tables.values()), 64)

@@ -299,3 +299,38 @@ def test_long_then_partial_then_long_proposals_leave_no_trace(tail: Tail) -> Non
             if 0 <= row < logits.shape[1]:
                 np.testing.assert_allclose(logits[:, row], alone, rtol=0, atol=2e-6 * np.abs(alone).max())
     assert caches.held == straight.held == 18
+
+
+def merged() -> ir.Model:
+    """A decoder and its first run in one graph: without ``use_cache`` the past is not looked at."""
+    numbers = np.random.default_rng(0).standard_normal(64).round(3)
+    table, head = (", ".join(map(str, part)) for part in (numbers[:32], numbers[32:]))
+    branch = """
+        {k} = {keys}
+        m_{k} = Cast <to = 9> (attention_mask) l_{k} = Unsqueeze (m_{k}, one) t_{k} = Transpose <perm = [0, 2, 1]> ({k})
+        s_{k} = MatMul (x, t_{k}) b_{k} = Where (l_{k}, s_{k}, low) r_{k} = Shape <start = 1, end = 2> ({k})
+        q_{k} = Shape <start = 1, end = 2> (x) p_{k} = Sub (r_{k}, q_{k}) e_{k} = Squeeze (r_{k}, zero)
+        a_{k} = Squeeze (p_{k}, zero) n_{k} = Range (first, e_{k}, step) o_{k} = Range (a_{k}, e_{k}, step)
+        u_{k} = Unsqueeze (o_{k}, one) c_{k} = LessOrEqual (n_{k}, u_{k}) d_{k} = Where (c_{k}, b_{k}, low)
+        w_{k} = Softmax <axis = -1> (d_{k}) y_{k} = MatMul (w_{k}, {k})"""
+    then, other = branch.format(k="k1", keys="Concat <axis = 1> (past_key, x)"), branch.format(k="k2", keys="Neg (x)")
+    return ir.from_onnx_text(f"""
+        <ir_version: 10, opset_import: ["" : 18]>
+        g (int64[B, S] input_ids, int64[B, "past + S"] attention_mask, float[B, past, 4] past_key, bool[1] use_cache)
+          => (float[B, S, 8] logits, float[B, "past + S", 4] present_key)
+        <float[8, 4] table = {{{table}}}, float[4, 8] head = {{{head}}}, float low = {{-1e30}}, int64[1] zero = {{0}},
+         int64[1] one = {{1}}, int64 first = {{0}}, int64 step = {{1}}> {{
+           x = Gather (table, input_ids)
+           hidden, present_key = If (use_cache) <
+             then_branch = with () => (float[B, S, 4] y_k1, float[B, T, 4] k1) {{ {then} }},
+             else_branch = without () => (float[B, S, 4] y_k2, float[B, T, 4] k2) {{ {other} }}>
+           logits = MatMul (hidden, head)
+        }}""")
+
+
+def test_the_original_takes_the_branch_that_was_selected() -> None:
+    text = "select-branch{input=use_cache value=true},convert-states,clone-decode{ctx=24 k=0,2 prefill=8}"
+    result = PassManager(parse_pipeline(text)).run(Program({"model": merged()}))
+    report = verify(Program({"model": merged()}), result)
+    assert report.equal, report.first_difference
+    assert report.runs == 3
