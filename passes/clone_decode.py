@@ -12,9 +12,10 @@ from ..ir.clone import Clone, inner_symbols, materialize
 from ..ir.dims import substitute
 from ..ir.errors import PassRefused, UsageError
 from ..ir.length_choices import refuse_length_choices
-from ..ir.lengths import GROWING, Lengths, bind_lengths
+from ..ir.lengths import GROWING, Lengths, bind_lengths, shares_buffer
 from ..ir.logits import logits_output
 from ..ir.program import Program
+from ..ir.roles import Role
 from ..ir.scalar_ranges import squeeze_ranges
 from ..ir.specialization import Manifest, Specialization, SpecRole, distinct, read_specialization
 from ..ir.speculator import own_speculative_tokens
@@ -112,6 +113,7 @@ class CloneDecode(Pass):
             squeezed += squeeze_ranges(program.graphs[name], self.name) if self.static else 0
             chosen.place(program, name, _prefixed(specs, name if len(plans) > 1 else ""), decoders[name].needed)
         counts = {"graphs": len(program.names), "squeezed": squeezed}
+        warnings += _unhidden(decoders, chosen)
         return Report(
             True, counts, notes=_notes(decoders, chosen), warnings=warnings, assumptions=_assumed(decoders, chosen)
         )
@@ -254,6 +256,23 @@ def _notes(graphs: Mapping[str, Canonical], settings: CloneDecode) -> tuple[str,
     if fused and settings.batch > 1 and longest:
         return ("onnxruntime's CPU GroupQueryAttention takes several tokens after a past in a batch of 1 only",)
     return ()
+
+
+def _unhidden(graphs: Mapping[str, Canonical], settings: CloneDecode) -> tuple[str, ...]:
+    """Caches of fixed length that nothing among the inputs tells the filled rows of."""
+    found: list[str] = []
+    for graph in graphs.values() if settings.static else ():
+        told = _TELLS_ROWS & set(graph.roles.values())
+        grown = [s for s in graph.states if s.layout in GROWING and s.pairing is Pairing.BOTH and s.axis is not None]
+        if grown and not told and not any(shares_buffer(state) for state in grown):
+            found.append(
+                f"graph {graph.model.graph.name!r}: no input hides rows of {grown[0].name!r} that hold no token: "
+                "a decode is right only where its past is full"
+            )
+    return tuple(found)
+
+
+_TELLS_ROWS = {Role.ATTENTION_MASK, Role.CONTEXT_LENGTHS}
 
 
 def _assumed(graphs: Mapping[str, Canonical], settings: CloneDecode) -> tuple[str, ...]:

@@ -24,6 +24,8 @@ from onnx_llm_passes.passes.keep_last_logits import KeepLastLogits
 from onnx_llm_passes.passes.pipeline import parse_pipeline, print_pipeline
 from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
 
+from .convert_graphs import COUNTED
+
 
 def cloned(model: ir.Model | None = None, **options: Any) -> Program:
     program = Program({"model": model or append_decoder()})
@@ -367,3 +369,11 @@ def test_weights_of_a_sparse_file_are_not_read(tmp_path: Path) -> None:
         if tensor.name == "lm_head.weight"
     }
     assert len(references) == 1
+
+
+def test_a_past_of_fixed_length_that_nothing_hides_is_warned_of() -> None:
+    settings = CloneDecode(ctx=32, k=(0,), prefill=8)
+    told = settings.run(Program({"model": append_decoder()})).warnings
+    untold = settings.run(Program({"model": next(iter(COUNTED.values()))()})).warnings
+    assert not told
+    assert len(untold) == 1 and "no input hides rows of 'past_key_values.0.key'" in untold[0]
