@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from ..ir.constants import constant_of
 from ..ir.encodings.qdq import read_qdq
 from ..ir.errors import UnknownNameError, UsageError
 from ..ir.logits import logits_output
@@ -206,8 +207,22 @@ def _expose_hidden(model: ir.Model, answer: str) -> str | None:
         if source is None:
             return None
         if node.op_type in _HEADS:
+            if not _is_weight(node.inputs[1]):
+                return None  # a product of two computed tensors is no head
             if not source.is_graph_output():
                 model.graph.outputs.append(source)
             return source.name
         value = source
     return None
+
+
+def _is_weight(value: ir.Value | None) -> bool:
+    """True for a constant, be it moved or taken off a grid first."""
+    for _ in range(16):
+        if value is None or constant_of(value) is not None:
+            return value is not None
+        node = value.producer()
+        if node is None or (node.op_type not in _ASIDE and node.op_type != "Transpose"):
+            return False
+        value = node.inputs[0]
+    return False

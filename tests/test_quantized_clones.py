@@ -176,7 +176,7 @@ def test_the_commands_take_a_folder_of_clones(tmp_path: Path, capsys: pytest.Cap
     assert json.loads(capsys.readouterr().out)["graph"] == "prefill"
     pipeline = f'quantize{{file="{tmp_path / "e.json"}"}}'
     assert run(["run", pipeline, str(tmp_path / "clones"), "-o", str(tmp_path / "q")]) == 0
-    capsys.readouterr()
+    assert f"next: onnx-passes compare {tmp_path / 'clones'} {tmp_path / 'q'}" in capsys.readouterr().out
     common = ["compare", str(tmp_path / "float"), str(tmp_path / "q"), *tokens]
     assert run([*common, "--json", "--graph", "decode_k2"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -229,3 +229,44 @@ def test_a_buffer_inside_one_operator_is_filled_from_its_first_row() -> None:
     for name, seen in whole.ranges.items():
         if seen.usable:  # rows that are not written yet are zeros
             assert max(cloned.ranges[name].high, 0.0) == pytest.approx(max(seen.high, 0.0), rel=1e-4)
+
+
+SUBFUNCTION = """<ir_version: 10, opset_import: ["" : 21, "own" : 1]>
+g (int64[B,S] input_ids, float[B,P,8] past) => (float[B,S,8] y, float[B,T,8] present) {
+   x = Gather (table, input_ids)
+   y, present = own.Layer (x, past)
+}
+<domain: "own", opset_import: ["" : 21]>
+Layer (rows, before) => (answer, after) {
+   after = Concat <axis = 1> (before, rows)
+   turned = Transpose <perm = [0, 2, 1]> (after)
+   scores = MatMul (rows, turned)
+   weights = Softmax (scores)
+   answer = MatMul (weights, after)
+}"""
+
+
+def layer_in_a_function() -> ir.Model:
+    model = ir.from_onnx_text(SUBFUNCTION.replace("past) =>", "past, float[128,8] table) =>"))
+    value = model.graph.inputs.pop(2)
+    array = np.random.default_rng(2).standard_normal((128, 8)).astype(np.float32)
+    value.const_value = ir.tensor(array, name=value.name)
+    model.graph.register_initializer(value)
+    return model
+
+
+def test_a_layer_in_a_function_is_quantized_as_the_refusal_says(tmp_path: Path) -> None:
+    """Inline first, then calibrate and quantize the inlined graph."""
+    file = tmp_path / "encodings.json"
+    whole, inlined = one(layer_in_a_function), passed(one(layer_in_a_function), "ir-inline")
+    assert not inlined.graphs["model"].functions
+    for program, refused in ((whole, True), (inlined, False)):
+        file.write_text(print_encodings(calibrate(program, TEXTS, Plan(chunk=8))), encoding="utf-8")
+        if refused:
+            with pytest.raises(PassRefused, match=r"local function.*ir-inline"):
+                passed(program, f'quantize{{file="{file}"}}')
+        else:
+            passed(program, f'quantize{{file="{file}"}}')
+    assert find_states(inlined.graphs["model"])[0].input.dtype is ir.DataType.INT8
+    found = measured(one(layer_in_a_function), inlined)
+    assert found.row("logits").measures["sqnr"] > 25
