@@ -19,6 +19,7 @@ from ..ir.errors import InputError
 from ..ir.program import Program
 from .calibrate_feed import Arrays, Feeder, graph_of
 from .calibrate_method import clip
+from .calibrate_rows import feeder_of, keep_to
 from .calibrate_watch import BINS, MASK_FLOOR, ROWS, SCORE_ROOM, Watch, counts, envelope_of, high, low, watch
 from .session import Session
 
@@ -156,7 +157,7 @@ class Job:
 
     def worker(self, edges: list[tuple[float, float]] | None) -> Worker:
         """A worker on this graph."""
-        return Worker(Feeder.of(self.model, self.plan.chunk, self.capacity), self.plan, edges, len(self.samples))
+        return Worker(feeder_of(self.model, self.plan.chunk, self.capacity), self.plan, edges, len(self.samples))
 
     def key(self, phase: int) -> str:
         """What identifies this job's progress: the model, the texts, the plan."""
@@ -207,6 +208,7 @@ def calibrate(
         _check_finite(plain.names, edges)
         counted = keeper.run(job, engine, edges, len(plain.names))
     table = _table(plain, seen, counted, plan)
+    keep_to(job.model, table)
     table.extra["calibration"] = {"graph": name, **_facts(feeder, samples, plan, plain, seen)}
     keeper.forget()
     return table
@@ -215,7 +217,7 @@ def calibrate(
 def _check(job: Job) -> Feeder:
     if not job.samples:
         raise InputError("holds no text", where="the tokens", wanted="at least one sample")
-    feeder = Feeder.of(job.model, job.plan.chunk, job.capacity)
+    feeder = feeder_of(job.model, job.plan.chunk, job.capacity)
     for index, sample in enumerate(job.samples):
         limit = feeder.vocabulary
         if sample.min(initial=0) < 0 or (limit is not None and sample.max(initial=0) >= limit):

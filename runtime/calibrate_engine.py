@@ -49,10 +49,10 @@ def run_shard(shard: Shard) -> Partial:
     """What the samples of one shard say; runs in any process that can read the model."""
     from ..ir.program import Program
     from .calibrate import Worker
-    from .calibrate_feed import Feeder
+    from .calibrate_rows import feeder_of
 
     (model,) = Program.load(shard.source, follow_links=shard.follow_links).graphs.values()
-    worker = Worker(Feeder.of(model, shard.plan.chunk, shard.capacity), shard.plan, shard.edges, shard.total)
+    worker = Worker(feeder_of(model, shard.plan.chunk, shard.capacity), shard.plan, shard.edges, shard.total)
     parts = [worker.look(index, tokens) for index, tokens in zip(shard.indices, shard.samples, strict=True)]
     merged = parts[0]
     for part in parts[1:]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import sys
+import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +18,16 @@ from onnx_llm_passes.ir.encodings import EncodingTable, Evidence, NoEvidence, re
 from onnx_llm_passes.ir.errors import InputError, PassRefused, UsageError
 from onnx_llm_passes.ir.program import Program
 from onnx_llm_passes.ir.states import find_states
+from onnx_llm_passes.passes.keep_last_logits import KeepLastLogits
+from onnx_llm_passes.passes.manager import PassManager
+from onnx_llm_passes.passes.pipeline import parse_pipeline
 from onnx_llm_passes.runtime import calibrate as module
 from onnx_llm_passes.runtime.blocks import Tiny
 from onnx_llm_passes.runtime.calibrate import Envelope, Job, Method, Partial, Plan, calibrate, in_process
 from onnx_llm_passes.runtime.calibrate_engine import parse_engine, shards_of
 from onnx_llm_passes.runtime.calibrate_method import clip
 from onnx_llm_passes.runtime.calibrate_tokens import read_tokens
-from onnx_llm_passes.runtime.calibrate_watch import MASK_FLOOR, watch
+from onnx_llm_passes.runtime.calibrate_watch import MASK_FLOOR, SCORE_ROOM, watch
 from onnx_llm_passes.runtime.samples import append_decoder
 
 from .append_graphs import baked_length
@@ -61,6 +65,20 @@ def test_chunks_and_single_steps_agree_on_a_graph_of_four_layers() -> None:
     assert len(tables[1].ranges) > 200
     assert apart(tables[256], tables[1]) <= 1e-5
     assert apart(tables[256], tables[8]) <= 1e-5
+
+
+@pytest.mark.slow
+def test_chunks_cost_an_eighth_of_single_steps_at_most() -> None:
+    """Processor time of one thread, the runs alone: what else the machine does counts little."""
+    (model,) = one(append_decoder(Tiny(layers=4, hidden=256, heads=4, kv_heads=2, head=64, ffn=688))).graphs.values()
+    tokens, seconds = RANDOM.integers(0, 128, 128), dict[int, float]()
+    for chunk in (128, 1):
+        worker = Job(model, [tokens], Plan(chunk=chunk)).worker(None)
+        worker.look(0, tokens)  # the first run makes room
+        before = time.process_time()
+        worker.look(0, tokens)
+        seconds[chunk] = time.process_time() - before
+    assert seconds[1] >= 8 * seconds[128]
 
 
 @pytest.mark.parametrize("name", ["append", "append plain", "append other axes", "append three dims", "append dynamo"])
@@ -103,6 +121,32 @@ def test_masked_scores_and_huge_fills_are_left_out() -> None:
     for name in masks:
         assert (table.ranges[name].low, table.ranges[name].high) == (MASK_FLOOR, 0.0)
     assert set(masks) <= set(table.extra["calibration"]["clamped"])
+
+
+def test_a_huge_fill_is_clamped_wherever_the_mask_is_made() -> None:
+    """Not what is added to the scores alone: every tensor that only masks are made of."""
+    model = append_decoder()
+    added = [node.inputs[0].producer() for node in model.graph if node.op_type == "Softmax"]
+    for index, node in enumerate(added):
+        moved = ir.node("Identity", [node.inputs[1]], name=f"moved {index}")
+        moved.outputs[0].name = f"moved_{index}"
+        node.replace_input_with(1, moved.outputs[0])
+        model.graph.insert_before(node, moved)
+    table = calibrate(one(model), TEXTS, Plan(chunk=64))
+    for node in added:
+        moved = node.inputs[1]
+        for name in (moved.name, moved.producer().inputs[0].name):
+            assert (table.ranges[name].low, table.ranges[name].high) == (MASK_FLOOR, 0.0)
+
+
+def test_masked_scores_have_room_below_the_valid_ones() -> None:
+    """Room for a weight of exp(-20), and no more: the grid's steps stay as fine as the scores need."""
+    model = append_decoder()
+    table = calibrate(one(model), TEXTS, Plan(chunk=64))
+    for node in (node for node in model.graph if node.op_type == "Softmax"):
+        scores, before = node.inputs[0], node.inputs[0].producer().inputs[0]
+        assert table.ranges[scores.name].low == pytest.approx(table.ranges[before.name].low - SCORE_ROOM, abs=1e-4)
+        assert table.ranges[scores.name].high == pytest.approx(table.ranges[before.name].high)
 
 
 def test_scores_that_the_mask_hides_are_not_seen_before_it_either() -> None:
@@ -292,11 +336,32 @@ def test_the_command_writes_every_format(tmp_path: Path, capsys: pytest.CaptureF
     assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
 
 
-def test_the_graph_says_when_it_answers_the_last_token_alone() -> None:
-    table = calibrate(one(BUILDERS["scatter"]()), TEXTS, Plan(chunk=16))
+def test_a_graph_that_answers_the_last_token_alone_shows_all_of_them() -> None:
+    """Else the last layers' ranges would rest on one token a chunk."""
+    model = BUILDERS["scatter"]()
+    table, steps = (calibrate(one(model), TEXTS, Plan(chunk=chunk)) for chunk in (16, 1))
     facts = table.extra["calibration"]
-    assert facts["answers"] == 3 + 2 + 1
-    assert facts["tokens"] == 62
+    assert facts["answers"] == facts["tokens"] == 62
+    assert table.ranges.keys() == steps.ranges.keys()
+    assert "logits" in table.ranges
+    assert apart(table, steps) <= 1e-5
+
+
+def test_what_selects_rows_has_the_range_of_all_of_them() -> None:
+    model = append_decoder()
+    KeepLastLogits(n=1).call(model)
+    table = calibrate(one(model), TEXTS, Plan(chunk=16))
+    selected = next(node for node in model.graph if node.op_type == "GatherElements")
+    assert table.ranges[selected.outputs[0].name] == table.ranges[selected.inputs[0].name]
+    assert not [name for name in table.ranges if name not in {v.name for n in model.graph for v in n.outputs}]
+
+
+def test_a_clone_says_that_it_answers_the_last_token_alone() -> None:
+    program = one(append_decoder())
+    pipeline = "keep-last-logits{symbol=num_logits_to_keep},clone-decode{k=0 prefill=8 ctx=48}"
+    PassManager(parse_pipeline(f"convert-states,{pipeline}")).run(program)
+    facts = calibrate(program, TEXTS, graph="prefill").extra["calibration"]
+    assert (facts["answers"], facts["tokens"]) == (4 + 2, 32 + 16)
     assert module.SAVE_EVERY > 0
 
 

@@ -81,6 +81,36 @@ def test_a_renamed_graph_has_the_same_groups(name: str) -> None:
     assert [len(group.members) for group in encoding_groups(model)] == sizes
 
 
+@pytest.mark.parametrize("name", ["append", "scatter", "append dynamo"])
+def test_the_order_of_inputs_and_outputs_decides_nothing(name: str) -> None:
+    model = BUILDERS[name]()
+    wanted = {group.leader.name: set(group.names()) for group in encoding_groups(model)}
+    for ports in (model.graph.inputs, model.graph.outputs):
+        shuffled = random.Random(3).sample(list(ports), len(ports))
+        assert shuffled != list(ports)
+        ports[:] = shuffled
+    assert {group.leader.name: set(group.names()) for group in encoding_groups(model)} == wanted
+
+
+def test_layers_without_a_cache_of_their_own_are_left_out() -> None:
+    """Layers may share another's cache, or have none: what pairs there are decides, not a count of layers."""
+    model = BUILDERS["append"]()
+    gone = [value for value in model.graph.outputs if value.name.startswith("present.0.")]
+    for value in gone:
+        node = value.producer()
+        model.graph.outputs.remove(value)
+        past = node.inputs[0]
+        node.outputs[0].replace_all_uses_with(node.inputs[1])
+        model.graph.remove(node, safe=True)
+        if not past.uses():
+            model.graph.inputs.remove(past)
+    groups = encoding_groups(model)
+    assert [group.states[0].layer for group in groups] == [1, 1]
+    made = Program(graphs={"g": model})
+    put_table(made, EncodingTable({}, {group.leader.name: Evidence(-1.0, 2.0) for group in groups}))
+    assert TieStates().run(made).counts["groups"] == 2
+
+
 def test_the_range_is_the_presents_whatever_the_past_was_watched_with() -> None:
     told = []
     for past in ((INF, -INF), (0.0, 0.0), (-2.0, 1.5)):  # empty, one row of zeros, really carried

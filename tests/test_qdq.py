@@ -433,6 +433,48 @@ def test_transfer_refuses_other_weights_and_other_operators(tmp_path: Path) -> N
         TransferEncodings(empty).run(Program(graphs={"g": append_decoder()}))
 
 
+def test_transfer_guesses_nothing_where_one_graph_has_more_of_a_kind(tmp_path: Path) -> None:
+    place = saved(calibrated(append_decoder()), tmp_path / "calibrated")
+    model = append_decoder()
+    names = rename_everything(model, random.Random(4))
+    node = next(node for node in model.graph if node.op_type == "Sigmoid")
+    twin = ir.node("Sigmoid", [node.inputs[0]], name="twin")
+    twin.outputs[0].name = "twin_output"
+    model.graph.insert_after(node, twin)
+    program = Program(graphs={"g": model})
+    report = TransferEncodings(place).run(program)
+    assert report.counts["unmatched"] > 0
+    known = table_of(program)
+    assert {node.outputs[0].name, "twin_output"}.isdisjoint(known.ranges)
+    other = next(node for node in model.graph if node.op_type == "Sigmoid" and node.outputs[0].name in known.ranges)
+    source = {new: old for old, new in names.items()}[other.outputs[0].name]
+    assert known.ranges[other.outputs[0].name] == table_of(Program.load(place)).ranges[source]
+
+
+def test_transfer_refuses_a_name_that_stands_twice(tmp_path: Path) -> None:
+    place = saved(calibrated(append_decoder()), tmp_path / "calibrated")
+    model = append_decoder()
+    first, second = [node for node in model.graph if node.op_type == "Sigmoid"][:2]
+    second.outputs[0].name = first.outputs[0].name
+    with pytest.raises(PassRefused, match="two values are named"):
+        TransferEncodings(place).run(Program(graphs={"g": model}))
+
+
+def test_a_scale_that_the_float_type_cannot_hold_is_refused_without_a_word_of_numpys(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    program = calibrated(append_decoder())
+    TieStates().run(program)
+    table = table_of(program)
+    name = next(n for n in table.ranges if "mlp" in n and n not in table.encodings)
+    for scale in (1e300, 1e-300):
+        table.encodings[name] = Encoding((scale,), (0,), 8)
+        put_table(program, table)
+        with pytest.raises(EncodingsInvalid, match=f"{name}.*FLOAT cannot hold"):
+            InsertQdq().run(program)
+    assert not recwarn.list
+
+
 def test_transfer_tells_what_an_extra_node_left_without_a_partner(tmp_path: Path) -> None:
     place = saved(calibrated(append_decoder()), tmp_path / "calibrated")
     model = append_decoder()

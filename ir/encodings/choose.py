@@ -52,7 +52,7 @@ def encoding_for(table: EncodingTable, value: ir.Value, bits: int) -> Encoding:
     the calibration), is on that one's grid.
     """
     name = value.name or ""
-    known = next((at for at in _moved_from(value) if at in table.encodings or at in table.ranges), None)
+    known = next((at for at in moved_from(value) if at in table.encodings or at in table.ranges), None)
     if known is None:
         raise no_evidence(name, None)
     if known not in table.encodings:
@@ -63,7 +63,7 @@ def encoding_for(table: EncodingTable, value: ir.Value, bits: int) -> Encoding:
     return found
 
 
-def _moved_from(value: ir.Value) -> Iterator[str]:
+def moved_from(value: ir.Value) -> Iterator[str]:
     """The tensor's name, and those of the tensors whose numbers it holds, nearest first."""
     for _ in range(MAX_MOVES):
         yield value.name or ""
@@ -103,7 +103,8 @@ def _short(e: Encoding | None) -> str:
 
 def as_held(encoding: Encoding, dtype: ir.DataType) -> Encoding:
     """The encoding with its scales as the graph's float type holds them."""
-    scale = np.array(encoding.scale, np.float64).astype(dtype.numpy())
+    with np.errstate(over="ignore"):  # check_grid refuses what became infinite
+        scale = np.array(encoding.scale, np.float64).astype(dtype.numpy())
     return replace(encoding, scale=tuple(float(number) for number in scale.reshape(-1)), low=None, high=None)
 
 

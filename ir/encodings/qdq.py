@@ -56,7 +56,8 @@ def check_grid(
         raise EncodingsInvalid(
             f"tensor {name!r} has a zero point that is not on its grid", found=outside, wanted=wanted
         )
-    held = np.array(encoding.scale, np.float64).astype(dtype.numpy()).astype(np.float64)
+    with np.errstate(over="ignore"):
+        held = np.array(encoding.scale, np.float64).astype(dtype.numpy()).astype(np.float64)
     if not (np.isfinite(held) & (held > 0)).all():
         raise EncodingsInvalid(f"tensor {name!r} has a scale that {dtype.name} cannot hold", found=min(encoding.scale))
 
