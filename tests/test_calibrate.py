@@ -206,6 +206,19 @@ def test_progress_of_another_job_is_not_used(tmp_path: Path) -> None:
     assert first.ranges == calibrate(program, TEXTS).ranges
 
 
+def test_progress_of_another_plan_is_not_used(tmp_path: Path) -> None:
+    program, file = one(append_decoder()), tmp_path / "progress"
+
+    def kill(what: str, done: int, total: int) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        calibrate(program, [TEXTS[0], *TEXTS[:2]], Plan(chunk=8), progress=file, on_progress=kill)
+    assert list(tmp_path.iterdir())
+    found = calibrate(program, TEXTS, Plan(chunk=4), progress=file)
+    assert found.ranges == calibrate(program, TEXTS, Plan(chunk=4)).ranges
+
+
 def parts() -> list[Partial]:
     program = one(append_decoder())
     job = Job(program.graphs["model"], TEXTS, Plan(chunk=8))

@@ -16,6 +16,7 @@ from onnx_llm_passes.ir.encodings import (
     Evidence,
     NoEvidence,
     encoding_groups,
+    encoding_of,
     evidence_of,
     print_encodings,
 )
@@ -60,6 +61,22 @@ def test_a_group_holds_the_state_and_its_moved_copies() -> None:
     assert set(group.names()) == {"past", "present", "new", "heads", "rows", "back", "flat"}
     assert group.axes["back"] == (0, 2, 1, 3)
     assert group.axes["flat"] == (0, 2, None)
+
+
+SPLIT = """<ir_version: 10, opset_import: ["" : 18]>
+g (float[1,P,4] past, float[1,S,12] qkv, bool[1,T,1] seen) => (float[1,T,4] y, float[1,T,4] present)
+<int64[3] sizes = {4, 4, 4}, float zero = {0}> {
+   query, key, new = Split <axis = 2> (qkv, sizes)
+   present = Concat <axis = 1> (past, new)
+   valid = Where (seen, present, zero)
+   y = Softmax (valid)
+}"""
+
+
+def test_a_group_goes_through_a_fill_with_zero_and_not_back_through_a_cut() -> None:
+    """Zero is on every grid; what a Split cuts from holds queries too, which need a grid of their own."""
+    (group,) = encoding_groups(ir.from_onnx_text(SPLIT))
+    assert set(group.names()) == {"past", "new", "present", "valid"}
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -227,6 +244,17 @@ def test_cache_scales_are_found_by_layer(tmp_path: Path) -> None:
     TieStates().run(made)
     found = {state.name: table_of(made).encodings[state.name].scale for state in find_states(made.graphs["g"])}
     assert sorted(found.values()) == [(0.1,), (0.2,), (0.3,), (0.4,)]
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 3.0), (-3.0, -1.0), (-1.0, 3.0)])
+def test_every_grid_holds_zero_and_all_that_was_seen(low: float, high: float) -> None:
+    """Padding, zero fills and unused rows are zeros: they must come back as such."""
+    encoding = encoding_of("x", Evidence(low, high), 8)
+    assert 0 <= encoding.zero_point[0] <= 255
+    first, last = (bounds[0] for bounds in encoding.span())
+    assert first <= min(low, 0.0) + encoding.scale[0]
+    assert last >= max(high, 0.0) - encoding.scale[0]
+    assert first <= 0.0 <= last
 
 
 def test_evidence_of_a_grid_is_what_it_covers() -> None:
