@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from onnx_llm_passes.runtime.blocks import Tiny, decoder, embed, lm_head, rotary
+from onnx_llm_passes.runtime.blocks import Tiny, arange, decoder, embed, lm_head, rotary
 from onnx_llm_passes.runtime.samples import (
     add_mask,
     append_mask,
@@ -173,6 +173,28 @@ def _grouped(w: Writer, ids: ir.Value, c: Tiny) -> ir.Value:
     return w.op("Reshape", rows, w.op("Shape", x))
 
 
+def append_cut() -> ir.Model:
+    """The plain growing cache, of which the rows behind the past are cut out again and leave the graph."""
+    model = append_plain()
+    past = next(v for v in model.graph.inputs if v.name == "past_key_values.0.key")
+    for index, grown in enumerate(model.graph.outputs[1:], 1):
+        name, width = grown.name or "", (grown.shape or ())[-1]
+        length = ir.node("Shape", [past], {"start": 2, "end": 3})
+        bounds = [_number(model, number) for number in (2**63 - 1, 2)]
+        cut = ir.node("Slice", [grown, length.outputs[0], *bounds], name=f"{name}/cut")
+        grown.name, cut.outputs[0].name = f"{name}/whole", name
+        cut.outputs[0].type, cut.outputs[0].shape = grown.type, ir.Shape(["batch", ONE.kv_heads, "seq", width])
+        model.graph.extend([length, cut])
+        model.graph.outputs[index] = cut.outputs[0]
+    return model
+
+
+def _number(model: ir.Model, number: int) -> ir.Value:
+    value = ir.Value(name=f"number_{number}", const_value=ir.tensor([number], name=f"number_{number}"))
+    value.dtype, value.shape = ir.DataType.INT64, ir.Shape([1])
+    return model.graph.initializers.setdefault(value.name or "", value)
+
+
 def append_dynamo() -> ir.Model:
     """The plain growing cache as torch.export writes it: symbols s0, s1 …, constant initializers, value infos."""
     model = append_plain()
@@ -251,8 +273,11 @@ def _table_mask(w: Writer, table: ir.Value, scores: ir.Value, keys: ir.Value) ->
     return w.op("Where", table, scores, float(np.finfo(np.float32).min))
 
 
-def one_token() -> ir.Model:
-    """A decode graph whose length of 1 is baked into a Reshape; the past is free and no mask is needed."""
+def one_token(window: int | None = None) -> ir.Model:
+    """A decode graph whose length of 1 is baked into a Reshape; the past is free and no mask is needed.
+
+    With ``window``, rows so far behind the past's length, which is the one query's position, are masked.
+    """
     c = ONE
     w = Writer(opset=18)
     ids = w.input("input_ids", INT64, ["batch", 1])
@@ -268,8 +293,16 @@ def one_token() -> ir.Model:
             grown[kind] = w.op("Concat", past[kind], row, axis=2)
         return grown["key"], grown["value"]
 
+    def mask(scores: ir.Value, keys: ir.Value) -> ir.Value:
+        if window is None:
+            return scores
+        length = w.size(past["key"], 2)
+        rows = arange(w, w.op("Add", length, w.size(ids, 1)))
+        seen = w.op("And", w.op("Greater", rows, w.op("Sub", length, window)), w.op("LessOrEqual", rows, length))
+        return w.op("Where", w.unsqueeze(seen, 0, 0, 0), scores, float(np.finfo(np.float32).min))
+
     x = embed(w, ids, c)
-    x = decoder(w, x, rotary(w, positions, c.head), cache=cache, mask=lambda scores, keys: scores, config=c)
+    x = decoder(w, x, rotary(w, positions, c.head), cache=cache, mask=mask, config=c)
     finish(w, x, c, ["batch", 1])
     for kind, value in grown.items():
         w.output(f"present.0.{kind}", value, ["batch", c.kv_heads, "past + 1", c.head])

@@ -33,6 +33,7 @@ GROWING: dict[str, Build] = {
     "append window": lambda: append_plain(window=4),
     "append whole mask": lambda: append_plain(whole_mask=True),
     "append by data": append_by_data,
+    "one token window": lambda: one_token(window=4),
     "append dynamo": BUILDERS["append dynamo"],
     "append other axes": append_other_axes,
     "append three dims": append_three_dims,

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from ..propagate.facts import IntTensor
 from ..states.signatures import is_whole_range, strip_shape_ops
-from ..states.walk import constant_ints
 from .batched_rules import BATCHED
 from .lengths import leaking
 from .lift_rules import LIFTED
@@ -79,7 +79,8 @@ def _counted(scene: Scene, node: ir.Node, index: int) -> ir.Value | None:
 def _range(scene: Scene, node: ir.Node, index: int) -> ir.Value | None:
     """``Range(past, past + seq)``."""
     start = scene.facts.ints(node.inputs[0]) if node.inputs[0] is not None else None
-    ordered = start is not None and start.items == (scene.past,) and constant_ints(node.inputs[2]) == [1]
+    step = scene.facts.ints(node.inputs[2]) if node.inputs[2] is not None else None
+    ordered = start is not None and start.items == (scene.past,) and step is not None and step.items == (1,)
     return node.outputs[0] if ordered and scene.facts.shape(node.outputs[0]) == (scene.sequence,) else None
 
 
@@ -96,9 +97,17 @@ def _sum(scene: Scene, node: ir.Node, index: int) -> ir.Value | None:
 
 
 def _single(scene: Scene, node: ir.Node, index: int) -> ir.Value | None:
-    """The past's length itself, where a run has one token: it is that token's position."""
+    """The past's length, or so many rows before it, where a run has one token: that position, or so far before it."""
     content, value = leaking(scene, node.inputs[index]), node.inputs[index]
-    return value if content is not None and content.items == (scene.past,) and scene.sequence == 1 else None
+    return value if content is not None and _offset(scene, content) is not None and scene.sequence == 1 else None
+
+
+def _offset(scene: Scene, content: IntTensor) -> int | None:
+    """How far one number lies behind the past's length (a window begins before it); None for anything else."""
+    if len(content.items) != 1 or isinstance(content.items[0], bool):
+        return None
+    offset = content.items[0] - scene.past
+    return offset if isinstance(offset, int) else None
 
 
 _COUNTS: dict[str, Callable[[Scene, ir.Node, int], ir.Value | None]] = {"Range": _range, "Add": _sum}
@@ -110,6 +119,9 @@ def _form(scene: Scene, value: ir.Value, positions: ir.Value) -> ir.Value:
     content = scene.facts.ints(value)
     dtype = content.dtype if content is not None else _counting_type(scene, value)
     form = site.cast(positions, dtype, f"positions/{dtype.name.lower()}") if dtype != positions.dtype else positions
+    if content is not None and (offset := _offset(scene, content)):
+        distance = site.cast(site.ints([offset], f"offset_{offset}"), dtype, f"offset_{offset}/{dtype.name.lower()}")
+        form = site.op("Add", [form, distance], f"positions/offset_{offset}", dtype=dtype)
     if not shape:
         form = site.op("Squeeze", [form, site.ints([1], "tokens_axis")], "positions/flat", dtype=dtype)
     axis = next((i for i, dim in enumerate(shape) if dim == scene.sequence), 0)
