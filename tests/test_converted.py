@@ -13,7 +13,7 @@ from onnx_llm_passes.runtime.report import Verdict, VerifyReport
 from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
 from onnx_llm_passes.runtime.verify import verify
 
-from .append_graphs import append_other_axes, append_plain, baked_length
+from .append_graphs import append_other_axes, append_plain, baked_length, one_token
 from .convert_tools import convert
 
 ALONE, UNEVEN = "batch 1, chunk by chunk", "batch 3, chunk by chunk, rows of unequal length"
@@ -30,13 +30,19 @@ def verified(before: ir.Model, after: ir.Model) -> VerifyReport:
         (append_plain, To.SCATTER),
         (append_other_axes, To.SCATTER),
         (append_decoder, To.DELTA),
-        (scatter_decoder, To.APPEND),
+        (lambda: one_token(window=4), To.SCATTER),
     ],
 )
 def test_a_conversion_is_equal_over_many_runs(build: Callable[[], ir.Model], to: To) -> None:
     report = verified(build(), convert(build(), to=to))
     assert report.verdict is Verdict.EQUAL, report.first_difference
     assert [case.case for case in report.cases] == [ALONE, UNEVEN]
+
+
+def test_logits_of_last_rows_alone_are_compared_without_padding() -> None:
+    report = verified(scatter_decoder(), convert(scatter_decoder(), to=To.APPEND))
+    assert report.verdict is Verdict.EQUAL, report.first_difference
+    assert [case.case for case in report.cases] == [ALONE, "batch 3, chunk by chunk"]
 
 
 def test_positions_of_another_row_are_found() -> None:
