@@ -117,6 +117,8 @@ CONTENTS = [
     ("n = Shape(x) f = Cast<to = 1>(n) y = Cast<to = 7>(f)", "b,s,8"),
     ("n = Shape(x) f = Cast<to = 10>(n) y = Cast<to = 7>(f)", None),  # half cannot hold every length
     ("n = Shape(x) y = Cast<to = 9>(n)", None),
+    ("n = Shape(x) f = Cast<to = 1>(n) y = CastLike(f, n)", "b,s,8"),
+    ("n = Shape(x) y = CastLike(n, x)", "b,s,8"),
     ("n = Shape(x) a = Constant<value_ints = [1]>() e = Constant<value_ints = [3]>() y = Slice(n, a, e)", "s,8"),
     ("n = Shape(x) a = Constant<value_ints = [0]>() y = Unsqueeze(n, a)", "b,s,8"),
     ("n = Shape(x) u, y, w = Split<num_outputs = 3>(n)", "s"),

@@ -158,9 +158,18 @@ def absolute(item: Dim) -> Dim | None:
 def cast(ctx: Context, node: ir.Node) -> list[IntTensor | None]:
     """``Cast`` between integers, bools and floats, exact only."""
     tensor = ctx.ints(node, 0)
-    if tensor is None:
-        return []
-    dtype = ir.DataType(ctx.int_attr(node, "to", 0))
+    return _as(tensor, ir.DataType(ctx.int_attr(node, "to", 0))) if tensor is not None else []
+
+
+def cast_like(ctx: Context, node: ir.Node) -> list[IntTensor | None]:
+    """``CastLike``: as ``Cast`` to the second operand's type."""
+    tensor, like = ctx.ints(node, 0), ctx.ints(node, 1)
+    other = node.inputs[1] if len(node.inputs) > 1 else None
+    dtype = like.dtype if like is not None else other.dtype if other is not None else None
+    return _as(tensor, dtype) if tensor is not None and dtype is not None else []
+
+
+def _as(tensor: IntTensor, dtype: ir.DataType) -> list[IntTensor | None]:
     if dtype is tensor.dtype:
         return [tensor]
     if dtype not in INTEGERS and dtype not in FLOATS:
@@ -199,6 +208,7 @@ RULES: dict[OpKey, IntRule] = {
     ("", "Abs"): unary(absolute, floats=True),
     ("", "Add"): binary(algebra.add),
     ("", "Cast"): cast,
+    ("", "CastLike"): cast_like,
     ("", "Ceil"): unary(lambda item: item, floats=True),
     ("", "Div"): quotient,
     ("", "Floor"): unary(lambda item: item, floats=True),
