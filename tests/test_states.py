@@ -13,6 +13,7 @@ import pytest
 
 from onnx_llm_passes.ir.states import Layout, Pairing, find_states
 
+from .append_graphs import append_cut
 from .builders import BUILDERS, OTHERS
 from .renaming import rename_everything
 
@@ -81,6 +82,25 @@ def test_names_do_not_matter(name: str) -> None:
 def test_names_tell_the_layer() -> None:
     layers = [state.layer for state in find_states(BUILDERS["append"]())]
     assert layers == [0, 0, 1, 1]
+
+
+def test_new_rows_that_are_cut_out_again_are_no_window() -> None:
+    assert summary(append_cut()) == {"delta key": 1, "delta value": 1}
+
+
+def test_states_of_rnns_are_found() -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 10, opset_import: ["" : 18]>
+        g (float[S, B, 3] x, float[2, B, 4] h, float[1, B, 4] c) => (float[2, B, 4] hn, float[1, B, 4] cn)
+        <float[1, 16, 3] w, float[1, 16, 4] r, float[1, 12, 3] w2, float[1, 12, 4] r2> {
+            h1, h2 = Split <axis = 0, num_outputs = 2> (h)
+            y, yh, cn = LSTM <hidden_size = 4> (x, w, r, , , h1, c)
+            z, gh = GRU <hidden_size = 4> (x, w2, r2, , , h2)
+            hn = Concat <axis = 0> (yh, gh)
+        }"""
+    )
+    found = [(s.input.name, s.output.name, s.layout) for s in find_states(model) if s.input and s.output]
+    assert found == [("h", "hn", Layout.RECURRENT), ("c", "cn", Layout.RECURRENT)]
 
 
 def test_finding_changes_nothing() -> None:

@@ -143,6 +143,14 @@ def _refuse_shared_lengths(where: str, states: Sequence[State], chosen: Sequence
 
 
 def _refuse_length(where: str, state: State) -> None:
+    if state.layout is Layout.WINDOW and state.axis is None:
+        raise PassRefused(
+            f"state {state.name!r} is rewritten in place in a way that is not understood",
+            where=where,
+            found=state.evidence,
+            wanted="rows appended by Concat, or written at positions by a scatter",
+            hint="Export the model with a cache that grows, or with one that is written by index.",
+        )
     if state.layout in _GROWS and state.axis is None:
         raise PassRefused(
             f"the axis on which state {state.name!r} grows is not clear",

@@ -165,7 +165,7 @@ class _Search:
                         and _comparable(state.input, end.value)
                     ):
                         state.output = end.value
-                        return window.narrow(state)
+                        return window.narrow(state, node)
         return None
 
     def _attends(self, value: ir.Value) -> str | None:

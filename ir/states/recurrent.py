@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 
 import onnx_ir as ir
 
@@ -19,6 +19,9 @@ _CARRIES: dict[str, tuple[int, ...] | None] = {
 }
 """Operators that hand the numbers of a state on, with the inputs they hand on; None for all."""
 
+_RNN: dict[str, dict[int, int]] = {"GRU": {5: 1}, "LSTM": {5: 1, 6: 2}, "RNN": {5: 1}}
+"""Operators with initial hidden and cell states, and the outputs that these end as."""
+
 _SHAPE_ARITHMETIC = frozenset("Shape Size Gather Slice Squeeze Unsqueeze Cast Concat Add Mul Reshape Identity".split())
 
 
@@ -29,8 +32,11 @@ def match(value: ir.Value, outputs: Container[int], taken: Container[int]) -> St
     """
     if value.dtype is None or not value.dtype.is_floating_point() or value.shape is None or len(value.shape) < 2:
         return None
-    for node, reached in _carried_values(value):
-        if id(reached) in outputs and id(reached) not in taken and _same_type(value, reached) and _is_read(reached):
+    ended: set[int] = set()
+    for node, reached in _carried_values(value, ended):
+        if id(reached) not in outputs or id(reached) in taken or not _same_type(value, reached):
+            continue
+        if id(reached) in ended or _is_read(reached):
             return State(
                 layout=Layout.RECURRENT,
                 input=value,
@@ -125,19 +131,30 @@ def feeds_convolution(output: ir.Value) -> bool:
     return False
 
 
-def _carried_values(value: ir.Value) -> Iterator[tuple[ir.Node, ir.Value]]:
+def _carried_values(value: ir.Value, ended: set[int]) -> Iterator[tuple[ir.Node, ir.Value]]:
+    """What ``value`` becomes, nearest first; ``ended`` gains the ids of what an RNN's state has ended as."""
     work, seen = [value], {id(value)}
     while work and len(seen) < MAX_VISITS:
         at = work.pop(0)
         for node, index in at.uses():
-            ports = _CARRIES.get(node.op_type, ()) if not node.domain else ()
-            if ports is not None and index not in ports:
-                continue
-            for output in node.outputs:
+            for output in _handed_on(node, index):
+                if id(at) in ended or node.op_type in _RNN:
+                    ended.add(id(output))
                 if id(output) not in seen:
                     seen.add(id(output))
                     yield node, output
                     work.append(output)
+
+
+def _handed_on(node: ir.Node, index: int) -> Sequence[ir.Value]:
+    """The outputs of ``node`` that hold the numbers of its operand ``index``."""
+    if node.domain:
+        return ()
+    if node.op_type in _RNN:
+        end = _RNN[node.op_type].get(index, len(node.outputs))
+        return node.outputs[end : end + 1]
+    ports = _CARRIES.get(node.op_type, ())
+    return node.outputs if ports is None or index in ports else ()
 
 
 def _loop_output(node: ir.Node, index: int) -> ir.Value | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ..symbols import dims_of
 from .base import Layout, State
+from .signatures import backward_moves
 from .walk import Trail, constant_ints, forward
 
 _FAR = 2**31 - 1
@@ -15,11 +17,16 @@ def last_rows(trail: Trail) -> list[ir.Node]:
     return [node for node, index in trail.value.uses() if index == 0 and keeps_end(node)]
 
 
-def narrow(state: State) -> State:
-    """``state`` (found as append) with the layout that its dropped rows give it: a window, or a convolution's state.
+def narrow(state: State, kept: ir.Node) -> State:
+    """``state`` (found as append) with the layout that ``kept`` gives it: a window, a convolution's state, or delta.
 
-    A convolution's state holds as many rows as the longest kernel that reads it: ``extra["rows"]``.
+    A convolution's state holds as many rows as the longest kernel that reads it: ``extra["rows"]``. Where the Slice
+    ``kept`` begins behind the past, what leaves the graph is the new rows.
     """
+    if _starts_behind(kept, state):
+        state.layout = Layout.DELTA
+        state.evidence += ", and only the new rows are cut out of it"
+        return state
     kernel = _kernel(state)
     if kernel is None:
         state.layout = Layout.WINDOW
@@ -30,6 +37,44 @@ def narrow(state: State) -> State:
         state.extra["rows"] = kernel
         state.evidence += f", the last rows are carried on, and a convolution of {kernel} taps reads them"
     return state
+
+
+def _starts_behind(kept: ir.Node, state: State) -> bool:
+    """True where the Slice ``kept`` takes the rows from the past's own length on: ``present[past:]``."""
+    start, _ = backward_moves(kept.inputs[1], _SCALAR) if kept.inputs[1] is not None else (None, ())
+    node = start.producer() if start is not None else None
+    if state.input is None or node is None or node.op_type != "Shape" or node.inputs[0] is None:
+        return False
+    source, at = node.inputs[0], _dimension(kept, node)
+    axis = state.axis % _rank(state.input) if state.axis is not None else None
+    if at is None or axis is None:
+        return False
+    same = (dims_of(source) or ())[at : at + 1] == (dims_of(state.input) or ())[axis : axis + 1]
+    return (at == axis and source is state.input) or (same and bool(dims_of(source)))
+
+
+def _dimension(kept: ir.Node, shape: ir.Node) -> int | None:
+    """Which one of the input's dimensions the start of the Slice ``kept`` is, as the input's own Shape tells it."""
+    value, taken = kept.inputs[1], None
+    while value is not None and (node := value.producer()) is not None and node is not shape:
+        if node.op_type in ("Gather", "Slice"):
+            taken = constant_ints(node.inputs[1])
+        value = node.inputs[0]
+    start = shape.attributes["start"].as_int() if "start" in shape.attributes else 0
+    end = shape.attributes["end"].as_int() if "end" in shape.attributes else None
+    rank = _rank(shape.inputs[0])
+    dims = list(range(rank))[start:end]
+    if taken is None:
+        return dims[0] if len(dims) == 1 else None
+    return dims[taken[0]] if len(taken) == 1 and -len(dims) <= taken[0] < len(dims) else None
+
+
+def _rank(value: ir.Value | None) -> int:
+    return len(value.shape) if value is not None and value.shape is not None else 0
+
+
+_SCALAR = frozenset("Gather Slice Squeeze Unsqueeze Cast Reshape Identity".split())
+"""What stands between a Shape and one of its dimensions as the bound of a Slice."""
 
 
 def keeps_end(node: ir.Node) -> bool:
