@@ -36,8 +36,9 @@ class ConvertStates(Pass):
 
     Left alone, and said so: fused operators (past = total = ctx with a fixed mask is their static form),
     cross-attention, and recurrent states where no padding comes in. Refused: lengths baked into the graph, caches that
-    no mask of query positions hides, recurrent states beside a cache to be padded, a past's length used in a way that
-    is not understood. Every length of the result is proved against the original's before the graph is changed.
+    no mask of query positions hides, several caches in one tensor, recurrent states beside a cache to be padded, a
+    past's length used in a way that is not understood. Every length of the result is proved against the original's
+    before the graph is changed.
 
     Attributes:
         to: The layout wanted.

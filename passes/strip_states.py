@@ -44,7 +44,7 @@ class StripStates(Pass):
         cache = CtxScatter(past, pos, k)   →  (k takes the cache's place, its rows read whole)
         Shape(past)                        →  [batch, heads, 0 or seq, head_dim]
 
-    1. ``append``: the past has length 0; exact for every input.
+    1. ``append``: the past has length 0; exact for every input. Several caches in one tensor begin without rows too.
     2. ``scatter``, ``positions=ordered``: rows are written at 0..n-1 with right padding -1, so row i of the cache is
        token i; bit-equal. Recorded as an assumption.
     3. ``scatter``, ``positions=any``: each row's non-negative positions are a permutation of 0..n-1, -1 anywhere; the

@@ -137,6 +137,15 @@ def _refuse_unfit(model: ir.Model, states: Sequence[State], to: To, options: Opt
                 wanted="a past and a present",
                 hint="Convert the graph that has both (a decoder with past), not a prefill graph.",
             )
+    stack = next((state for state in moving if "stacked" in state.extra), None)
+    if stack is not None and to is not To.APPEND:
+        raise PassRefused(
+            f"state {stack.name!r} holds several caches in one tensor",
+            where=where,
+            found=stack.evidence,
+            wanted="a tensor for each cache",
+            hint="Export the model with a past and a present for each layer's keys and values.",
+        )
     padded = [state for state in states if state.layout in _PADDED or state.extra.get("recurrent")]
     if padded and to is To.SCATTER and any(state.layout is not Layout.SCATTER for state in moving):
         raise PassRefused(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from ..scopes import bodies
-from . import append, delta, fixed, fused, recurrent, scatter, window
+from . import append, delta, fixed, fused, recurrent, scatter, stacked, window
 from .attention import attends
 from .base import Layout, Pairing, State
 from .bridges import branch_outputs, cache_functions, inline_cache_functions
@@ -100,6 +100,8 @@ class _Search:
             if state.layout is Layout.FUSED or (attended and _is_all_cache(value, state)):
                 state.pairing = Pairing.INPUT_ONLY
                 return state
+        if (stack := stacked.match(value, self.outputs)) is not None:
+            return stack
         read = fixed.match(value, self.outputs, self.signatures.reads, self.bridges)
         return read or fixed.match_constant(value, self.outputs, self.bridges)
 

@@ -92,7 +92,7 @@ def initial_dims(state: State, unbinding: Unbinding) -> list[Source | None]:
 def take_out(state: State, unbinding: Unbinding) -> None:
     """Rewires the graph around ``state``; its input and output lose their uses but stay in the graph's lists."""
     assert state.input is not None
-    if state.update is not None:  # else a function held it and has let go of it already
+    if state.update is not None and "stacked" not in state.extra:  # else a function has let go of it, or parts take it
         _TAKE_OUT[Layout.FUSED if state.inside is Layout.FUSED else state.layout](state, unbinding)
     remove_dead(unbinding.dead)
     for node, index in tuple(state.input.uses()):

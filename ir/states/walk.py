@@ -67,7 +67,7 @@ def forward(start: ir.Value, bridges: Bridges = MappingProxyType({})) -> Iterato
         for node, index in trail.value.uses():
             if index == 0 and is_layout(node) and id(node.outputs[0]) not in seen:
                 seen.add(id(node.outputs[0]))
-                work.append(Trail(node.outputs[0], (*trail.chain, node), _step(node, trail.axes)))
+                work.append(Trail(node.outputs[0], (*trail.chain, node), step(node, trail.axes)))
 
 
 def backward(value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:
@@ -98,7 +98,8 @@ def axes_of(node: ir.Node) -> list[int] | None:
     return constant_ints(node.inputs[1]) if len(node.inputs) > 1 else None
 
 
-def _step(node: ir.Node, axes: Axes) -> Axes:
+def step(node: ir.Node, axes: Axes) -> Axes:
+    """Where the axes are behind the layout node ``node``."""
     return _AXES.get(node.op_type, _same)(node, axes) if axes is not None else None
 
 
