@@ -153,8 +153,15 @@ def _from_outside(state: State) -> bool:
 
 
 def _window(scene: _Scene, state: State) -> None:
+    if state.axis is None:
+        scene.found.problem(
+            state.name,
+            "is rewritten in place in a way that is not understood",
+            "a cache that grows, one that is written at positions, or K=0",
+        )
+        return
     rows = scene.facts.shape(state.output) if state.output is not None else None
-    size = rows[state.axis] if rows is not None and state.axis is not None else None
+    size = rows[state.axis] if rows is not None else None
     _ring_of(scene, state, size if isinstance(size, int) else _slice_rows(state))
 
 

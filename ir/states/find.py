@@ -111,7 +111,7 @@ class _Search:
         return (
             recurrent.match_counter(value, self.outputs)
             or recurrent.match_scan(value, self.outputs)
-            or recurrent.match(value, self.outputs, self.taken)
+            or recurrent.match(value, self.outputs, self.taken, self._attends)
         )
 
     def _from_output(self, value: ir.Value) -> State | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 
 import onnx_ir as ir
 
@@ -19,30 +19,39 @@ _CARRIES: dict[str, tuple[int, ...] | None] = {
 }
 """Operators that hand the numbers of a state on, with the inputs they hand on; None for all."""
 
+_WRITES = frozenset(("Scatter", "ScatterElements", "ScatterND", "TensorScatter", "Where"))
+"""Operators that write rows into a tensor."""
+
 _RNN: dict[str, dict[int, int]] = {"GRU": {5: 1}, "LSTM": {5: 1, 6: 2}, "RNN": {5: 1}}
 """Operators with initial hidden and cell states, and the outputs that these end as."""
 
 _SHAPE_ARITHMETIC = frozenset("Shape Size Gather Slice Squeeze Unsqueeze Cast Concat Add Mul Reshape Identity".split())
 
 
-def match(value: ir.Value, outputs: Container[int], taken: Container[int]) -> State | None:
+def match(
+    value: ir.Value, outputs: Container[int], taken: Container[int], attends: Callable[[ir.Value], object] | None = None
+) -> State | None:
     """The state that comes back with its own shape and type through sums and products, or None.
 
-    ``outputs`` and ``taken`` hold the ids of the graph's outputs and of those that other states have.
+    ``outputs`` and ``taken`` hold the ids of the graph's outputs and of those that other states have. What ``attends``
+    knows as keys or values, written on the way in parts of the state, tells that it is one as well.
     """
     if value.dtype is None or not value.dtype.is_floating_point() or value.shape is None or len(value.shape) < 2:
         return None
     ended: set[int] = set()
+    written: ir.Value | None = None
     for node, reached in _carried_values(value, ended):
+        if written is None and attends is not None and node.op_type in _WRITES and attends(reached):
+            written = reached
         if id(reached) not in outputs or id(reached) in taken or not _same_type(value, reached):
             continue
-        if id(reached) in ended or _is_read(reached):
+        if id(reached) in ended or _is_read(reached) or written is not None:
             return State(
                 layout=Layout.RECURRENT,
                 input=value,
                 output=reached,
                 update=node,
-                carried=reached,
+                carried=reached if _is_read(reached) or written is None else written,
                 evidence=f"{node.op_type} {node.name!r} gives it back with its own shape",
             )
     return None
