@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ class Difference:
     """How two outputs of one name differ; ``equal`` is the verdict.
 
     ``max_rel`` is the largest difference over the largest magnitude of the original. ``nans`` counts places where only
-    one of the two is NaN; ``first`` is the first index that breaks the rule.
+    one of the two is NaN; ``first`` is the first index that breaks the rule. ``integers`` tells outputs that hold such.
     """
 
     output: str
@@ -23,6 +23,7 @@ class Difference:
     nans: int = 0
     first: tuple[int, ...] | None = None
     why: str = ""
+    integers: bool = False
 
 
 def compare(output: str, original: np.ndarray, result: np.ndarray, tolerance: float = 0.0) -> Difference:
@@ -35,7 +36,8 @@ def compare(output: str, original: np.ndarray, result: np.ndarray, tolerance: fl
         return Difference(output, equal=False, max_abs=float("inf"), max_rel=float("inf"), why=why)
     if original.size == 0 or not np.issubdtype(_wide(original).dtype, np.number):
         return _exact(output, original, result)
-    return _numeric(output, _wide(original), _wide(result), tolerance)
+    found = _numeric(output, _wide(original), _wide(result), tolerance)
+    return replace(found, integers=original.dtype.kind in "iu")
 
 
 def ulp_tolerance(array: np.ndarray) -> float:
@@ -50,7 +52,8 @@ def _wide(array: np.ndarray) -> np.ndarray:
     """Booleans and small floats in a type that subtracts well."""
     if array.dtype.kind in "iu":
         return array
-    return array.astype(np.float64) if array.dtype.kind in "fbV" else array
+    with np.errstate(invalid="ignore"):  # NaN of a small float
+        return array.astype(np.float64) if array.dtype.kind in "fbV" else array
 
 
 def _exact(output: str, original: np.ndarray, result: np.ndarray) -> Difference:

@@ -56,12 +56,11 @@ class _Maker:
         return self.case.batch + 2
 
     def random(self, name: str) -> np.random.Generator:
-        """The same numbers at every size, so that inputs of fixed shape are the same in runs of other lengths."""
-        return np.random.default_rng([self.case.seed, zlib.crc32(name.encode())])
+        return np.random.default_rng([self.case.seed, zlib.crc32(name.encode()), self.case.batch, self.case.length])
 
     def lasting(self, name: str) -> np.random.Generator:
-        """Random numbers that stay while a text is continued, however many tokens a run takes."""
-        return np.random.default_rng([self.case.seed, zlib.crc32(name.encode()), self.case.batch])
+        """The same numbers at every size: what no chunk of a text tells is the same in runs of other lengths."""
+        return np.random.default_rng([self.case.seed, zlib.crc32(name.encode())])
 
     def shape(self, value: ir.Value, *preferred: int | None) -> tuple[int, ...]:
         """The declared shape, every symbol as a number: declared, else preferred, else bound before, else guessed."""
@@ -261,7 +260,7 @@ def _other(make: _Maker, value: ir.Value) -> np.ndarray:
     known = [isinstance(dim, ir.SymbolicDim) and dim.value in make.binding for dim in value.shape or ()]
     shape = make.shape(value, *(None if bound else size for bound, size in zip(known, usual, strict=False)))
     if value.dtype is not None and value.dtype.is_floating_point():
-        return make.random(value.name or "").standard_normal(shape).astype(_dtype(value))
+        return make.lasting(value.name or "").standard_normal(shape).astype(_dtype(value))
     return np.zeros(shape, _dtype(value))
 
 
