@@ -150,9 +150,9 @@ def weight_encoding(name: str, array: np.ndarray, bits: int, axis: int | None) -
     """The symmetric grid of a weight, one a channel of ``axis`` or one for all; NoEvidence where it is not finite."""
     from .base import Evidence
 
-    numbers = np.abs(array.astype(np.float64))
-    others = tuple(i for i in range(array.ndim) if i != axis)
-    reach = numbers.max(axis=others if axis is not None else None, initial=0.0)
+    others = tuple(i for i in range(array.ndim) if i != axis) if axis is not None else None
+    high, low = array.max(axis=others, initial=0), array.min(axis=others, initial=0)
+    reach = np.maximum(high.astype(np.float64), -low.astype(np.float64))
     if not np.isfinite(reach).all():
         raise no_evidence(name, Evidence(float(array.min()), float(array.max())))
     # a channel of zeros is zeros on any grid
