@@ -395,4 +395,4 @@ def test_exported_models(path: str, shared: str) -> None:
         PassManager(parse_pipeline(f"{EXPORTED[path]},extract-layer{{index={index} shared={shared}}}")).run(program)
         report = verify(Program.load(file), program)
         assert report.equal, report.first_difference
-        assert report.max_rel <= (4e-3 if "fp16" in path else 2e-6)
+        assert report.max_rel <= 2e-6

@@ -9,7 +9,7 @@ from ..scopes import remove_dead
 from ..simplify.dtypes import dtype_of
 from ..states import State
 from ..states.positions import position_source
-from ..states.signatures import Signatures, is_whole_range, strip_shape_ops
+from ..states.signatures import Signatures, reads_in_order, strip_shape_ops
 from ..states.walk import constant_ints
 from ..symbols import dims_of
 from .lengths import rewire_lengths
@@ -57,7 +57,7 @@ def _refuse_form(scene: Scene, state: State, signatures: Signatures) -> ir.Value
         )
     for reader in state.readers:
         access = signatures.gather(reader)
-        if access is None or not _in_order(access.positions) or _length_of(scene, reader) != scene.past:
+        if access is None or not reads_in_order(access.positions) or _length_of(scene, reader) != scene.past:
             raise scene.refuse(
                 f"rows of {state.name!r} are not read whole and in order",
                 node=reader,
@@ -65,16 +65,6 @@ def _refuse_form(scene: Scene, state: State, signatures: Signatures) -> ir.Value
                 hint="Compute-context lengths have no form with a growing cache.",
             )
     return source.input
-
-
-def _in_order(indices: ir.Value) -> bool:
-    """True for ``0..n-1``, or ``Where(condition, constant, 0..n-1)``."""
-    root, _ = strip_shape_ops(indices)
-    node = root.producer()
-    if node is not None and node.op_type == "Where" and not node.domain and constant_ints(node.inputs[1]) is not None:
-        kept = node.inputs[2]
-        return kept is not None and is_whole_range(strip_shape_ops(kept)[0])
-    return is_whole_range(root)
 
 
 def _length_of(scene: Scene, reader: ir.Node) -> Dim | None:

@@ -11,9 +11,8 @@ from ..errors import PassRefused
 from .base import Layout, Pairing, State
 from .ports import KEY_VALUE_INPUTS, NEEDS_CACHE, PORTS, Port
 from .ranges import cache_ranges, row_count, unmasked_reads
-from .signatures import Signatures, is_whole_range, strip_shape_ops
+from .signatures import Signatures, reads_in_order
 from .unbind import Unbinding, initial_dims
-from .walk import constant_ints
 
 HALF_BITS = 16
 _GROWS = frozenset((Layout.APPEND, Layout.SCATTER, Layout.WINDOW, Layout.DELTA))
@@ -207,7 +206,7 @@ def _refuse_readers(where: str, state: State, signatures: Signatures) -> None:
     """Reading row i for key i is what makes the new rows stand for the cache."""
     for reader in state.readers:
         access = signatures.gather(reader)
-        if access is None or not _reads_in_order(access.positions):
+        if access is None or not reads_in_order(access.positions):
             raise PassRefused(
                 f"the rows of state {state.name!r} are read in an order that is not understood",
                 where=f"{where}, node {reader.name!r}",
@@ -215,13 +214,3 @@ def _refuse_readers(where: str, state: State, signatures: Signatures) -> None:
                 wanted="row numbers 0..n-1, with a replacement where they exceed the last position",
                 hint="Such a graph has no exact cache-less form here.",
             )
-
-
-def _reads_in_order(indices: ir.Value) -> bool:
-    """True for ``0..n-1``, or ``Where(condition, constant, 0..n-1)``."""
-    root, _ = strip_shape_ops(indices)
-    node = root.producer()
-    if node is not None and node.op_type == "Where" and not node.domain and constant_ints(node.inputs[1]) is not None:
-        kept = node.inputs[2]
-        return kept is not None and is_whole_range(strip_shape_ops(kept)[0])
-    return is_whole_range(root)

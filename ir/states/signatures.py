@@ -229,3 +229,13 @@ def backward_moves(value: ir.Value, ops: frozenset[str]) -> tuple[ir.Value, tupl
         nodes.append(node)
         value = node.inputs[0]
     return value, tuple(reversed(nodes))
+
+
+def reads_in_order(indices: ir.Value) -> bool:
+    """True for ``0..n-1``, or ``Where(condition, constant, 0..n-1)``: a cache read whole, rows in their order."""
+    root, _ = strip_shape_ops(indices)
+    node = root.producer()
+    if node is not None and node.op_type == "Where" and not node.domain and constant_ints(node.inputs[1]) is not None:
+        kept = node.inputs[2]
+        return kept is not None and is_whole_range(strip_shape_ops(kept)[0])
+    return is_whole_range(root)
