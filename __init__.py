@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .ir.errors import (
+    from .ir.core.errors import (
         InputError,
         NotEqualError,
         OnnxPassesError,
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
         UsageError,
         WriteError,
     )
-    from .ir.interop import from_surgeon, to_surgeon
-    from .ir.program import Program
-    from .ir.roles import Role, find_roles
-    from .ir.specialization import Manifest, Specialization
+    from .ir.core.specialization import Manifest, Specialization
+    from .ir.core.verifier import check_structure
+    from .ir.interface.roles import Role, find_roles
+    from .ir.program.program import Program
+    from .ir.serialization.interop import from_surgeon, to_surgeon
     from .ir.states import find_states
     from .ir.states.base import Layout, Pairing, State
-    from .ir.structure import check_structure
     from .passes.argmax_tail import ArgmaxTail
     from .passes.base import GraphResult, Pass, Report
     from .passes.bind import Bind
@@ -52,10 +52,10 @@ if TYPE_CHECKING:
     from .passes.surgeon import Surgeon
     from .passes.tie_states import TieStates
     from .passes.transfer_encodings import TransferEncodings
-    from .runtime.verify import verify
+    from .runtime.verify.verify import verify
 
 _HOMES = {  # module -> the public names it gives
-    "ir.errors": (
+    "ir.core.errors": (
         "InputError",
         "NotEqualError",
         "OnnxPassesError",
@@ -66,13 +66,13 @@ _HOMES = {  # module -> the public names it gives
         "UsageError",
         "WriteError",
     ),
-    "ir.interop": ("from_surgeon", "to_surgeon"),
-    "ir.program": ("Program",),
-    "ir.roles": ("Role", "find_roles"),
-    "ir.specialization": ("Manifest", "Specialization"),
+    "ir.serialization.interop": ("from_surgeon", "to_surgeon"),
+    "ir.program.program": ("Program",),
+    "ir.interface.roles": ("Role", "find_roles"),
+    "ir.core.specialization": ("Manifest", "Specialization"),
     "ir.states": ("find_states",),
     "ir.states.base": ("Layout", "Pairing", "State"),
-    "ir.structure": ("check_structure",),
+    "ir.core.verifier": ("check_structure",),
     "passes.base": ("GraphResult", "Pass", "Report"),
     "passes.argmax_tail": ("ArgmaxTail",),
     "passes.bind": ("Bind",),
@@ -101,7 +101,7 @@ _HOMES = {  # module -> the public names it gives
     "passes.surgeon": ("Surgeon",),
     "passes.tie_states": ("TieStates",),
     "passes.transfer_encodings": ("TransferEncodings",),
-    "runtime.verify": ("verify",),
+    "runtime.verify.verify": ("verify",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -47,9 +47,9 @@ def check(model: str) -> None:
 
 def bind_seconds(model: Path, binding: Mapping[str, int]) -> float:
     """Bind with folding, the graph loaded before the clock starts."""
-    from onnx_llm_passes.ir.collector import collector_off
-    from onnx_llm_passes.ir.program import Program
-    from onnx_llm_passes.ir.specialization import Specialization, SpecRole
+    from onnx_llm_passes.ir.core.gc_off import collector_off
+    from onnx_llm_passes.ir.core.specialization import Specialization, SpecRole
+    from onnx_llm_passes.ir.program.program import Program
     from onnx_llm_passes.passes.bind import Bind
 
     with collector_off():

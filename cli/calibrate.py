@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..ir.errors import UnknownNameError, WriteError
+from ..ir.core.errors import UnknownNameError, WriteError
 from . import render
 from .options import Debug, FollowLinks, Json, ModelPath
 
 if TYPE_CHECKING:
-    from ..ir.encodings import EncodingTable
-    from ..ir.program import Program
-    from ..runtime.calibrate import Plan
+    from ..ir.program.program import Program
+    from ..ir.quantization import EncodingTable
+    from ..runtime.calibrate.calibrate import Plan
 
 METHODS = ("minmax", "percentile", "mse", "entropy")
 OUT = Path("encodings.json")
@@ -47,12 +47,12 @@ def calibrate(
 
     A killed run goes on where it was when the same command is given again; its result is the same.
     """
-    from ..ir.encodings import FORMATS
-    from ..ir.program import Program
-    from ..runtime.calibrate import Envelope, Method, Plan
-    from ..runtime.calibrate import calibrate as run
-    from ..runtime.calibrate_engine import parse_engine
-    from ..runtime.calibrate_tokens import read_tokens
+    from ..ir.program.program import Program
+    from ..ir.quantization import FORMATS
+    from ..runtime.calibrate.calibrate import Envelope, Method, Plan
+    from ..runtime.calibrate.calibrate import calibrate as run
+    from ..runtime.calibrate.engine import parse_engine
+    from ..runtime.calibrate.tokens import read_tokens
 
     for kind, name, known in (
         ("method", method, METHODS),
@@ -86,11 +86,11 @@ def _partial(out: Path) -> Path:
 
 def _printed(program: Program, table: EncodingTable, form: str, bits: int, kv_bits: int) -> tuple[str, list[str]]:
     """The text of the file; grids are made where the format holds grids and no ranges."""
-    from ..ir.encodings import print_encodings
+    from ..ir.quantization import print_encodings
 
     if form in ("native", "ort"):
         return print_encodings(table, form), []
-    from ..runtime.calibrate_grids import grids_of
+    from ..runtime.calibrate.grids import grids_of
 
     grids, left_out = grids_of(program, table, form, bits, kv_bits)
     names = render.few(left_out, 4)

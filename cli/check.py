@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..ir.errors import UsageError
+from ..ir.core.errors import UsageError
 from . import render
 from .options import Debug, FollowLinks, Json, ModelPath
 
 if TYPE_CHECKING:
-    from ..ir.manifests import Reading
-    from ..ir.program import Program
+    from ..ir.manifests.read_any import Reading
+    from ..ir.program.program import Program
     from ..ir.proof import Proof
-    from ..runtime.trial import Trial
+    from ..runtime.verify.trial import Trial
 
 
 def check(
@@ -39,8 +39,8 @@ def check(
 
     A failure names the symbol, the first node whose shapes clash, where they come from, and the nearest size.
     """
-    from ..ir.collector import collector_off
-    from ..ir.program import Program
+    from ..ir.core.gc_off import collector_off
+    from ..ir.program.program import Program
 
     with collector_off():
         program = Program.load(model, follow_links=follow_links)
@@ -59,8 +59,8 @@ def check(
 
 
 def _reading(program: Program, manifest: Path | None) -> Reading:
-    from ..ir.manifests import Reading, read_manifest
-    from ..ir.specialization import read_specialization
+    from ..ir.core.specialization import read_specialization
+    from ..ir.manifests.read_any import Reading, read_manifest
 
     _refuse_doubled_keys(program)
     own = tuple(read_specialization(item, index) for index, item in enumerate(program.specializations))
@@ -86,9 +86,9 @@ def _of_one_graph(program: Program, reading: Reading, file: str) -> Reading:
 
 def _refuse_doubled_keys(program: Program) -> None:
     """An index in which a key stands twice says two things; ManifestInvalid names the key."""
-    from ..ir.formats.files import read_text
-    from ..ir.formats.strict import load_json
-    from ..ir.index import INDEX_NAME
+    from ..ir.manifests.files import read_text
+    from ..ir.manifests.strict import load_json
+    from ..ir.serialization.index import INDEX_NAME
 
     index = program.source / INDEX_NAME if program.source is not None else Path()
     if index.is_file():
@@ -111,7 +111,7 @@ def _prove(program: Program, reading: Reading, *, own: bool) -> list[Proof]:
 
 
 def _try(program: Program, reading: Reading) -> list[Trial]:
-    from ..runtime.trial import try_program
+    from ..runtime.verify.trial import try_program
 
     return list(try_program(program, reading.specializations))
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..ir.errors import UsageError, WriteError
+from ..ir.core.errors import UsageError, WriteError
 from . import render
 from .options import Debug, FollowLinks, Json
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..runtime.compare_programs import Comparison, Row
+    from ..runtime.compare.programs import Comparison, Row
 
 TITLE = "Quantization Error Summary"
 RULE = "─" * 13
@@ -52,11 +52,11 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Run both models over the same texts, each with its own cache, and say how far B is from A."""
-    from ..ir.program import Program
-    from ..runtime.calibrate_tokens import read_tokens
-    from ..runtime.compare_layers import compare_layers
-    from ..runtime.compare_programs import compare_programs
-    from ..runtime.layer_play import layer_specs
+    from ..ir.program.program import Program
+    from ..runtime.calibrate.tokens import read_tokens
+    from ..runtime.compare.layers import compare_layers
+    from ..runtime.compare.programs import compare_programs
+    from ..runtime.verify.layer_play import layer_specs
 
     texts = read_tokens(tokens, limit=samples, tokenizer=tokenizer)
     programs = [Program.load(path, follow_links=follow_links) for path in (reference, other)]

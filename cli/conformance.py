@@ -11,7 +11,7 @@ from . import render
 from .options import Debug, Json
 
 if TYPE_CHECKING:
-    from ..ir.conformance import Conformance
+    from ..runtime.conformance import Conformance
 
 
 def conformance(
@@ -27,8 +27,8 @@ def conformance(
     A case marked "B" records a known bug: it passes where we refuse, or answer otherwise. Sections that nothing
     answers yet are counted as not built, and fail nothing.
     """
-    from ..ir.conformance import run_cases
-    from ..runtime.conformance import SECTIONS
+    from ..runtime.conformance import run_cases
+    from ..runtime.conformance.speculative import SECTIONS
 
     found = run_cases(cases, SECTIONS)
     render.show_json(found.to_dict()) if as_json else _show(found)
@@ -37,7 +37,7 @@ def conformance(
 
 
 def _show(found: Conformance) -> None:
-    from ..ir.conformance import Outcome
+    from ..runtime.conformance import Outcome
 
     columns = ("section", *(outcome.value for outcome in Outcome))
     rows = [(name, *(counts[outcome] for outcome in Outcome)) for name, counts in found.rows()]

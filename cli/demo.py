@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..ir.errors import OutputError
+from ..ir.core.errors import OutputError
 from . import render
 from .job import Job, Outcome, execute
 from .options import Debug
 
 if TYPE_CHECKING:
-    from ..runtime.verify import VerifyReport
+    from ..runtime.verify.verify import VerifyReport
 
 FOLDER = Path("onnx-passes-demo")
 PIPELINE = "single-shot"
@@ -59,9 +59,9 @@ def demo(
 
 def run_one(idiom: str, out: Path) -> Shown:
     """Builds one sample below ``out``, runs the pipeline on it and verifies; what the floors below raise."""
-    from ..ir.program import Program
-    from ..runtime.samples import SAMPLES
-    from ..runtime.verify import verify
+    from ..ir.program.program import Program
+    from ..runtime.samples.samples import SAMPLES
+    from ..runtime.verify.verify import verify
 
     original, result = out / idiom / "original", out / idiom / PIPELINE
     Program(graphs={"model": SAMPLES[idiom]()}).save(original, fill_shapes=False)

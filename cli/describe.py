@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..ir.dims import free_symbols, substitute
+from ..ir.symbolic.dims import free_symbols, substitute
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from ..ir.program import Program
+    from ..ir.program.program import Program
     from ..ir.states.base import State
 
 SCHEMA = 1
@@ -30,9 +30,9 @@ def describe_program(program: Program, *, binding: Mapping[str, int] | None = No
 
 def describe_graph(model: ir.Model, binding: Mapping[str, int]) -> dict[str, Any]:
     """Inputs with roles, outputs, states, symbols, sizes, opsets, functions and operators of one graph."""
-    from ..ir.roles import find_roles
+    from ..ir.interface.roles import find_roles
     from ..ir.states import find_states
-    from ..ir.symbols import symbols_of
+    from ..ir.symbolic.symbols import symbols_of
 
     states = find_states(model)
     roles = find_roles(model, states)
@@ -62,7 +62,7 @@ def describe_graph(model: ir.Model, binding: Mapping[str, int]) -> dict[str, Any
 
 def brief(model: ir.Model) -> dict[str, Any]:
     """The names of inputs and outputs, the symbols, the main graph's nodes: cheap enough to take before every run."""
-    from ..ir.symbols import symbols_of
+    from ..ir.symbolic.symbols import symbols_of
 
     return {
         "inputs": [value.name for value in model.graph.inputs if value.name not in model.graph.initializers],
@@ -91,7 +91,7 @@ def _role(roles: Mapping[str, Any], value: ir.Value) -> str:
 
 
 def _state(state: State, binding: Mapping[str, int]) -> dict[str, Any]:
-    from ..ir.symbols import dims_of
+    from ..ir.symbolic.symbols import dims_of
 
     value = state.input if state.input is not None else state.output
     assert value is not None, "a state has an input or an output"
@@ -114,7 +114,7 @@ def _state(state: State, binding: Mapping[str, int]) -> dict[str, Any]:
 
 def _bytes(value: ir.Value, binding: Mapping[str, int]) -> int | None:
     """The size at a binding; None where a dimension stays open."""
-    from ..ir.symbols import dims_of
+    from ..ir.symbolic.symbols import dims_of
 
     bits = value.dtype.bitwidth if value.dtype is not None else None
     shape = dims_of(value)
@@ -147,7 +147,7 @@ def _weights(model: ir.Model) -> dict[str, int]:
 
 def _nodes(model: ir.Model) -> dict[str, int]:
     """Node counts of the main graph, of the bodies inside it, and of functions."""
-    from ..ir.scopes import nested
+    from ..ir.core.scopes import nested
 
     main = len(model.graph)
     inner = sum(len(graph) for graph in nested(model.graph)) - len(model.graph)
@@ -156,7 +156,7 @@ def _nodes(model: ir.Model) -> dict[str, int]:
 
 
 def _operators(model: ir.Model) -> dict[str, int]:
-    from ..ir.scopes import all_nodes
+    from ..ir.core.scopes import all_nodes
 
     names = (f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in all_nodes(model))
     return dict(sorted(Counter(names).items()))

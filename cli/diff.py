@@ -14,7 +14,7 @@ from .options import Debug, FollowLinks, Json
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from ..ir.program import Program
+    from ..ir.program.program import Program
 
 SECTIONS = ("inputs", "outputs", "states", "symbols", "operators", "nodes", "functions", "opsets")
 MOST_SHOWN = 8  # nodes listed by name; --json has them all
@@ -34,8 +34,8 @@ def diff(
 
 def compare_paths(a: Path, b: Path, *, follow_links: bool = False) -> dict[str, Any]:
     """Loads both and compares graph by graph; a single graph on either side is compared whatever it is called."""
-    from ..ir.collector import collector_off
-    from ..ir.program import Program
+    from ..ir.core.gc_off import collector_off
+    from ..ir.program.program import Program
 
     with collector_off():
         left, right = (_facts(Program.load(path, follow_links=follow_links)) for path in (a, b))

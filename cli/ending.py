@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-from ..ir.errors import OnnxPassesError
+from ..ir.core.errors import OnnxPassesError
 from .render import printable
 
 INTERRUPTED = 130  # 128 + SIGINT, what a shell expects

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..ir.errors import UsageError
+from ..ir.core.errors import UsageError
 from . import render
 from .ending import guarded
 from .options import Debug, FollowLinks, Json
 
 if TYPE_CHECKING:
-    from ..ir.program import Program
-    from ..runtime.decoder import Decoder
-    from ..runtime.generate import Generated, Settings
-    from ..runtime.proposers import Source
+    from ..ir.program.program import Program
+    from ..runtime.decode.decoder import Decoder
+    from ..runtime.decode.generate import Generated, Settings
+    from ..runtime.speculate.proposers import Source
 
 SHOWN = 40  # token ids of a text on the terminal; --json has all
 BETWEEN = 0.2  # seconds between two lines of progress
@@ -58,12 +58,12 @@ def generate(
 
     With --json: {"tokens": [[…]], "ended": […], "stats": {…}}.
     """
-    from ..runtime.isolate import in_child
+    from ..runtime.session.isolate import in_child
 
     def work() -> int:
-        from ..runtime.generate import Settings
-        from ..runtime.prompts import read_prompts
-        from ..runtime.sampling import Sampling
+        from ..runtime.decode.generate import Settings
+        from ..runtime.decode.prompts import read_prompts
+        from ..runtime.decode.sampling import Sampling
 
         source, chosen = proposers_of(proposer, ngram), policy_of(policy)
         prompts = read_prompts(prompt_ids)
@@ -82,8 +82,8 @@ def generate(
 
 def load(path: Path, follow_links: bool) -> Program:
     """The program of a folder or file."""
-    from ..ir.collector import collector_off
-    from ..ir.program import Program
+    from ..ir.core.gc_off import collector_off
+    from ..ir.program.program import Program
 
     with collector_off():
         return Program.load(path, follow_links=follow_links)
@@ -91,8 +91,8 @@ def load(path: Path, follow_links: bool) -> Program:
 
 def open_decoder(program: Program, batch: int | None, ctx: int, ks: tuple[int, ...] | None) -> Decoder:
     """The program's graphs, ready to decode."""
-    from ..ir.collector import collector_off
-    from ..runtime.decoder import Decoder
+    from ..ir.core.gc_off import collector_off
+    from ..runtime.decode.decoder import Decoder
 
     with collector_off():
         return Decoder(program, rows=batch, ctx=ctx, ks=ks)
@@ -100,7 +100,7 @@ def open_decoder(program: Program, batch: int | None, ctx: int, ks: tuple[int, .
 
 def proposers_of(name: str, ngram: str) -> Source:
     """What opens the proposers; UsageError for n-gram sizes that are none."""
-    from ..runtime.proposers import NGram, open_proposers
+    from ..runtime.speculate.proposers import NGram, open_proposers
 
     if name != "ngram":
         return open_proposers(name)
@@ -113,8 +113,8 @@ def proposers_of(name: str, ngram: str) -> Source:
 
 def policy_of(name: str) -> Any:
     """The policy of that name."""
-    from ..ir.errors import UnknownNameError
-    from ..runtime.policies import Policy
+    from ..ir.core.errors import UnknownNameError
+    from ..runtime.speculate.policies import Policy
 
     known = [policy.value for policy in Policy]
     if name not in known:
@@ -150,8 +150,8 @@ def progress() -> Callable[[int, int], None] | None:
 
 
 def _generate(decoder: Decoder, prompts: list[list[int]], settings: Settings, source: Source) -> Generated:
-    from ..runtime.generate import generate as run
-    from ..runtime.policies import Policy
+    from ..runtime.decode.generate import generate as run
+    from ..runtime.speculate.policies import Policy
 
     if settings.policy is Policy.GOODPUT and not all(k in settings.cost for k in decoder.ks):
         render.tell_all("note", ["the program has no latencies: K covers. `onnx-passes suggest-k` measures them."])
@@ -165,7 +165,7 @@ def _generate(decoder: Decoder, prompts: list[list[int]], settings: Settings, so
 
 
 def _latencies(program: Program) -> dict[int, float]:
-    from ..runtime.costs import known_costs
+    from ..runtime.suggest.costs import known_costs
 
     return known_costs(program)
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..ir.errors import UnknownNameError
+from ..ir.core.errors import UnknownNameError
 from . import render
 from .options import Debug, FollowLinks, Json, ModelPath, parse_binding
 
 if TYPE_CHECKING:
-    from ..ir.program import Program
+    from ..ir.program.program import Program
 
 TOP_OPERATORS = 12
 
@@ -36,8 +36,8 @@ def inspect(
 
 def describe_path(path: Path, binding: Mapping[str, int], *, follow_links: bool = False) -> dict[str, Any]:
     """Loads ``path`` and describes it; UnknownNameError for a bound symbol that no input or output has."""
-    from ..ir.collector import collector_off
-    from ..ir.program import Program
+    from ..ir.core.gc_off import collector_off
+    from ..ir.program.program import Program
     from .describe import describe_program
 
     with collector_off():
@@ -47,7 +47,7 @@ def describe_path(path: Path, binding: Mapping[str, int], *, follow_links: bool 
 
 
 def _check_binding(binding: Mapping[str, int], program: Program) -> None:
-    from ..ir.symbols import symbols_of
+    from ..ir.symbolic.symbols import symbols_of
 
     known = {name for model in program.graphs.values() for name in symbols_of(model)}
     for name in binding:

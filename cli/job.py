@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..ir.errors import UnknownNameError
+from ..ir.core.errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from ..ir.program import PassRecord, Program
-    from ..ir.saving import Saved
+    from ..ir.program.program import PassRecord, Program
+    from ..ir.program.save import Saved
     from ..passes.base import Pass
     from ..passes.instruments import Instrument
 
@@ -89,7 +89,7 @@ class Outcome:
 
 def execute(job: Job, on_progress: Callable[[str, int, int], None] | None = None) -> Outcome:
     """Runs the job; where the floors below raise, nothing was written but a reproducer that the error names."""
-    from ..ir.collector import collector_off
+    from ..ir.core.gc_off import collector_off
     from ..passes.pipeline import parse_pipeline
 
     outcome = Outcome(job.model, job.out)
@@ -114,7 +114,7 @@ def execute(job: Job, on_progress: Callable[[str, int, int], None] | None = None
 
 
 def _load(job: Job) -> Program:
-    from ..ir.program import Program
+    from ..ir.program.program import Program
 
     return Program.load(job.model, follow_links=job.follow_links)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..ir.errors import UnknownNameError
+from ..ir.core.errors import UnknownNameError
 from . import render
 from .options import Debug, Json
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..ir.errors import UsageError
+from ..ir.core.errors import UsageError
 
 
 def _note_debug(context: typer.Context, value: bool) -> bool:

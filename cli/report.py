@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..ir.errors import UsageError, WriteError
+from ..ir.core.errors import UsageError, WriteError
 
 if TYPE_CHECKING:
     from .job import Outcome

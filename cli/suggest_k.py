@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..ir.errors import UsageError
+from ..ir.core.errors import UsageError
 from . import render
 from .ending import guarded
 from .generate import NGrams, PolicyName, ProposerName, load, open_decoder, policy_of, proposers_of
 from .options import Debug, FollowLinks, Json
 
 if TYPE_CHECKING:
-    from ..ir.program import Program
-    from ..runtime.decoder import Decoder
-    from ..runtime.proposers import Source
-    from ..runtime.suggest import Suggestion
-    from ..runtime.traces import Trace
+    from ..ir.program.program import Program
+    from ..runtime.decode.decoder import Decoder
+    from ..runtime.speculate.proposers import Source
+    from ..runtime.speculate.traces import Trace
+    from ..runtime.suggest.suggest import Suggestion
 
 SHOWN = 5  # neighbours of a set
 
@@ -49,10 +49,10 @@ def suggest_k(
 
     Latencies are written into the program's manifest. A trace is one line of JSON a step: docs/traces.md.
     """
-    from ..runtime.isolate import in_child
+    from ..runtime.session.isolate import in_child
 
     def work() -> int:
-        from ..runtime.traces import write_trace
+        from ..runtime.speculate.traces import write_trace
 
         source, chosen = proposers_of(proposer, ngram), policy_of(policy)
         loaded = load(program, follow_links)
@@ -87,9 +87,9 @@ def _trace(
 
     The replay has proposers of its own: what those that generated have learned, they learned from these very texts.
     """
-    from ..runtime.generate import Settings, generate
-    from ..runtime.prompts import read_prompts
-    from ..runtime.traces import read_trace, record
+    from ..runtime.decode.generate import Settings, generate
+    from ..runtime.decode.prompts import read_prompts
+    from ..runtime.speculate.traces import read_trace, record
 
     if prompt_ids is None:
         return read_trace(path)
@@ -107,8 +107,8 @@ def _trace(
 
 def _measured(folder: Path, decoder: Decoder) -> dict[int, float]:
     """Seconds for each K of the program, written into its manifest where it has one."""
-    from ..ir.index import INDEX_NAME
-    from ..runtime.costs import measure, write_costs
+    from ..ir.serialization.index import INDEX_NAME
+    from ..runtime.suggest.costs import measure, write_costs
 
     cost = measure(decoder)
     if (folder / INDEX_NAME).is_file() and not write_costs(folder, cost):
@@ -118,8 +118,8 @@ def _measured(folder: Path, decoder: Decoder) -> dict[int, float]:
 
 def _suggested(trace: Trace, cost: Mapping[int, float], max_k: int, asked: tuple[int, Any]) -> dict[str, Any]:
     """What --json prints."""
-    from ..runtime.costs import fill_in
-    from ..runtime.suggest import demand_of, neighbours, suggest, suggestions
+    from ..runtime.suggest.costs import fill_in
+    from ..runtime.suggest.suggest import demand_of, neighbours, suggest, suggestions
 
     budget, policy = asked
     demand = demand_of(trace, max_k)
@@ -151,8 +151,8 @@ def _as_json(suggestion: Suggestion) -> dict[str, Any]:
 
 def _pipeline(program: Program, ks: Sequence[int]) -> str:
     """The pipeline text that compiles this set, at the context and prefill that the program has."""
-    from ..ir.specialization import SpecRole, read_specialization
-    from ..runtime.subject import Subject
+    from ..ir.core.specialization import SpecRole, read_specialization
+    from ..runtime.session.subject import Subject
 
     options = [f"k={','.join(map(str, ks))}"]
     items = [read_specialization(item, at) for at, item in enumerate(program.specializations)]

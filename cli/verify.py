@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..ir.errors import InputError
+from ..ir.core.errors import InputError
 from . import render
 from .ending import guarded
 from .options import Debug, FollowLinks, Json
@@ -17,7 +17,7 @@ from .options import Debug, FollowLinks, Json
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..runtime.verify import CaseReport, VerifyReport
+    from ..runtime.verify.verify import CaseReport, VerifyReport
 
 
 LONGEST_REASON = 160  # of why a case was left out; --json has all of it
@@ -40,7 +40,7 @@ def verify(
 
     Without --inputs: batches 1 and 3, lengths 1, 7 and 33, rows full, right-padded and ragged, values from the seed.
     """
-    from ..runtime.isolate import in_child
+    from ..runtime.session.isolate import in_child
 
     def work() -> int:
         return _compare((original, result), inputs, seed, as_json, follow_links)
@@ -51,8 +51,8 @@ def verify(
 
 
 def _compare(models: tuple[Path, Path], inputs: Path | None, seed: int, as_json: bool, follow_links: bool) -> int:
-    from ..ir.program import Program
-    from ..runtime.verify import verify as compare
+    from ..ir.program.program import Program
+    from ..runtime.verify.verify import verify as compare
 
     given = read_arrays(inputs) if inputs is not None else None
     before, after = (Program.load(path, follow_links=follow_links) for path in models)
@@ -64,7 +64,7 @@ def _compare(models: tuple[Path, Path], inputs: Path | None, seed: int, as_json:
 
 def passed(report: VerifyReport) -> bool:
     """Equal, or sound by structure where the machine cannot run the graph (which the report says)."""
-    from ..runtime.verify import Verdict
+    from ..runtime.verify.verify import Verdict
 
     return report.verdict in (Verdict.EQUAL, Verdict.STRUCTURE_ONLY)
 

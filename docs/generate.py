@@ -189,7 +189,7 @@ def files() -> str:
 
 def conformance() -> str:
     """The sections of conformance cases: what their cases hold, and which function answers."""
-    from onnx_llm_passes.ir.conformance import SECTIONS
+    from onnx_llm_passes.runtime.conformance import SECTIONS
 
     rows = ["| section | about | keys | also | answered by |", "|---|---|---|---|---|"]
     for section in SECTIONS:
@@ -203,18 +203,18 @@ def conformance() -> str:
 
 def targets() -> str:
     """The targets of manifests, with what their files say they are."""
-    from onnx_llm_passes.ir.formats import TARGETS
+    from onnx_llm_passes.ir.manifests import TARGETS
 
     rows = ["| target | what it writes |", "|---|---|"]
     for name, module in sorted(TARGETS.items()):
-        doc = ast.get_docstring(ast.parse((ROOT / "ir/formats" / f"{module}.py").read_text(encoding="utf-8"))) or ""
+        doc = ast.get_docstring(ast.parse((ROOT / "ir/manifests" / f"{module}.py").read_text(encoding="utf-8"))) or ""
         rows.append(f"| `{name}` | {doc.replace('``', '`')} |")
     return "\n".join([*rows, ""])
 
 
 def families() -> str:
     """The table of families: what each binds beyond batch, sequence and context."""
-    from onnx_llm_passes.ir.families import ENCODERS, FAMILIES
+    from onnx_llm_passes.ir.specialize.families import ENCODERS, FAMILIES
 
     rows = ["| family | vision | language | a single program lacks | prefill, context |", "|---|---|---|---|---|"]
     rows += [f"| `{name}` | | | | {row.length} |" for name, row in ENCODERS.items()]

@@ -7,14 +7,14 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from ..ir.dims import Dim
-from ..ir.errors import UsageError
-from ..ir.head import find_logits
-from ..ir.head.site import Site
-from ..ir.propagate import propagate
-from ..ir.propagate.declared import is_fresh
-from ..ir.roles import find_roles
+from ..ir.core.errors import UsageError
+from ..ir.interface.roles import find_roles
+from ..ir.rewrite.builder_typed import Site
+from ..ir.rewrite.lm_head import find_logits
+from ..ir.shapes.infer import propagate
+from ..ir.shapes.infer.declared import is_fresh
 from ..ir.states import find_states
+from ..ir.symbolic.dims import Dim
 from .base import GraphResult, Pass
 
 IDS, VALUES = "token_ids", "token_values"

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from ..ir.errors import UsageError
-from ..ir.program import Program
+from ..ir.core.errors import UsageError
+from ..ir.program.program import Program
 
 
 @dataclass

@@ -8,13 +8,13 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from ..ir.canonical import canonical_symbols
-from ..ir.errors import PassRefused, UnknownNameError
-from ..ir.program import Program
+from ..ir.core.errors import PassRefused, UnknownNameError
+from ..ir.core.specialization import Manifest, Specialization
+from ..ir.interface.dimensions import analyze_dimensions
+from ..ir.program.program import Program
 from ..ir.proof import prove
-from ..ir.propagate import Facts
-from ..ir.specialization import Manifest, Specialization
-from ..ir.static import make_static, static_facts
+from ..ir.rewrite.bind_sizes import make_static, static_facts
+from ..ir.shapes.infer import Facts
 from .base import GraphResult, Pass, Report, merge_results
 
 
@@ -79,7 +79,7 @@ class Bind(Pass):
 
     def _proved(self, name: str, model: ir.Model, chosen: Specialization) -> tuple[dict[str, int], Facts]:
         """The sizes of every symbol and the shapes that follow; changes nothing."""
-        canonical = canonical_symbols(model)
+        canonical = analyze_dimensions(model)
         proof = prove(canonical, [chosen], name=name)
         if not proof.sound:
             raise PassRefused(

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..ir.errors import PassRefused
-from ..ir.program import Program
+from ..ir.core.errors import PassRefused
+from ..ir.core.specialization import Specialization, read_specialization
+from ..ir.program.program import Program
 from ..ir.proof import Failure, Proof, prove
-from ..ir.specialization import Specialization, read_specialization
 from .base import Pass, Report
 
 MAX_SHOWN = 3

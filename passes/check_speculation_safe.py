@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from ..ir.errors import PassRefused, UsageError
-from ..ir.program import Program
-from ..ir.speculation import Findings, speculation_findings
+from ..ir.core.errors import PassRefused, UsageError
+from ..ir.program.program import Program
+from ..ir.proof.rollback import Findings, speculation_findings
 from .base import GraphResult, Pass, Report, merge_results
 
 MAX_SHOWN = 3

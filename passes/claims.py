@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..ir.errors import OnnxPassesError
-from ..ir.program import Program
+from ..ir.core.errors import OnnxPassesError
+from ..ir.program.program import Program
 from ..ir.proof import Claims
 from .pipeline import parse_pipeline
 

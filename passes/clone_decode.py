@@ -6,21 +6,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from ..ir.axes import Axis
-from ..ir.canonical import Canonical, canonical_symbols
-from ..ir.clone import Clone, inner_symbols, materialize
-from ..ir.dims import substitute
-from ..ir.errors import PassRefused, UsageError
-from ..ir.length_choices import refuse_length_choices
-from ..ir.lengths import GROWING, Lengths, bind_lengths, shares_buffer
-from ..ir.logits import logits_output
-from ..ir.program import Program
-from ..ir.roles import Role
-from ..ir.scalar_ranges import squeeze_ranges
-from ..ir.specialization import Manifest, Specialization, SpecRole, distinct, read_specialization
-from ..ir.speculator import own_speculative_tokens
+from ..ir.core.errors import PassRefused, UsageError
+from ..ir.core.specialization import Manifest, Specialization, SpecRole, distinct, read_specialization
+from ..ir.interface.axes import Axis
+from ..ir.interface.dimensions import DimensionAnalysis, analyze_dimensions
+from ..ir.interface.logits import logits_output
+from ..ir.interface.roles import Role
+from ..ir.program.clone import Clone, inner_symbols, materialize
+from ..ir.program.program import Program
+from ..ir.rewrite.scalar_ranges import squeeze_ranges
+from ..ir.specialize.length_choices import refuse_length_choices
+from ..ir.specialize.lengths import GROWING, Lengths, bind_lengths, shares_buffer
+from ..ir.specialize.speculator import own_speculative_tokens
 from ..ir.states import Layout, Pairing
-from ..ir.symbols import dims_of
+from ..ir.symbolic.dims import substitute
+from ..ir.symbolic.symbols import dims_of
 from .base import Pass, Report
 from .simplify import Simplify
 
@@ -93,7 +93,7 @@ class CloneDecode(Pass):
         """Replaces each decoder of the program by its clones; raises PassRefused before it changes anything."""
         self._check_lengths()
         chosen, warnings = _own_config(self, program)
-        decoders = {name: canonical_symbols(model) for name, model in program.graphs.items()}
+        decoders = {name: analyze_dimensions(model) for name, model in program.graphs.items()}
         decoders = {name: found for name, found in decoders.items() if _is_decoder(found)}
         if not decoders:
             raise PassRefused(
@@ -139,7 +139,7 @@ class CloneDecode(Pass):
                 hint="Raise prefill, or drop the larger K.",
             )
 
-    def lengths(self, graph: Canonical) -> Iterator[tuple[SpecRole, int | None, Lengths]]:
+    def lengths(self, graph: DimensionAnalysis) -> Iterator[tuple[SpecRole, int | None, Lengths]]:
         """Role, K and sizes of every clone of one graph: the product of speculative lengths and attended contexts."""
         if self.ccl and graph.dim(Axis.ATTENDED) is None:
             raise PassRefused(
@@ -158,7 +158,7 @@ class CloneDecode(Pass):
                 seq = (k or 0) + 1
                 yield SpecRole.DECODE, k, replace(whole, seq=seq, rows=seq, attended=attended)
 
-    def check_choices(self, graph: Canonical) -> None:
+    def check_choices(self, graph: DimensionAnalysis) -> None:
         """Refuses a graph that takes one branch for short texts and another for long ones, by its cache's growth."""
         if not any(state.layout in GROWING and state.pairing is Pairing.BOTH for state in graph.states):
             return
@@ -168,7 +168,7 @@ class CloneDecode(Pass):
             empty, full = (bind_lengths(graph, size, self.bind, where) for size in sizes)
             refuse_length_choices(graph.model, facts, empty, full, where)
 
-    def specialize(self, graph: Canonical, lengths: Lengths, role: SpecRole, k: int | None) -> Specialization:
+    def specialize(self, graph: DimensionAnalysis, lengths: Lengths, role: SpecRole, k: int | None) -> Specialization:
         """One specialization with its binding; PassRefused where the graph does not take these sizes."""
         where = f"{self.name}, graph {graph.model.graph.name!r}"
         binding = bind_lengths(graph, lengths, self.bind, where)
@@ -213,7 +213,7 @@ class CloneDecode(Pass):
         program.specializations = list(Manifest.of([*others, *own]).specializations)
 
 
-def _is_decoder(graph: Canonical) -> bool:
+def _is_decoder(graph: DimensionAnalysis) -> bool:
     return any(s.pairing is Pairing.BOTH and s.layout is not Layout.FIXED for s in graph.states)
 
 
@@ -223,7 +223,7 @@ def _prefixed(specs: Sequence[Specialization], prefix: str) -> list[Specializati
     return [spec.model_copy(update={"name": name, "graph": name}) for spec, name in names]
 
 
-def _logits_rows(graph: Canonical, binding: Mapping[str, int]) -> int | None:
+def _logits_rows(graph: DimensionAnalysis, binding: Mapping[str, int]) -> int | None:
     """How many rows the logits have; None where they are no ``[batch, rows, …]`` or their number stays open."""
     value = logits_output(graph.model, graph.states)
     if value is None:
@@ -248,7 +248,7 @@ def _own_config(settings: CloneDecode, program: Program) -> tuple[CloneDecode, t
     return replace(settings, k=kept), (text,)
 
 
-def _notes(graphs: Mapping[str, Canonical], settings: CloneDecode) -> tuple[str, ...]:
+def _notes(graphs: Mapping[str, DimensionAnalysis], settings: CloneDecode) -> tuple[str, ...]:
     fused = any(
         s.update is not None and s.update.op_type == "GroupQueryAttention" for g in graphs.values() for s in g.states
     )
@@ -258,7 +258,7 @@ def _notes(graphs: Mapping[str, Canonical], settings: CloneDecode) -> tuple[str,
     return ()
 
 
-def _unhidden(graphs: Mapping[str, Canonical], settings: CloneDecode) -> tuple[str, ...]:
+def _unhidden(graphs: Mapping[str, DimensionAnalysis], settings: CloneDecode) -> tuple[str, ...]:
     """Caches of fixed length that nothing among the inputs tells the filled rows of."""
     found: list[str] = []
     for graph in graphs.values() if settings.static else ():
@@ -275,7 +275,7 @@ def _unhidden(graphs: Mapping[str, Canonical], settings: CloneDecode) -> tuple[s
 _TELLS_ROWS = {Role.ATTENTION_MASK, Role.CONTEXT_LENGTHS}
 
 
-def _assumed(graphs: Mapping[str, Canonical], settings: CloneDecode) -> tuple[str, ...]:
+def _assumed(graphs: Mapping[str, DimensionAnalysis], settings: CloneDecode) -> tuple[str, ...]:
     """What a static growing cache asks of its caller."""
     grows = any(state.layout is Layout.APPEND for graph in graphs.values() for state in graph.states)
     if not grows or not settings.static:

@@ -8,9 +8,9 @@ from typing import ClassVar
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedFunctionsPass
 
-from ..ir.convert import MaskInput, Names, Ops, Options, To, convert
+from ..ir.rewrite.convert import MaskInput, Names, Ops, Options, To, convert
 from ..ir.states import find_states
-from ..ir.states.bridges import inline_cache_functions
+from ..ir.states.control_flow_outputs import inline_cache_functions
 from .base import GraphResult, Pass
 from .strip_states import StripStates
 

@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from ..ir.custom_io import GROWING, refusal
-from ..ir.errors import PassRefused, UnknownNameError
-from ..ir.formats.custom_io_yaml import CUSTOM_IO, write_custom_io
-from ..ir.program import Program
+from ..ir.core.errors import PassRefused, UnknownNameError
+from ..ir.manifests.custom_io_yaml import CUSTOM_IO, write_custom_io
+from ..ir.manifests.precisions import GROWING, refusal
+from ..ir.program.program import Program
 from ..ir.states import Pairing, State, find_states
 from .base import Pass, Report
 

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..ir.canonical import Canonical, canonical_symbols
-from ..ir.dims import free_symbols
-from ..ir.errors import PassRefused, UnknownNameError
-from ..ir.formats import Sheet, Target, get_target, sheet_of
-from ..ir.partition import PARTITION
-from ..ir.program import Program
+from ..ir.core.errors import PassRefused, UnknownNameError
+from ..ir.core.specialization import Manifest
+from ..ir.interface.dimensions import DimensionAnalysis, analyze_dimensions
+from ..ir.manifests import GraphInterface, Target, get_target, interface_of
+from ..ir.manifests.partition import PARTITION
+from ..ir.program.program import Program
+from ..ir.program.written import written_graph
 from ..ir.proof import prove
-from ..ir.specialization import Manifest
-from ..ir.static import bound_in
-from ..ir.written import written_graph
+from ..ir.rewrite.bind_sizes import bound_in
+from ..ir.symbolic.dims import free_symbols
 from .base import Pass, Report
 
 ARGUMENTS = "compile_args.json"
@@ -52,18 +52,18 @@ class EmitManifest(Pass):
         target = get_target(self.target)
         manifest = Manifest.of(program.specializations)
         sheets = list(_sheets(program, manifest))
-        for sheet in sheets:
-            _check(sheet, target, _written(program, sheet.graph))
+        for interface in sheets:
+            _check(interface, target, _written(program, interface.graph))
         _prove(program, manifest, target)
-        files = {name: text for sheet in sheets for name, text in target.write(sheet).items()}
-        commands = [command for sheet in sheets for command in _commands(sheet, target)]
+        files = {name: text for interface in sheets for name, text in target.write(interface).items()}
+        commands = [command for interface in sheets for command in _commands(interface, target)]
         files[ARGUMENTS] = json.dumps({"target": target.name, "commands": commands}, indent=2) + "\n"
         program.artifacts |= files
         counts = {"files": len(files), "specializations": len(manifest.specializations)}
         return Report(modified=True, counts=counts)
 
 
-def _sheets(program: Program, manifest: Manifest) -> Iterator[Sheet]:
+def _sheets(program: Program, manifest: Manifest) -> Iterator[GraphInterface]:
     several = len(program.names) > 1
     for item in manifest.specializations:
         if item.graph and item.graph not in program.names:
@@ -80,7 +80,7 @@ def _sheets(program: Program, manifest: Manifest) -> Iterator[Sheet]:
         left = tuple(item.model_copy(update={"binding": _left(item.binding, bound)}) for item in own)
         prefix = f"{graph}." if several else ""
         partition = prefix + PARTITION if prefix + PARTITION in program.artifacts else ""
-        yield sheet_of(
+        yield interface_of(
             graph, base, left, custom_io=program.custom_io, partition=partition, prefix=prefix, binding=bound
         )
 
@@ -95,27 +95,27 @@ def _left(binding: Mapping[str, int], bound: Mapping[str, int]) -> dict[str, int
     return {name: size for name, size in binding.items() if name not in bound}
 
 
-def _check(sheet: Sheet, target: Target, written: Mapping[str, int]) -> None:
+def _check(interface: GraphInterface, target: Target, written: Mapping[str, int]) -> None:
     """That every symbol is bound and every bound one is known, said with the nearest name."""
-    symbols = _symbols(sheet) | written.keys()  # bind wrote sizes in: their symbols stay in the manifest
-    for item in sheet.specializations:
+    symbols = _symbols(interface) | written.keys()  # bind wrote sizes in: their symbols stay in the manifest
+    for item in interface.specializations:
         where = f"{EmitManifest.name}, specialization {item.name!r}"
         unknown = [name for name in item.binding if name not in symbols and name not in target.tolerated]
         if unknown:
-            hint = f"Graph {sheet.graph!r} has {', '.join(sorted(symbols)) or 'no symbol'}."
+            hint = f"Graph {interface.graph!r} has {', '.join(sorted(symbols)) or 'no symbol'}."
             raise UnknownNameError("symbol", unknown[0], symbols, where=where, hint=hint)
-        for port in sheet.inputs:
+        for port in interface.inputs:
             port.sizes(item.binding)
 
 
 def _prove(program: Program, manifest: Manifest, target: Target) -> None:
     """Whether the sizes fit the graphs, by the same rules as ``check``."""
-    known: dict[int, Canonical] = {}
+    known: dict[int, DimensionAnalysis] = {}
     for graph in program.names:
         base, _ = written_graph(program, graph)
         gone = {**bound_in(base), **program.bound.get(graph, {})}  # a clone's sizes stand beside its base's symbols
         own = [item.model_copy(update={"binding": _left(item.binding, gone)}) for item in manifest.for_graph(graph)]
-        canonical = known[id(base)] if id(base) in known else canonical_symbols(base)
+        canonical = known[id(base)] if id(base) in known else analyze_dimensions(base)
         known[id(base)] = canonical
         ports = {value.name for value in (*base.graph.inputs, *base.graph.outputs)}
         listed = {name: kind for name, kind in program.custom_io.items() if name in ports}
@@ -126,17 +126,17 @@ def _prove(program: Program, manifest: Manifest, target: Target) -> None:
             raise PassRefused(str(first), where=f"{EmitManifest.name}, graph {graph!r}", hint=more)
 
 
-def _symbols(sheet: Sheet) -> set[str]:
+def _symbols(interface: GraphInterface) -> set[str]:
     return {
         name
-        for port in (*sheet.inputs, *sheet.outputs)
+        for port in (*interface.inputs, *interface.outputs)
         for dim in port.shape or ()
         for name in (free_symbols(dim) if dim is not None else ())
     }
 
 
-def _commands(sheet: Sheet, target: Target) -> list[dict[str, Any]]:
+def _commands(interface: GraphInterface, target: Target) -> list[dict[str, Any]]:
     return [
-        {"graph": sheet.graph, "program": command.program, "arguments": list(command.arguments)}
-        for command in target.commands(sheet)
+        {"graph": interface.graph, "program": command.program, "arguments": list(command.arguments)}
+        for command in target.commands(interface)
     ]

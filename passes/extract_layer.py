@@ -9,14 +9,14 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from ..ir.canonical import canonical_symbols
-from ..ir.clone import Clone, materialize
-from ..ir.errors import PassRefused, UsageError
-from ..ir.layer_cut import Cut, Shared, cut_layer
-from ..ir.program import Program
-from ..ir.scalar_ranges import squeeze_ranges
-from ..ir.specialization import Manifest, Specialization, SpecRole, read_specialization
-from ..ir.symbols import dims_of
+from ..ir.core.errors import PassRefused, UsageError
+from ..ir.core.specialization import Manifest, Specialization, SpecRole, read_specialization
+from ..ir.interface.dimensions import analyze_dimensions
+from ..ir.program.clone import Clone, materialize
+from ..ir.program.program import Program
+from ..ir.rewrite.layer.cut import Cut, Shared, cut_layer
+from ..ir.rewrite.scalar_ranges import squeeze_ranges
+from ..ir.symbolic.symbols import dims_of
 from .base import Pass, Report
 from .simplify import Simplify
 
@@ -119,7 +119,7 @@ class ExtractLayer(Pass):
 
 def _static(model: ir.Model, spec: Specialization, where: str) -> ir.Model:
     """A copy whose dimensions are numbers; PassRefused for symbols that the specialization does not decide."""
-    sizes: Mapping[str, int] = canonical_symbols(model).complete(spec.binding)
+    sizes: Mapping[str, int] = analyze_dimensions(model).complete(spec.binding)
     copy = materialize(model, Clone(spec.graph, sizes), spec.graph)
     squeeze_ranges(copy, ExtractLayer.name)
     for value in copy.graph.inputs:

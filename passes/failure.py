@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import onnx_ir as ir
 
-from ..ir.errors import OnnxPassesError, PassRefused, WriteError
+from ..ir.core.errors import OnnxPassesError, PassRefused, WriteError
 
 if TYPE_CHECKING:
-    from ..ir.program import Program
+    from ..ir.program.program import Program
     from .base import Pass
 
 ADVICE = "Put the .onnx file beside the weights of the source, then run the text of pipeline.txt on it."

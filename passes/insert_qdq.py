@@ -8,22 +8,15 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from ..ir.encodings import Encoding, EncodingsInvalid, EncodingTable, encoding_groups, print_encodings
-from ..ir.encodings.carried import put_table, table_of
-from ..ir.encodings.choose import (
-    activations_of,
-    as_held,
-    check_tied,
-    encoding_for,
-    weight_encoding,
-    weights_of,
-)
-from ..ir.encodings.grid import plain
-from ..ir.encodings.qdq import MARK, Inserter, check_grid, grid_type, on_grid, plain_pairs, quantized
-from ..ir.encodings.types import element_types
-from ..ir.encodings.variants import Ports, Rules, Variant
-from ..ir.errors import PassRefused, UnknownNameError
-from ..ir.program import Program
+from ..ir.core.errors import PassRefused, UnknownNameError
+from ..ir.program.program import Program
+from ..ir.quantization import Encoding, EncodingsInvalid, EncodingTable, encoding_groups, print_encodings
+from ..ir.quantization.carried import put_table, table_of
+from ..ir.quantization.choose import activations_of, as_held, check_tied, encoding_for, weight_encoding, weights_of
+from ..ir.quantization.grid import plain
+from ..ir.quantization.qdq import MARK, Inserter, check_grid, grid_type, on_grid, plain_pairs, quantized
+from ..ir.quantization.variants import Ports, Rules, Variant
+from ..ir.shapes.float_values import element_types
 from ..ir.states import Layout, State, find_states
 from .base import GraphResult, Pass, Report, merge_results
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, TextIO
 
 import onnx_ir as ir
 
-from ..ir.errors import OutputError, ProgramInvalid
+from ..ir.core.errors import OutputError, ProgramInvalid
+from ..ir.core.verifier import check_structure
 from ..ir.states import Layout, find_states
-from ..ir.structure import check_structure
 from .failure import add_context
 
 if TYPE_CHECKING:
-    from ..ir.program import Program
+    from ..ir.program.program import Program
     from .base import Pass, Report
 
 DUMP_MARK = ".onnx-passes-dump"  # a folder that holds this file is ours to clean

@@ -13,8 +13,8 @@ from typing import Any, ClassVar, cast
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from ..ir.errors import PassRefused
-from ..ir.scopes import all_nodes, scopes
+from ..ir.core.errors import PassRefused
+from ..ir.core.scopes import all_nodes, scopes
 from .base import GraphResult, Pass
 from .captions import common_ir_passes
 

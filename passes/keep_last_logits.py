@@ -9,9 +9,10 @@ from typing import ClassVar
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
-from ..ir.dims import Dim, Expr, substitute
-from ..ir.errors import PassRefused, UsageError
-from ..ir.head import (
+from ..ir.core.errors import PassRefused, UsageError
+from ..ir.interface.roles import Role, find_roles
+from ..ir.rewrite.builder_typed import Site
+from ..ir.rewrite.lm_head import (
     Count,
     InFunction,
     Kept,
@@ -27,11 +28,10 @@ from ..ir.head import (
     kept_rows,
     validity_of,
 )
-from ..ir.head.site import Site
-from ..ir.propagate import Facts, propagate
-from ..ir.roles import Role, find_roles
+from ..ir.shapes.infer import Facts, propagate
 from ..ir.states import State, find_states
-from ..ir.symbols import symbols_of
+from ..ir.symbolic.dims import Dim, Expr, substitute
+from ..ir.symbolic.symbols import symbols_of
 from .base import GraphResult, Pass
 
 _MOVES = frozenset(("Cast", "Identity", "Gather", "Slice", "Squeeze", "Reshape"))  # from positions to an ArgMax

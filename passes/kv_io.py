@@ -9,10 +9,10 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from ..ir.encodings.qdq import MARK, plain_pairs
-from ..ir.errors import PassRefused
-from ..ir.formats.custom_io_yaml import CUSTOM_IO, write_custom_io
-from ..ir.program import Program
+from ..ir.core.errors import PassRefused
+from ..ir.manifests.custom_io_yaml import CUSTOM_IO, write_custom_io
+from ..ir.program.program import Program
+from ..ir.quantization.qdq import MARK, plain_pairs
 from ..ir.states import State, find_states
 from .base import GraphResult, Pass, Report
 from .emit_manifest import ARGUMENTS, EmitManifest

@@ -9,12 +9,12 @@ from typing import ClassVar, cast
 
 import onnx_ir as ir
 
-from ..ir.encodings import Encoding, EncodingsInvalid, EncodingTable, read_encodings
-from ..ir.encodings.carried import put_table, resolve_axis, table_of, tensors_of
-from ..ir.encodings.kv_scales import layer_and_kind
-from ..ir.encodings.qdq import read_qdq
-from ..ir.errors import PassRefused
-from ..ir.program import Program
+from ..ir.core.errors import PassRefused
+from ..ir.program.program import Program
+from ..ir.quantization import Encoding, EncodingsInvalid, EncodingTable, read_encodings
+from ..ir.quantization.carried import put_table, resolve_axis, table_of, tensors_of
+from ..ir.quantization.kv_scales import layer_and_kind
+from ..ir.quantization.qdq import read_qdq
 from ..ir.states import find_states
 from .base import GraphResult, Pass, Report
 

@@ -6,14 +6,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..ir.errors import OnnxPassesError, PassRefused, UsageError
-from ..ir.program import PassRecord
+from ..ir.core.errors import OnnxPassesError, PassRefused, UsageError
+from ..ir.program.program import PassRecord
 from .base import Pass, Report
 from .failure import Failure, Reproducer, add_pass, as_ours
 from .pipeline import print_pass
 
 if TYPE_CHECKING:
-    from ..ir.program import Program
+    from ..ir.program.program import Program
     from .instruments import Instrument
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, cast
 
-from ..ir.errors import UnknownNameError, UsageError
+from ..ir.core.errors import UnknownNameError, UsageError
 from .syntax import Atom, Item, Value, print_value
 
 Hint = Any  # a type hint at run time has no type of its own

@@ -6,10 +6,10 @@ import enum
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..ir.errors import PassRefused
-from ..ir.packing import pack
-from ..ir.program import Program
-from ..ir.specialization import Specialization, read_specialization
+from ..ir.core.errors import PassRefused
+from ..ir.core.specialization import Specialization, read_specialization
+from ..ir.program.program import Program
+from ..ir.rewrite.pack.packing import pack
 from .base import Pass, Report
 
 

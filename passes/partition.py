@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..ir.formats.strict import dump_json
-from ..ir.partition import PARTITION, pipeline, tensor_slices
-from ..ir.program import Program
-from ..ir.stages import Stages, split_stages
+from ..ir.manifests.partition import PARTITION, pipeline, tensor_slices
+from ..ir.manifests.stages import Stages, split_stages
+from ..ir.manifests.strict import dump_json
+from ..ir.program.program import Program
+from ..ir.program.written import written_graph
 from ..ir.states import find_states
-from ..ir.written import written_graph
 from .base import Pass, Report
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..ir.errors import UnknownNameError, UsageError
+from ..ir.core.errors import UnknownNameError, UsageError
 from .options import parse_options, print_options
 from .presets import PRESETS, expand
 from .registry import get_pass, pass_names

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..ir.errors import UnknownNameError, UsageError
+from ..ir.core.errors import UnknownNameError, UsageError
 from .syntax import MAX_PASSES, Atom, PassSpec, Value, parse_specs
 
 MAX_DEPTH = 8  # presets inside presets

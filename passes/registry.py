@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..ir.errors import OnnxPassesError, UnknownNameError, UsageError
+from ..ir.core.errors import OnnxPassesError, UnknownNameError, UsageError
 from .captions import class_caption, common_ir_passes
 
 if TYPE_CHECKING:

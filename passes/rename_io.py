@@ -10,9 +10,9 @@ from typing import Any, ClassVar, cast
 
 import onnx_ir as ir
 
-from ..ir.errors import PassRefused, UnknownNameError, UsageError
-from ..ir.program import Program
-from ..ir.scopes import nested
+from ..ir.core.errors import PassRefused, UnknownNameError, UsageError
+from ..ir.core.scopes import nested
+from ..ir.program.program import Program
 from .base import GraphResult, Pass, Report, merge_results
 
 

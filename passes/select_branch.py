@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from ..ir.errors import PassRefused, UnknownNameError
-from ..ir.scopes import nested
-from ..ir.simplify.branches import inline_branches
+from ..ir.core.errors import PassRefused, UnknownNameError
+from ..ir.core.scopes import nested
+from ..ir.rewrite.simplify.branches import inline_branches
 from .base import GraphResult, Pass
 
 

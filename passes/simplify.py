@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from ..ir.errors import PassRefused
-from ..ir.simplify import simplify_round
+from ..ir.core.errors import PassRefused
+from ..ir.rewrite.simplify import simplify_round
 from .base import GraphResult, Pass
 
 

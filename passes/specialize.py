@@ -8,11 +8,13 @@ from typing import Any, ClassVar
 
 import onnx_ir as ir
 
-from ..ir.assign import assign
-from ..ir.axes import Axis
-from ..ir.canonical import Canonical, canonical_symbols
-from ..ir.errors import PassRefused, UnknownNameError
-from ..ir.families import (
+from ..ir.core.errors import PassRefused, UnknownNameError
+from ..ir.core.specialization import Manifest, Specialization, SpecRole
+from ..ir.interface.axes import Axis
+from ..ir.interface.dimensions import DimensionAnalysis, analyze_dimensions
+from ..ir.program.program import Program
+from ..ir.specialize.assign import assign
+from ..ir.specialize.families import (
     ENCODERS,
     FAMILIES,
     CausalSizes,
@@ -25,8 +27,6 @@ from ..ir.families import (
     named,
     speech,
 )
-from ..ir.program import Program
-from ..ir.specialization import Manifest, Specialization, SpecRole
 from .base import Pass, Report
 
 CAUSAL = ("causal-lm", "peft")
@@ -105,7 +105,7 @@ class Specialize(Pass):
         return Report(modified=bool(added), counts={"specializations": added}, notes=_notes(found[len(before) :]))
 
     def _entries(self, graph: str, model: ir.Model) -> list[Entry]:
-        canonical = canonical_symbols(model)
+        canonical = analyze_dimensions(model)
         where = f"{self.name}, graph {graph!r}"
         made = [assign(canonical, entry, self.symbols, where=where) for entry in self._wanted(canonical)]
         for item in made:
@@ -117,17 +117,17 @@ class Specialize(Pass):
                 )  # fmt: skip
         return [item.entry for item in made]
 
-    def _wanted(self, canonical: Canonical) -> list[Entry]:
+    def _wanted(self, canonical: DimensionAnalysis) -> list[Entry]:
         build = _BUILDERS.get(self.family) or (_multimodal if self.family in FAMILIES else None)
         if build is None:
             raise UnknownNameError("family", self.family, [*_BUILDERS, *FAMILIES], where=self.name)
         return build(self, canonical)
 
 
-Builder = Callable[[Specialize, Canonical], list[Entry]]
+Builder = Callable[[Specialize, DimensionAnalysis], list[Entry]]
 
 
-def _causal(options: Specialize, canonical: Canonical) -> list[Entry]:
+def _causal(options: Specialize, canonical: DimensionAnalysis) -> list[Entry]:
     ctx = options.ctx if canonical.states else options.prefill
     lengths = None
     if options.ccl or options.ccl_prefill:
@@ -145,17 +145,17 @@ def _causal(options: Specialize, canonical: Canonical) -> list[Entry]:
     return causal(sizes)
 
 
-def _phases(options: Specialize, canonical: Canonical) -> Phases:
+def _phases(options: Specialize, canonical: DimensionAnalysis) -> Phases:
     """As asked; a graph that takes no state cannot decode."""
     carried = any(state.input is not None for state in canonical.states)
     return options.phases if carried else Phases.PREFILL
 
 
-def _encoder(options: Specialize, canonical: Canonical) -> list[Entry]:
+def _encoder(options: Specialize, canonical: DimensionAnalysis) -> list[Entry]:
     return encoder(options.family, options.lengths, options.batch)
 
 
-def _speech(options: Specialize, canonical: Canonical) -> list[Entry]:
+def _speech(options: Specialize, canonical: DimensionAnalysis) -> list[Entry]:
     """One graph may hold both halves, or either: a half is told by what it reads."""
     entries = speech(options.ctx, options.encoder_ctx, options.batch)
     reads = {SpecRole.ENCODE: canonical.groups(Axis.FRAMES), SpecRole.DECODE: canonical.groups(Axis.SEQ)}
@@ -164,11 +164,11 @@ def _speech(options: Specialize, canonical: Canonical) -> list[Entry]:
     return [replace(entry, symbols={k: v for k, v in entry.symbols.items() if k not in alone}) for entry in kept]
 
 
-def _raw(options: Specialize, canonical: Canonical) -> list[Entry]:
+def _raw(options: Specialize, canonical: DimensionAnalysis) -> list[Entry]:
     return [Entry(SpecRole.OTHER, {}, options.tag or None)]
 
 
-def _multimodal(options: Specialize, canonical: Canonical) -> list[Entry]:
+def _multimodal(options: Specialize, canonical: DimensionAnalysis) -> list[Entry]:
     """Vision alone where the graph reads no tokens; else each phase, with each picture where it reads pictures."""
     given: dict[str, Any] = {
         "batch_size": options.batch,
@@ -196,7 +196,7 @@ def _multimodal(options: Specialize, canonical: Canonical) -> list[Entry]:
     ]
 
 
-def _reads_pictures(canonical: Canonical) -> bool:
+def _reads_pictures(canonical: DimensionAnalysis) -> bool:
     return any(canonical.groups(axis) for axis in (Axis.PATCHES, Axis.HEIGHT, Axis.GRID_HEIGHT))
 
 

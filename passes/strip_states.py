@@ -11,19 +11,19 @@ from typing import ClassVar
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedFunctionsPass
 
-from ..ir.emit import Head
-from ..ir.errors import PassRefused
-from ..ir.roles import Role, find_roles
-from ..ir.scopes import remove_dead
+from ..ir.core.errors import PassRefused
+from ..ir.core.scopes import remove_dead
+from ..ir.interface.roles import Role, find_roles
+from ..ir.rewrite.builder import Head
+from ..ir.rewrite.strip.detach_state import Unbinding, anchors_of, take_out
+from ..ir.rewrite.strip.exactness import refuse_unprovable
+from ..ir.rewrite.strip.functions import release_functions
+from ..ir.rewrite.strip.key_positions import mask_by_key_positions
+from ..ir.rewrite.strip.known_lengths import fix_known_lengths
+from ..ir.rewrite.strip.symbol_cleanup import vanishing_symbols
 from ..ir.states import Layout, Pairing, State, find_states
-from ..ir.states.bridges import inline_cache_functions
-from ..ir.states.contract import refuse_unprovable
-from ..ir.states.functions import release_functions
-from ..ir.states.key_positions import mask_by_key_positions
-from ..ir.states.known_lengths import fix_known_lengths
-from ..ir.states.unbind import Unbinding, anchors_of, take_out
-from ..ir.states.vanish import vanishing_symbols
-from ..ir.symbols import substitute_symbols
+from ..ir.states.control_flow_outputs import inline_cache_functions
+from ..ir.symbolic.symbols import substitute_symbols
 from .base import GraphResult, Pass
 
 

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 import onnx_ir as ir
 
-from ..ir.errors import InputError, PassRefused
-from ..ir.interop import from_surgeon, to_surgeon
-from ..ir.program import Program
+from ..ir.core.errors import InputError, PassRefused
+from ..ir.program.program import Program
+from ..ir.serialization.interop import from_surgeon, to_surgeon
 from .base import GraphResult, Pass, Report, merge_results
 
 FUNCTION = "edit"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..ir.errors import UsageError
+from ..ir.core.errors import UsageError
 
 MAX_TEXT = 1_000_000  # characters; a rename map of every state of a 126-layer model is about 30,000
 MAX_PASSES = 1_000

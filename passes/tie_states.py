@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from ..ir.encodings import (
+from ..ir.program.program import Program
+from ..ir.quantization import (
     Encoding,
     EncodingTable,
     Evidence,
@@ -21,9 +22,8 @@ from ..ir.encodings import (
     evidence_of,
     join,
 )
-from ..ir.encodings.carried import put_table, table_of
-from ..ir.encodings.grid import no_evidence
-from ..ir.program import Program
+from ..ir.quantization.carried import put_table, table_of
+from ..ir.quantization.grid import no_evidence
 from .base import GraphResult, Pass, Report
 
 

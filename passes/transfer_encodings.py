@@ -9,11 +9,11 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from ..ir.encodings import EncodingTable, encoding_groups
-from ..ir.encodings.carried import put_table, table_of
-from ..ir.encodings.match import Matched, match
-from ..ir.errors import PassRefused
-from ..ir.program import Program
+from ..ir.core.errors import PassRefused
+from ..ir.program.program import Program
+from ..ir.quantization import EncodingTable, encoding_groups
+from ..ir.quantization.carried import put_table, table_of
+from ..ir.quantization.match import Matched, match
 from .base import GraphResult, Pass, Report
 
 SHOWN = 6

@@ -9,12 +9,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from onnx_llm_passes.runtime.blocks import Tiny, arange, decoder, embed, lm_head, rotary
-from onnx_llm_passes.runtime.samples import (
-    add_mask,
-    append_mask,
-)
-from onnx_llm_passes.runtime.writer import FLOAT, INT64, Writer
+from onnx_llm_passes.runtime.samples.blocks import Tiny, arange, decoder, embed, lm_head, rotary
+from onnx_llm_passes.runtime.samples.samples import add_mask, append_mask
+from onnx_llm_passes.runtime.samples.writer import FLOAT, INT64, Writer
 
 ONE = Tiny(layers=1)
 TOTAL = "past + seq"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
+from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
 
 from .append_graphs import (
     append_dynamo,

@@ -15,8 +15,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnx_llm_passes.cli.app import run
-from onnx_llm_passes.ir.program import Program
-from onnx_llm_passes.runtime.samples import SAMPLES
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.runtime.samples.samples import SAMPLES
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from onnx_llm_passes.runtime.blocks import Tiny, arange, decoder, embed, lm_head
-from onnx_llm_passes.runtime.writer import FLOAT, INT64, Writer
+from onnx_llm_passes.runtime.samples.blocks import Tiny, arange, decoder, embed, lm_head
+from onnx_llm_passes.runtime.samples.writer import FLOAT, INT64, Writer
 
 ONE = Tiny(layers=1)
 LOW = float(np.finfo(np.float32).min)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnx_llm_passes.ir.structure import check_structure
+from onnx_llm_passes.ir.core.verifier import check_structure
 from onnx_llm_passes.passes.convert_states import ConvertStates
-from onnx_llm_passes.runtime.stepper import Chunk, Stepper
+from onnx_llm_passes.runtime.decode.stepper import Chunk, Stepper
 
 Step = list[Chunk]
 CTX, CLOSE = 24, 2e-6

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnx_llm_passes.runtime.blocks import Tiny, decoder, embed, lm_head, rms_norm, rotary, split_heads
-from onnx_llm_passes.runtime.samples import add_mask
-from onnx_llm_passes.runtime.writer import BOOL, FLOAT, INT64, Writer
+from onnx_llm_passes.runtime.samples.blocks import Tiny, decoder, embed, lm_head, rms_norm, rotary, split_heads
+from onnx_llm_passes.runtime.samples.samples import add_mask
+from onnx_llm_passes.runtime.samples.writer import BOOL, FLOAT, INT64, Writer
 
 ONE = Tiny(layers=1, kv_heads=4)
 LOW = float(np.finfo(np.float32).min)

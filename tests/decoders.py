@@ -6,14 +6,14 @@ import functools
 
 import numpy as np
 
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
-from onnx_llm_passes.runtime.blocks import Tiny
-from onnx_llm_passes.runtime.decoder import Decoder
-from onnx_llm_passes.runtime.oracle import oracle_of
-from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
-from onnx_llm_passes.runtime.session import Session
+from onnx_llm_passes.runtime.decode.decoder import Decoder
+from onnx_llm_passes.runtime.samples.blocks import Tiny
+from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
+from onnx_llm_passes.runtime.session.legalize import legalized
+from onnx_llm_passes.runtime.session.session import Session
 
 CTX = 64
 PREFILL = 5  # as long as the decode for K=4: the two must not be taken for one
@@ -49,7 +49,7 @@ class Plain:
 
     def __init__(self) -> None:
         model = scatter_decoder()
-        self.session = Session(oracle_of(model).model)
+        self.session = Session(legalized(model).model)
         self.empty = {
             value.name or "": np.zeros((1, Tiny().kv_heads, CTX, Tiny().head), np.float32)
             for value in model.graph.inputs

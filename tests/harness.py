@@ -38,9 +38,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnx_llm_passes.ir import dims
-from onnx_llm_passes.ir.errors import OnnxPassesError
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.core.errors import OnnxPassesError
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.ir.symbolic import dims
 from onnx_llm_passes.passes.instruments import VerifyEach
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline

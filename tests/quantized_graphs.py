@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnx_llm_passes.runtime.samples import append_decoder
+from onnx_llm_passes.runtime.samples.samples import append_decoder
 
 VOCABULARY, WIDTH, HEADS, CACHE_HEADS, HEAD = 128, 32, 4, 2, 8
 

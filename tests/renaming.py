@@ -6,7 +6,7 @@ import random
 
 import onnx_ir as ir
 
-from onnx_llm_passes.ir.scopes import scopes
+from onnx_llm_passes.ir.core.scopes import scopes
 
 
 def rename_everything(model: ir.Model, rng: random.Random) -> dict[str, str]:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from onnx_llm_passes.runtime.blocks import decoder, embed, rotary_table
-from onnx_llm_passes.runtime.samples import add_cache_functions, ctx_read, ctx_scatter, fill_mask, position_mask
-from onnx_llm_passes.runtime.writer import FLOAT, INT64, Writer
+from onnx_llm_passes.runtime.samples.blocks import decoder, embed, rotary_table
+from onnx_llm_passes.runtime.samples.samples import add_cache_functions, ctx_read, ctx_scatter, fill_mask, position_mask
+from onnx_llm_passes.runtime.samples.writer import FLOAT, INT64, Writer
 
 from .append_graphs import ONE, Pair, finish
 

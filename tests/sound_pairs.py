@@ -11,8 +11,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnx_llm_passes.ir.program import Program
-from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
 
 from .append_graphs import append_dynamo, no_states
 from .builders import BUILDERS

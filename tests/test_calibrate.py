@@ -14,21 +14,21 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.encodings import EncodingTable, Evidence, NoEvidence, read_encodings
-from onnx_llm_passes.ir.errors import InputError, PassRefused, UsageError
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.core.errors import InputError, PassRefused, UsageError
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.ir.quantization import EncodingTable, Evidence, NoEvidence, read_encodings
 from onnx_llm_passes.ir.states import find_states
 from onnx_llm_passes.passes.keep_last_logits import KeepLastLogits
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
-from onnx_llm_passes.runtime import calibrate as module
-from onnx_llm_passes.runtime.blocks import Tiny
-from onnx_llm_passes.runtime.calibrate import Envelope, Job, Method, Partial, Plan, calibrate, in_process
-from onnx_llm_passes.runtime.calibrate_engine import parse_engine, shards_of
-from onnx_llm_passes.runtime.calibrate_method import clip
-from onnx_llm_passes.runtime.calibrate_tokens import read_tokens
-from onnx_llm_passes.runtime.calibrate_watch import MASK_FLOOR, SCORE_ROOM, watch
-from onnx_llm_passes.runtime.samples import append_decoder
+from onnx_llm_passes.runtime.calibrate import calibrate as module
+from onnx_llm_passes.runtime.calibrate.calibrate import Envelope, Job, Method, Partial, Plan, calibrate, in_process
+from onnx_llm_passes.runtime.calibrate.engine import parse_engine, shards_of
+from onnx_llm_passes.runtime.calibrate.method import clip
+from onnx_llm_passes.runtime.calibrate.tokens import read_tokens
+from onnx_llm_passes.runtime.calibrate.watch import MASK_FLOOR, SCORE_ROOM, watch
+from onnx_llm_passes.runtime.samples.blocks import Tiny
+from onnx_llm_passes.runtime.samples.samples import append_decoder
 
 from .append_graphs import baked_length
 from .builders import BUILDERS

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from onnx_llm_passes.cli.app import run
-from onnx_llm_passes.ir.errors import InputError
-from onnx_llm_passes.ir.program import Program
-from onnx_llm_passes.runtime import calibrate_tokens
-from onnx_llm_passes.runtime.calibrate_tokens import read_tokens
-from onnx_llm_passes.runtime.samples import append_decoder
+from onnx_llm_passes.ir.core.errors import InputError
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.runtime.calibrate import tokens as calibrate_tokens
+from onnx_llm_passes.runtime.calibrate.tokens import read_tokens
+from onnx_llm_passes.runtime.samples.samples import append_decoder
 
 
 @pytest.mark.parametrize(

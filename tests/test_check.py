@@ -9,17 +9,17 @@ from pathlib import Path
 import onnx
 import pytest
 
-from onnx_llm_passes.ir.errors import UnknownNameError
-from onnx_llm_passes.ir.manifests import read_manifest
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.core.errors import UnknownNameError
+from onnx_llm_passes.ir.core.specialization import Manifest, Specialization, SpecRole
+from onnx_llm_passes.ir.manifests.read_any import read_manifest
+from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.ir.proof import Claims, prove, prove_program
-from onnx_llm_passes.ir.specialization import Manifest, Specialization, SpecRole
-from onnx_llm_passes.ir.static import bound_in
+from onnx_llm_passes.ir.rewrite.bind_sizes import bound_in
 from onnx_llm_passes.passes.claims import claims_of
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
-from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
-from onnx_llm_passes.runtime.verify import Verdict, verify
+from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
+from onnx_llm_passes.runtime.verify.verify import Verdict, verify
 
 from .append_graphs import append_dynamo
 from .builders import BUILDERS

@@ -8,9 +8,9 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.errors import PassRefused
-from onnx_llm_passes.ir.program import Program
-from onnx_llm_passes.ir.speculation import speculation_findings
+from onnx_llm_passes.ir.core.errors import PassRefused
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.ir.proof.rollback import speculation_findings
 from onnx_llm_passes.passes.check_speculation_safe import CheckSpeculationSafe
 
 from .builders import BUILDERS
@@ -61,7 +61,7 @@ def test_every_reason_is_told_once_with_what_would_help() -> None:
 
 
 def test_the_ks_of_the_programs_own_specializations_are_checked() -> None:
-    from onnx_llm_passes.ir.specialization import Specialization, SpecRole
+    from onnx_llm_passes.ir.core.specialization import Specialization, SpecRole
 
     program = Program({"g": graph("noop-ring-spare")})
     role = next(role for role in SpecRole if role.value == "decode")

@@ -184,7 +184,7 @@ def test_no_shapes_writes_none(command: Command, model: Path, tmp_path: Path) ->
 def test_no_verify_each_leaves_the_checks_out(
     command: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from onnx_llm_passes.ir.errors import ProgramInvalid
+    from onnx_llm_passes.ir.core.errors import ProgramInvalid
     from onnx_llm_passes.passes.instruments import VerifyEach
 
     def refuse(*_: object) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.program.program import Program
 
 from .cli_tools import Command, contents, half_paired, plain, process, sample, with_external_weights
 
@@ -183,7 +183,7 @@ def test_a_dump_folder_that_is_none_is_told_before_anything_is_written(command: 
 
 INTERRUPTED = """
 import sys
-import onnx_llm_passes.ir.saving as saving
+import onnx_llm_passes.ir.program.save as saving
 original = saving._write_file
 def slow(path, data):
     original(path, data)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnx_llm_passes.ir.program import Program
-from onnx_llm_passes.runtime.traces import read_trace
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.runtime.speculate.traces import read_trace
 
 from .cli_tools import Command
 from .cli_tools import plain as without_states

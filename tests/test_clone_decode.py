@@ -13,16 +13,16 @@ import onnxruntime as ort
 import pytest
 from onnx.onnx_cpp2py_export import shape_inference as native
 
-from onnx_llm_passes.ir.clone import Clone
-from onnx_llm_passes.ir.errors import PassRefused, UsageError
-from onnx_llm_passes.ir.program import Origin, Program
-from onnx_llm_passes.ir.scalar_ranges import squeeze_ranges
-from onnx_llm_passes.ir.specialization import SpecRole
-from onnx_llm_passes.ir.static import bound_in
+from onnx_llm_passes.ir.core.errors import PassRefused, UsageError
+from onnx_llm_passes.ir.core.specialization import SpecRole
+from onnx_llm_passes.ir.program.clone import Clone
+from onnx_llm_passes.ir.program.program import Origin, Program
+from onnx_llm_passes.ir.rewrite.bind_sizes import bound_in
+from onnx_llm_passes.ir.rewrite.scalar_ranges import squeeze_ranges
 from onnx_llm_passes.passes.clone_decode import CloneDecode
 from onnx_llm_passes.passes.keep_last_logits import KeepLastLogits
 from onnx_llm_passes.passes.pipeline import parse_pipeline, print_pipeline
-from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
+from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
 
 from .convert_graphs import COUNTED
 

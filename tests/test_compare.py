@@ -11,15 +11,15 @@ import pytest
 
 from onnx_llm_passes.cli import compare as command
 from onnx_llm_passes.cli.app import run
-from onnx_llm_passes.ir.encodings import print_encodings
-from onnx_llm_passes.ir.errors import UnknownNameError, UsageError
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.core.errors import UnknownNameError, UsageError
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.ir.quantization import print_encodings
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
-from onnx_llm_passes.runtime import metrics
-from onnx_llm_passes.runtime.calibrate import Plan, calibrate
-from onnx_llm_passes.runtime.compare_programs import Row, compare_programs
-from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
+from onnx_llm_passes.runtime.calibrate.calibrate import Plan, calibrate
+from onnx_llm_passes.runtime.compare import metrics
+from onnx_llm_passes.runtime.compare.programs import Row, compare_programs
+from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
 
 TEXTS = [np.random.default_rng(2).integers(0, 128, 24) for _ in range(2)]
 A, B = np.array([[0.0, 1.0, 3.0], [2.0, -1.0, 0.0]]), np.array([[0.5, 1.0, 2.0], [2.0, -1.0, 0.0]])

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from onnx_llm_passes.ir.conformance import SECTIONS, Outcome, run_cases
-from onnx_llm_passes.ir.conformance.run import run_case
+from onnx_llm_passes.runtime.conformance import SECTIONS, Outcome, run_cases
+from onnx_llm_passes.runtime.conformance.run import run_case
 
 from .cli_tools import Command
 

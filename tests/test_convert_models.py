@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.errors import OnnxPassesError
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.core.errors import OnnxPassesError
+from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.convert_states import ConvertStates, Ops
 
 from .convert_tools import CLOSE, compare, convert

@@ -10,15 +10,15 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.errors import PassRefused, UsageError
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.core.errors import PassRefused, UsageError
+from onnx_llm_passes.ir.core.verifier import check_structure
+from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.ir.states import Layout, find_states
-from onnx_llm_passes.ir.structure import check_structure
-from onnx_llm_passes.ir.symbols import substitute_symbols
+from onnx_llm_passes.ir.symbolic.symbols import substitute_symbols
 from onnx_llm_passes.passes.convert_states import ConvertStates, MaskInput, Names, Ops, To
 from onnx_llm_passes.passes.manager import PassManager
-from onnx_llm_passes.runtime.samples import append_decoder
-from onnx_llm_passes.runtime.stepper import Chunk, Stepper
+from onnx_llm_passes.runtime.decode.stepper import Chunk, Stepper
+from onnx_llm_passes.runtime.samples.samples import append_decoder
 
 from .append_graphs import append_by_data, append_other_axes, append_plain, append_three_dims, one_token
 from .builders import BUILDERS, OTHERS
@@ -171,7 +171,7 @@ def test_a_converted_graph_strips() -> None:
         "position_ids": np.array([[0, 1, 2], [0, 1, 2]], np.int64),
         "attention_mask": np.ones((2, 3), np.int64),
     }
-    from onnx_llm_passes.runtime.session import Session
+    from onnx_llm_passes.runtime.session.session import Session
 
     expected = Stepper(before, 2).step([Chunk((3, 1, 2)), Chunk((5, 4, 6))])
     found = Session(after).run({v.name or "": feeds[v.name or ""] for v in after.graph.inputs})["logits"]

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.convert_states import ConvertStates, To
-from onnx_llm_passes.runtime.report import Verdict, VerifyReport
-from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
-from onnx_llm_passes.runtime.verify import verify
+from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
+from onnx_llm_passes.runtime.verify.report import Verdict, VerifyReport
+from onnx_llm_passes.runtime.verify.verify import verify
 
 from .append_graphs import append_other_axes, append_plain, baked_length, one_token
 from .convert_tools import convert

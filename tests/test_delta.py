@@ -8,17 +8,17 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.axes import Axis
-from onnx_llm_passes.ir.canonical import canonical_symbols
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.interface.axes import Axis
+from onnx_llm_passes.ir.interface.dimensions import analyze_dimensions
+from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.ir.states import Layout, find_states
 from onnx_llm_passes.passes.convert_states import ConvertStates, To
 from onnx_llm_passes.passes.keep_last_logits import KeepLastLogits
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
-from onnx_llm_passes.runtime.calibrate import Plan, calibrate
-from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
-from onnx_llm_passes.runtime.verify import verify
+from onnx_llm_passes.runtime.calibrate.calibrate import Plan, calibrate
+from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
+from onnx_llm_passes.runtime.verify.verify import verify
 
 TEXTS = [np.random.default_rng(4).integers(0, 128, 20)]
 
@@ -48,7 +48,7 @@ def test_the_state_knows_what_its_cache_is_inside_the_graph(build: Callable[[], 
 
 @both
 def test_the_new_rows_are_as_many_as_the_tokens(build: Callable[[], ir.Model]) -> None:
-    graph = canonical_symbols(as_delta(build))
+    graph = analyze_dimensions(as_delta(build))
     outputs = {state.output.name for state in graph.states if state.output is not None}
     rows = [place for place in graph.places if place.value in outputs and place.axis == 2]
     assert len(rows) == 4

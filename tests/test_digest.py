@@ -10,8 +10,15 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.digest import CACHE, digest_file, digest_graph, digest_manifest, digest_program, digest_sizes
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.ir.serialization.digest import (
+    CACHE,
+    digest_file,
+    digest_graph,
+    digest_manifest,
+    digest_program,
+    digest_sizes,
+)
 
 from .builders import BUILDERS
 from .cli_tools import sample

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.registry import PASSES
 
 from .cli_tools import names, sample

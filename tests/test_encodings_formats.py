@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_llm_passes.ir.encodings import (
+from onnx_llm_passes.ir.quantization import (
     FORMATS,
     Encoding,
     EncodingsInvalid,

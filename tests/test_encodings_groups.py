@@ -9,7 +9,9 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.encodings import (
+from onnx_llm_passes.ir.core.errors import PassRefused
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.ir.quantization import (
     Encoding,
     EncodingsInvalid,
     EncodingTable,
@@ -20,9 +22,7 @@ from onnx_llm_passes.ir.encodings import (
     evidence_of,
     print_encodings,
 )
-from onnx_llm_passes.ir.encodings.carried import put_table, table_of
-from onnx_llm_passes.ir.errors import PassRefused
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.quantization.carried import put_table, table_of
 from onnx_llm_passes.ir.states import find_states
 from onnx_llm_passes.passes.load_encodings import LoadEncodings
 from onnx_llm_passes.passes.tie_states import TieStates

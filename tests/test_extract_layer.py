@@ -15,21 +15,21 @@ import onnx_ir as ir
 import pytest
 
 from onnx_llm_passes.cli.app import run
-from onnx_llm_passes.ir.encodings import print_encodings
-from onnx_llm_passes.ir.errors import PassRefused, UsageError
-from onnx_llm_passes.ir.program import Program
-from onnx_llm_passes.ir.specialization import SpecRole, read_specialization
+from onnx_llm_passes.ir.core.errors import PassRefused, UsageError
+from onnx_llm_passes.ir.core.specialization import SpecRole, read_specialization
+from onnx_llm_passes.ir.core.verifier import check_structure
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.ir.quantization import print_encodings
 from onnx_llm_passes.ir.states import Layout, find_states
-from onnx_llm_passes.ir.structure import check_structure
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
-from onnx_llm_passes.runtime.blocks import Tiny
-from onnx_llm_passes.runtime.calibrate import Plan, calibrate
-from onnx_llm_passes.runtime.compare_layers import compare_layers
-from onnx_llm_passes.runtime.oracle import oracle_of
-from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
-from onnx_llm_passes.runtime.session import Session
-from onnx_llm_passes.runtime.verify import verify
+from onnx_llm_passes.runtime.calibrate.calibrate import Plan, calibrate
+from onnx_llm_passes.runtime.compare.layers import compare_layers
+from onnx_llm_passes.runtime.samples.blocks import Tiny
+from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
+from onnx_llm_passes.runtime.session.legalize import legalized
+from onnx_llm_passes.runtime.session.session import Session
+from onnx_llm_passes.runtime.verify.verify import verify
 
 from .layer_graphs import plain_decoder, skip_norm_decoder
 from .renaming import rename_everything
@@ -103,10 +103,10 @@ def test_layers_in_a_row_are_the_whole_graph(name: str) -> None:
     start = next(node for node in decode.graph if node.op_type == "Gather" and node.inputs[1] is ids)
     decode.graph.outputs.append(start.outputs[0])
     fed = dict(feeds(decode))
-    expected = Session(oracle_of(decode).model).run(fed)
+    expected = Session(legalized(decode).model).run(fed)
     known = {**fed, layers[0].graph.inputs[0].name or "": expected[start.outputs[0].name or ""]}
     for layer in layers:
-        session = Session(oracle_of(layer).model)
+        session = Session(legalized(layer).model)
         found = session.run({name: known[name] for name in session.input_names})
         known |= {layer.graph.outputs[0].name or "": found[layer.graph.outputs[0].name or ""]}
         for state in find_states(layer):

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_llm_passes.ir.errors import InputError, OnnxPassesError, PassRefused, UnknownNameError
-from onnx_llm_passes.ir.formats import TARGETS, Sheet, get_target, sheet_of
-from onnx_llm_passes.ir.formats.custom_io_yaml import PRECISIONS, read_custom_io, write_custom_io
-from onnx_llm_passes.ir.formats.files import read_text
-from onnx_llm_passes.ir.formats.qaic import compiled_sizes
-from onnx_llm_passes.ir.formats.strict import dump_json, load_json, load_yaml
-from onnx_llm_passes.ir.program import Program
-from onnx_llm_passes.ir.specialization import ManifestInvalid, Specialization, SpecRole
+from onnx_llm_passes.ir.core.errors import InputError, OnnxPassesError, PassRefused, UnknownNameError
+from onnx_llm_passes.ir.core.specialization import ManifestInvalid, Specialization, SpecRole
+from onnx_llm_passes.ir.manifests import TARGETS, GraphInterface, get_target, interface_of
+from onnx_llm_passes.ir.manifests.custom_io_yaml import PRECISIONS, read_custom_io, write_custom_io
+from onnx_llm_passes.ir.manifests.files import read_text
+from onnx_llm_passes.ir.manifests.qaic import compiled_sizes
+from onnx_llm_passes.ir.manifests.strict import dump_json, load_json, load_yaml
+from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.custom_io import CustomIO
 from onnx_llm_passes.passes.emit_manifest import EmitManifest
 from onnx_llm_passes.passes.partition import Partition
@@ -86,7 +86,7 @@ def test_files_of_shapes_read_back_as_shapes(target: str) -> None:
 
 def test_the_named_layout_byte_for_byte() -> None:
     one = Specialization(name="Prefill", role=SpecRole.PREFILL, binding={"seq_len": 8, "batch_size": 1})
-    text = get_target("qaic").write(Sheet("g", (one,)))["specializations.json"]
+    text = get_target("qaic").write(GraphInterface("g", (one,)))["specializations.json"]
     assert text == (
         '{\n    "specializations":[\n        {\n            "name":"Prefill",\n            "symbols":{\n'
         '                "batch_size":"1",\n                "seq_len":"8"\n            }\n        }\n    ]\n}'
@@ -110,7 +110,7 @@ def test_custom_io_reads_back_whatever_the_names(entries: dict[str, str]) -> Non
 def test_the_flat_form_cannot_say_two_with_the_same_symbols() -> None:
     both = (Specialization(name="a", binding={"s": 1}, k=0), Specialization(name="b", binding={"s": 1}, k=1))
     with pytest.raises(ManifestInvalid, match=r"'b'.*'a'"):
-        get_target("qaic-flat").write(Sheet("g", both))
+        get_target("qaic-flat").write(GraphInterface("g", both))
 
 
 def test_arguments_name_only_what_there_is() -> None:
@@ -132,7 +132,7 @@ def test_functions_are_told() -> None:
     names = {
         argument
         for target in ("qaic",)
-        for argument in get_target(target).commands(sheet_of("g", model, ()))[0].arguments
+        for argument in get_target(target).commands(interface_of("g", model, ()))[0].arguments
     }
     assert ("-sub-functions" in names) == bool(model.functions)
 

@@ -10,17 +10,17 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.errors import UsageError
-from onnx_llm_passes.ir.program import Program
-from onnx_llm_passes.runtime.blocks import Tiny
-from onnx_llm_passes.runtime.decoder import Decoder, NotDecodable
-from onnx_llm_passes.runtime.generate import Settings, generate
-from onnx_llm_passes.runtime.holdings import Hold
-from onnx_llm_passes.runtime.policies import Policy
-from onnx_llm_passes.runtime.proposers import NGram, Source, open_proposers
-from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
-from onnx_llm_passes.runtime.sampling import Sampling, uniform
-from onnx_llm_passes.runtime.session import RunError
+from onnx_llm_passes.ir.core.errors import UsageError
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.runtime.decode.decoder import Decoder, NotDecodable
+from onnx_llm_passes.runtime.decode.generate import Settings, generate
+from onnx_llm_passes.runtime.decode.holdings import Hold
+from onnx_llm_passes.runtime.decode.sampling import Sampling, uniform
+from onnx_llm_passes.runtime.samples.blocks import Tiny
+from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
+from onnx_llm_passes.runtime.session.session import RunError
+from onnx_llm_passes.runtime.speculate.policies import Policy
+from onnx_llm_passes.runtime.speculate.proposers import NGram, Source, open_proposers
 
 from .cli_tools import plain as without_states
 from .decoders import CTX, PREFILL, VOCABULARY, cloned, decoder, growing, plain

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from onnx_llm_passes.ir.errors import OutputError, ProgramInvalid
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.core.errors import OutputError, ProgramInvalid
+from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.base import Pass, Report
 from onnx_llm_passes.passes.instruments import Dump, Instrument, PrintAfter, StopAfter, Timing, VerifyEach
 from onnx_llm_passes.passes.manager import PassManager

@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.errors import InputError, OnnxPassesError, PassRefused
-from onnx_llm_passes.ir.interop import from_surgeon, to_surgeon
+from onnx_llm_passes.ir.core.errors import InputError, OnnxPassesError, PassRefused
+from onnx_llm_passes.ir.serialization.interop import from_surgeon, to_surgeon
 from onnx_llm_passes.passes.instruments import VerifyEach
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline

@@ -7,7 +7,7 @@ import sys
 
 PROGRAM = """
 import os, signal
-from onnx_llm_passes.runtime.isolate import in_child
+from onnx_llm_passes.runtime.session.isolate import in_child
 def work():
     {work}
     return 3

@@ -10,13 +10,13 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.errors import OnnxPassesError, PassRefused
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.core.errors import OnnxPassesError, PassRefused
+from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.keep_last_logits import KeepLastLogits
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
-from onnx_llm_passes.runtime.kept import Best, KeptLogits, LastRows
-from onnx_llm_passes.runtime.verify import Verdict, verify
+from onnx_llm_passes.runtime.verify.kept_logits import Best, KeptLogits, LastRows
+from onnx_llm_passes.runtime.verify.verify import Verdict, verify
 
 from .harness import execute, find_cases, read_case
 from .renaming import rename_everything

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_llm_passes.ir.collector import collector_off
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.core.gc_off import collector_off
+from onnx_llm_passes.ir.program.program import Program
 
 from .weight_models import chain, expected, external, refused, run, saved, write_embedded, write_external
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 from onnx_ir.passes.common import IdentityEliminationPass
 
-from onnx_llm_passes.ir.errors import OnnxPassesError, PassRefused, ProgramInvalid, UsageError, WriteError
+from onnx_llm_passes.ir.core.errors import OnnxPassesError, PassRefused, ProgramInvalid, UsageError, WriteError
 from onnx_llm_passes.passes import failure
 from onnx_llm_passes.passes.base import GraphResult, Pass
 from onnx_llm_passes.passes.failure import InternalError, Reproducer, add_pass

@@ -11,24 +11,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_llm_passes.ir.canonical import Canonical, canonical_symbols
-from onnx_llm_passes.ir.errors import OnnxPassesError
-from onnx_llm_passes.ir.manifests import read_manifest
+from onnx_llm_passes.ir.core.errors import OnnxPassesError
+from onnx_llm_passes.ir.core.specialization import Specialization, SpecRole
+from onnx_llm_passes.ir.interface.dimensions import DimensionAnalysis, analyze_dimensions
+from onnx_llm_passes.ir.manifests.read_any import read_manifest
 from onnx_llm_passes.ir.proof import prove
-from onnx_llm_passes.ir.specialization import Specialization, SpecRole
-from onnx_llm_passes.runtime.samples import scatter_decoder
+from onnx_llm_passes.runtime.samples.samples import scatter_decoder
 
 from .damage import DAMAGES, text_of
 from .sound_pairs import BY_NAME, PAIRS, Pair, real_pairs
 
 ALL = [*PAIRS, *real_pairs()]
-FOUND: dict[str, Canonical] = {}
+FOUND: dict[str, DimensionAnalysis] = {}
 
 
-def canonical(pair: Pair) -> Canonical:
+def canonical(pair: Pair) -> DimensionAnalysis:
     """The symbols of the pair's graph, found once."""
     if pair.name not in FOUND:
-        FOUND[pair.name] = canonical_symbols(pair.build())
+        FOUND[pair.name] = analyze_dimensions(pair.build())
     return FOUND[pair.name]
 
 

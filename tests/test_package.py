@@ -11,15 +11,15 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from onnx_llm_passes.ir.errors import PassRefused
-from onnx_llm_passes.ir.program import Program
-from onnx_llm_passes.ir.structure import check_structure
+from onnx_llm_passes.ir.core.errors import PassRefused
+from onnx_llm_passes.ir.core.verifier import check_structure
+from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.clone_decode import CloneDecode
 from onnx_llm_passes.passes.keep_last_logits import KeepLastLogits
 from onnx_llm_passes.passes.package import Package, Packaging
 from onnx_llm_passes.passes.pipeline import parse_pipeline
-from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
-from onnx_llm_passes.runtime.verify import verify
+from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
+from onnx_llm_passes.runtime.verify.verify import verify
 
 ONE = [Packaging.BRANCHES, Packaging.FUNCTIONS]
 one = pytest.mark.parametrize("packaging", ONE, ids=lambda p: p.value)

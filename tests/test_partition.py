@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_llm_passes.ir.clone import Clone
-from onnx_llm_passes.ir.errors import OnnxPassesError, PassRefused, UsageError
-from onnx_llm_passes.ir.layers import layer_bounds, layer_of, stage_of
-from onnx_llm_passes.ir.partition import MAX_DEVICES, pipeline, tensor_slices
-from onnx_llm_passes.ir.program import Program
-from onnx_llm_passes.ir.scopes import bodies, nested
-from onnx_llm_passes.ir.specialization import Specialization, SpecRole
-from onnx_llm_passes.ir.stages import split_stages
+from onnx_llm_passes.ir.core.errors import OnnxPassesError, PassRefused, UsageError
+from onnx_llm_passes.ir.core.scopes import bodies, nested
+from onnx_llm_passes.ir.core.specialization import Specialization, SpecRole
+from onnx_llm_passes.ir.manifests.layers import layer_bounds, layer_of, stage_of
+from onnx_llm_passes.ir.manifests.partition import MAX_DEVICES, pipeline, tensor_slices
+from onnx_llm_passes.ir.manifests.stages import split_stages
+from onnx_llm_passes.ir.program.clone import Clone
+from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.ir.states import find_states
 from onnx_llm_passes.passes.emit_manifest import EmitManifest
 from onnx_llm_passes.passes.partition import Partition

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_llm_passes.ir.errors import OnnxPassesError, UnknownNameError, UsageError
+from onnx_llm_passes.ir.core.errors import OnnxPassesError, UnknownNameError, UsageError
 from onnx_llm_passes.passes import pipeline, presets
 from onnx_llm_passes.passes.base import Pass
 from onnx_llm_passes.passes.options import options_of, parse_options, print_options

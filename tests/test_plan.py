@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_llm_passes.ir.errors import UsageError
-from onnx_llm_passes.runtime.plan import (
+from onnx_llm_passes.ir.core.errors import UsageError
+from onnx_llm_passes.runtime.speculate.plan import (
     PAD_POSITION,
     Anchor,
     accept,
@@ -19,7 +19,7 @@ from onnx_llm_passes.runtime.plan import (
     position_row,
     select_k,
 )
-from onnx_llm_passes.runtime.policies import Acceptance, Chooser, Pending, Policy
+from onnx_llm_passes.runtime.speculate.policies import Acceptance, Chooser, Pending, Policy
 
 TOKENS = st.integers(0, 5)
 KS = st.sets(st.integers(0, 8), min_size=1).map(sorted)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.program.program import Program
 
 from .weight_models import WIDTH, chain, external, refused, saved
 
@@ -208,7 +208,7 @@ def test_length_may_be_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_values_can_be_read_wherever_they_stand(tmp_path: Path, place: str) -> None:
-    from onnx_llm_passes.ir.tensors import tensor_slots
+    from onnx_llm_passes.ir.core.tensors import tensor_slots
 
     path = saved(tmp_path, PLACES[place](external("w", location="w.data")), BYTES)
     (tmp_path / "w.data").write_bytes(np.arange(WIDTH, dtype=np.float32).tobytes())

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_llm_passes.ir.errors import OutputError
-from onnx_llm_passes.ir.program import PassRecord, Program
+from onnx_llm_passes.ir.core.errors import OutputError
+from onnx_llm_passes.ir.program.program import PassRecord, Program
 
 from .weight_models import (
     WIDTH,
@@ -128,7 +128,7 @@ def test_an_output_gets_its_rank_but_no_made_up_symbol(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_fails_is_a_note(tmp_path: Path) -> None:
-    from onnx_llm_passes.ir.fill_shapes import fill_shapes
+    from onnx_llm_passes.ir.serialization.fill_shapes import fill_shapes
 
     class Broken:
         name = "broken"

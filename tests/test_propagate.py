@@ -8,8 +8,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir import dims
-from onnx_llm_passes.ir.propagate import Facts, Trust, algebra, propagate
+from onnx_llm_passes.ir.shapes.infer import Facts, Trust, algebra, propagate
+from onnx_llm_passes.ir.symbolic import dims
 
 HEADER = '<ir_version: 10, opset_import: ["" : {opset}, "com.microsoft" : 1, "local" : 1]>'
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_llm_passes.ir.errors import UnknownNameError, UsageError
-from onnx_llm_passes.runtime.proposers import NGram, Shared, Suffix, lookup_candidates, open_proposers
-from onnx_llm_passes.runtime.proposers.arctic import Trees, available
-from onnx_llm_passes.runtime.proposers.ngram import SizesInvalid
-from onnx_llm_passes.runtime.proposers.suffix import LEAST, Trie
+from onnx_llm_passes.ir.core.errors import UnknownNameError, UsageError
+from onnx_llm_passes.runtime.speculate.proposers import NGram, Shared, Suffix, lookup_candidates, open_proposers
+from onnx_llm_passes.runtime.speculate.proposers.arctic import Trees, available
+from onnx_llm_passes.runtime.speculate.proposers.ngram import SizesInvalid
+from onnx_llm_passes.runtime.speculate.proposers.suffix import LEAST, Trie
 
 TEXT = st.lists(st.integers(0, 3), max_size=40)
 

@@ -10,7 +10,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.encodings import (
+from onnx_llm_passes.ir.core.errors import PassRefused, UnknownNameError
+from onnx_llm_passes.ir.interface.roles import Role, find_roles
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.ir.quantization import (
     Encoding,
     EncodingsInvalid,
     EncodingTable,
@@ -18,12 +21,9 @@ from onnx_llm_passes.ir.encodings import (
     NoEvidence,
     encoding_groups,
 )
-from onnx_llm_passes.ir.encodings.carried import put_table, table_of
-from onnx_llm_passes.ir.encodings.qdq import quantized, read_qdq
-from onnx_llm_passes.ir.encodings.variants import RULES, Ports, Variant, add_rule, rule_of
-from onnx_llm_passes.ir.errors import PassRefused, UnknownNameError
-from onnx_llm_passes.ir.program import Program
-from onnx_llm_passes.ir.roles import Role, find_roles
+from onnx_llm_passes.ir.quantization.carried import put_table, table_of
+from onnx_llm_passes.ir.quantization.qdq import quantized, read_qdq
+from onnx_llm_passes.ir.quantization.variants import RULES, Ports, Variant, add_rule, rule_of
 from onnx_llm_passes.ir.states import Layout, find_states
 from onnx_llm_passes.passes.insert_qdq import InsertQdq
 from onnx_llm_passes.passes.kv_io import KvIo
@@ -32,11 +32,11 @@ from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
 from onnx_llm_passes.passes.tie_states import TieStates
 from onnx_llm_passes.passes.transfer_encodings import TransferEncodings
-from onnx_llm_passes.runtime.blocks import Tiny
-from onnx_llm_passes.runtime.calibrate import Plan, calibrate
-from onnx_llm_passes.runtime.calibrate_feed import Feeder
-from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
-from onnx_llm_passes.runtime.session import Session
+from onnx_llm_passes.runtime.calibrate.calibrate import Plan, calibrate
+from onnx_llm_passes.runtime.calibrate.feed import Feeder
+from onnx_llm_passes.runtime.samples.blocks import Tiny
+from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
+from onnx_llm_passes.runtime.session.session import Session
 
 from .builders import BUILDERS
 from .quantized_graphs import delta_decoder, fused_decoder
@@ -494,7 +494,7 @@ def test_transfer_tells_what_an_extra_node_left_without_a_partner(tmp_path: Path
 
 
 def test_the_preset_does_it_all(tmp_path: Path) -> None:
-    from onnx_llm_passes.ir.encodings import print_encodings
+    from onnx_llm_passes.ir.quantization import print_encodings
 
     program = Program(graphs={"model": append_decoder()})
     file = tmp_path / "encodings.json"

@@ -11,18 +11,18 @@ import onnx_ir as ir
 import pytest
 
 from onnx_llm_passes.cli.app import run
-from onnx_llm_passes.ir.encodings import EncodingTable, Evidence, NoEvidence, encoding_groups, print_encodings
-from onnx_llm_passes.ir.encodings.carried import table_of
-from onnx_llm_passes.ir.encodings.choose import encoding_for
-from onnx_llm_passes.ir.encodings.qdq import read_qdq
-from onnx_llm_passes.ir.errors import PassRefused, UnknownNameError, UsageError
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.core.errors import PassRefused, UnknownNameError, UsageError
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.ir.quantization import EncodingTable, Evidence, NoEvidence, encoding_groups, print_encodings
+from onnx_llm_passes.ir.quantization.carried import table_of
+from onnx_llm_passes.ir.quantization.choose import encoding_for
+from onnx_llm_passes.ir.quantization.qdq import read_qdq
 from onnx_llm_passes.ir.states import find_states
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
-from onnx_llm_passes.runtime.calibrate import Plan, calibrate
-from onnx_llm_passes.runtime.compare_programs import Comparison, compare_programs
-from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
+from onnx_llm_passes.runtime.calibrate.calibrate import Plan, calibrate
+from onnx_llm_passes.runtime.compare.programs import Comparison, compare_programs
+from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
 
 from .quantized_graphs import fused_decoder
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnx_llm_passes.ir.encodings import print_encodings
-from onnx_llm_passes.ir.errors import PassRefused
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.core.errors import PassRefused
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.ir.quantization import print_encodings
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
-from onnx_llm_passes.runtime.calibrate import Plan, calibrate
-from onnx_llm_passes.runtime.compare_programs import compare_programs
+from onnx_llm_passes.runtime.calibrate.calibrate import Plan, calibrate
+from onnx_llm_passes.runtime.compare.programs import compare_programs
 
 MODELS = os.environ.get("ONNX_PASSES_MODELS")
 pytestmark = pytest.mark.skipif(MODELS is None, reason="ONNX_PASSES_MODELS names no folder of exported models")

@@ -10,14 +10,14 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.encodings import EncodingsInvalid, print_encodings, read_encodings
-from onnx_llm_passes.ir.encodings.carried import table_of
-from onnx_llm_passes.ir.encodings.qdq import read_qdq
-from onnx_llm_passes.ir.errors import PassRefused
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.core.errors import PassRefused
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.ir.quantization import EncodingsInvalid, print_encodings, read_encodings
+from onnx_llm_passes.ir.quantization.carried import table_of
+from onnx_llm_passes.ir.quantization.qdq import read_qdq
 from onnx_llm_passes.passes.insert_qdq import InsertQdq
 from onnx_llm_passes.passes.load_encodings import LoadEncodings
-from onnx_llm_passes.runtime.session import Session
+from onnx_llm_passes.runtime.session.session import Session
 
 IN, OUT, BLOCK = 10, 6, 4  # the last block of a channel is shorter
 BLOCKS = 3

@@ -12,7 +12,7 @@ from typing import ClassVar
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.errors import OnnxPassesError, UnknownNameError, UsageError
+from onnx_llm_passes.ir.core.errors import OnnxPassesError, UnknownNameError, UsageError
 from onnx_llm_passes.passes import registry
 from onnx_llm_passes.passes.base import GraphResult, Pass
 from onnx_llm_passes.passes.captions import common_ir_passes, first_sentence, kebab

@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.errors import PassRefused, UnknownNameError
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.core.errors import PassRefused, UnknownNameError
+from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import print_pipeline
 from onnx_llm_passes.passes.rename_io import RenameIO

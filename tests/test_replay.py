@@ -10,18 +10,18 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.errors import NotEqualError
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.core.errors import NotEqualError
+from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.clone_decode import CloneDecode
 from onnx_llm_passes.passes.keep_last_logits import KeepLastLogits
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
-from onnx_llm_passes.runtime.closeness import OTHER_SUMS, compare_rows, sums_of
-from onnx_llm_passes.runtime.player import Caches, Chunk, Player, Tail
-from onnx_llm_passes.runtime.replay import proposals
-from onnx_llm_passes.runtime.report import Verdict
-from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
-from onnx_llm_passes.runtime.verify import verify
+from onnx_llm_passes.runtime.decode.player import Caches, Chunk, Player, Tail
+from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
+from onnx_llm_passes.runtime.verify.closeness import OTHER_SUMS, compare_rows, sums_of
+from onnx_llm_passes.runtime.verify.replay import proposals
+from onnx_llm_passes.runtime.verify.report import Verdict
+from onnx_llm_passes.runtime.verify.verify import verify
 
 from .cross_graphs import cross_decoder
 from .scatter_graphs import scatter_shared_positions

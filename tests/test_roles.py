@@ -9,11 +9,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.roles import Role, find_roles, find_tables
+from onnx_llm_passes.ir.interface.roles import Role, find_roles, find_tables
 from onnx_llm_passes.ir.states import find_states
-from onnx_llm_passes.runtime.blocks import Tiny, decoder, embed, lm_head, rotary
-from onnx_llm_passes.runtime.samples import add_mask, last_token
-from onnx_llm_passes.runtime.writer import BOOL, FLOAT, INT64, Writer
+from onnx_llm_passes.runtime.samples.blocks import Tiny, decoder, embed, lm_head, rotary
+from onnx_llm_passes.runtime.samples.samples import add_mask, last_token
+from onnx_llm_passes.runtime.samples.writer import BOOL, FLOAT, INT64, Writer
 
 from .builders import BUILDERS
 from .cross_graphs import cross_decoder

@@ -7,8 +7,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.runtime.samples import SAMPLES, append_decoder, scatter_decoder
-from onnx_llm_passes.runtime.session import Session
+from onnx_llm_passes.runtime.samples.samples import SAMPLES, append_decoder, scatter_decoder
+from onnx_llm_passes.runtime.session.session import Session
 
 from .builders import BUILDERS, OTHERS
 

@@ -16,9 +16,11 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir import copying, outputs, saving
-from onnx_llm_passes.ir.errors import OnnxPassesError, WriteError
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.core.errors import OnnxPassesError, WriteError
+from onnx_llm_passes.ir.program import save as saving
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.ir.serialization import atomic_folder as outputs
+from onnx_llm_passes.ir.serialization import sparse_copy as copying
 
 from .weight_models import WIDTH, chain, old_and_new, tiny_disk, tree, write_embedded, write_external
 
@@ -156,8 +158,8 @@ def in_child(work: Callable[[], object]) -> int:
 
 KILLED = """
 import os, signal, sys
-from onnx_llm_passes.ir import outputs
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.serialization import atomic_folder as outputs
+from onnx_llm_passes.ir.program.program import Program
 
 program = Program.load(sys.argv[1])
 program.graphs["model"].graph[0].name = "renamed"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
-from onnx_llm_passes.ir.errors import PassRefused
+from onnx_llm_passes.ir.core.errors import PassRefused
 from onnx_llm_passes.passes.simplify import Simplify
 
 from .shape_arithmetic import arithmetic

@@ -10,8 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from onnx_llm_passes.ir.errors import OnnxPassesError, PassRefused, UnknownNameError
-from onnx_llm_passes.ir.families import (
+from onnx_llm_passes.ir.core.errors import OnnxPassesError, PassRefused, UnknownNameError
+from onnx_llm_passes.ir.core.specialization import (
+    MAX_SIZE,
+    Manifest,
+    ManifestInvalid,
+    Specialization,
+    SpecRole,
+    read_size,
+    read_specialization,
+)
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.ir.specialize.families import (
     FAMILIES,
     CausalSizes,
     EqualLengths,
@@ -26,17 +36,7 @@ from onnx_llm_passes.ir.families import (
     settled,
     speech,
 )
-from onnx_llm_passes.ir.naming import infer_name, to_flat, to_named, unique_names
-from onnx_llm_passes.ir.program import Program
-from onnx_llm_passes.ir.specialization import (
-    MAX_SIZE,
-    Manifest,
-    ManifestInvalid,
-    Specialization,
-    SpecRole,
-    read_size,
-    read_specialization,
-)
+from onnx_llm_passes.ir.specialize.naming import infer_name, to_flat, to_named, unique_names
 from onnx_llm_passes.passes.specialize import Specialize
 
 from .builders import BUILDERS, OTHERS

@@ -6,16 +6,16 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.errors import UnknownNameError, UsageError
-from onnx_llm_passes.ir.program import Program
-from onnx_llm_passes.runtime.decoder import Decoder, NotDecodable
-from onnx_llm_passes.runtime.generate import Settings, generate
-from onnx_llm_passes.runtime.holdings import Sizes
-from onnx_llm_passes.runtime.proposers import NGram
-from onnx_llm_passes.runtime.samples import append_decoder
-from onnx_llm_passes.runtime.session import RunError
-from onnx_llm_passes.runtime.state_session import StateSession
-from onnx_llm_passes.runtime.writer import FLOAT, INT64, Writer
+from onnx_llm_passes.ir.core.errors import UnknownNameError, UsageError
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.runtime.decode.decoder import Decoder, NotDecodable
+from onnx_llm_passes.runtime.decode.generate import Settings, generate
+from onnx_llm_passes.runtime.decode.holdings import Sizes
+from onnx_llm_passes.runtime.decode.state_session import StateSession
+from onnx_llm_passes.runtime.samples.samples import append_decoder
+from onnx_llm_passes.runtime.samples.writer import FLOAT, INT64, Writer
+from onnx_llm_passes.runtime.session.session import RunError
+from onnx_llm_passes.runtime.speculate.proposers import NGram
 
 from .builders import BUILDERS
 

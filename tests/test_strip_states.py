@@ -10,13 +10,13 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.errors import OnnxPassesError, PassRefused
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.core.errors import OnnxPassesError, PassRefused
+from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
 from onnx_llm_passes.passes.simplify import Simplify
 from onnx_llm_passes.passes.strip_states import Positions, StripStates
-from onnx_llm_passes.runtime.verify import Verdict, verify
+from onnx_llm_passes.runtime.verify.verify import Verdict, verify
 
 from .builders import BUILDERS, OTHERS
 from .renaming import rename_everything

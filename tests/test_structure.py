@@ -8,8 +8,8 @@ from collections.abc import Callable
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.errors import ProgramInvalid
-from onnx_llm_passes.ir.structure import check_structure
+from onnx_llm_passes.ir.core.errors import ProgramInvalid
+from onnx_llm_passes.ir.core.verifier import check_structure
 
 from .small_graphs import BRANCH, CALL, CHAIN
 

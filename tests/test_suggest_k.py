@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from onnx_llm_passes.ir.errors import InputError, UsageError
-from onnx_llm_passes.runtime.costs import fill_in
-from onnx_llm_passes.runtime.policies import Policy
-from onnx_llm_passes.runtime.proposers import NGram, Nothing
-from onnx_llm_passes.runtime.suggest import Demand, demand_of, neighbours, rate, single_tokens, suggest
-from onnx_llm_passes.runtime.traces import Trace, TraceStep, read_trace, record, write_trace
+from onnx_llm_passes.ir.core.errors import InputError, UsageError
+from onnx_llm_passes.runtime.speculate.policies import Policy
+from onnx_llm_passes.runtime.speculate.proposers import NGram, Nothing
+from onnx_llm_passes.runtime.speculate.traces import Trace, TraceStep, read_trace, record, write_trace
+from onnx_llm_passes.runtime.suggest.costs import fill_in
+from onnx_llm_passes.runtime.suggest.suggest import Demand, demand_of, neighbours, rate, single_tokens, suggest
 
 INSTANCES = settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -11,19 +11,19 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.errors import NotEqualError, PassRefused, UnknownNameError, UsageError
-from onnx_llm_passes.ir.program import PassRecord, Program
+from onnx_llm_passes.ir.core.errors import NotEqualError, PassRefused, UnknownNameError, UsageError
+from onnx_llm_passes.ir.program.program import PassRecord, Program
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
 from onnx_llm_passes.passes.strip_states import StripStates
-from onnx_llm_passes.runtime.cases import ANYWHERE, Padding, make_case
-from onnx_llm_passes.runtime.compare import compare
-from onnx_llm_passes.runtime.contract import renames_between
-from onnx_llm_passes.runtime.oracle import oracle_of
-from onnx_llm_passes.runtime.samples import append_decoder, scatter_decoder
-from onnx_llm_passes.runtime.session import KernelMissing, Optimization, RunError, Session, SessionError
-from onnx_llm_passes.runtime.verify import Verdict, VerifyReport, verify
-from onnx_llm_passes.runtime.writer import FLOAT, INT64, Writer
+from onnx_llm_passes.runtime.decode.cases import ANYWHERE, Padding, make_case
+from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
+from onnx_llm_passes.runtime.samples.writer import FLOAT, INT64, Writer
+from onnx_llm_passes.runtime.session.legalize import legalized
+from onnx_llm_passes.runtime.session.session import KernelMissing, Optimization, RunError, Session, SessionError
+from onnx_llm_passes.runtime.verify.compare import compare
+from onnx_llm_passes.runtime.verify.contract import renames_between
+from onnx_llm_passes.runtime.verify.verify import Verdict, VerifyReport, verify
 
 from .builders import BUILDERS
 
@@ -399,11 +399,11 @@ def test_no_index_is_read_as_0_and_written_as_minus_1() -> None:
 def test_the_oracle_leaves_the_graph_and_other_uses_alone() -> None:
     model = scatter_decoder()
     before = ir.to_proto(model).SerializeToString()
-    oracle = oracle_of(model)
+    oracle = legalized(model)
     assert oracle.model is not model
     assert ir.to_proto(model).SerializeToString() == before
     plain = append_decoder()
-    assert oracle_of(plain).model is plain
+    assert legalized(plain).model is plain
 
 
 def test_a_weight_behind_an_identity_is_a_weight() -> None:
@@ -412,7 +412,7 @@ def test_a_weight_behind_an_identity_is_a_weight() -> None:
     x = w.input("x", FLOAT, ["n", 64])
     copy = w.op("Identity", w.weight("shared", 64, 64))
     w.output("y", w.op("MatMul", w.op("MatMul", x, w.weight("shared", 64, 64)), copy), ["n", 64])
-    oracle = oracle_of(w.model()).model
+    oracle = legalized(w.model()).model
     assert [node.inputs[1].name for node in oracle.graph if node.op_type == "MatMul"] == ["shared", "shared"]  # type: ignore[union-attr]
 
 
@@ -423,7 +423,7 @@ def test_no_index_that_is_read_and_written_at_once_is_refused() -> None:
     w.output("read", w.op("Gather", data, index), ["n"])
     w.output("written", w.op("ScatterElements", data, index, w.op("Gather", data, places)), [4])
     with pytest.raises(PassRefused, match="a gather and a scatter"):
-        oracle_of(w.model())
+        legalized(w.model())
 
 
 # --- sessions

@@ -11,10 +11,11 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
-from onnx_llm_passes.ir import copying, excerpt
-from onnx_llm_passes.ir.copying import copy_file
-from onnx_llm_passes.ir.errors import OutputError, UnknownNameError, WriteError
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.core.errors import OutputError, UnknownNameError, WriteError
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.ir.serialization import excerpt
+from onnx_llm_passes.ir.serialization import sparse_copy as copying
+from onnx_llm_passes.ir.serialization.sparse_copy import copy_file
 
 from .weight_models import WIDTH, chain, expected, external, locations, run, values, write_embedded, write_external
 

@@ -6,16 +6,16 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.program import Program
-from onnx_llm_passes.ir.scopes import scopes
+from onnx_llm_passes.ir.core.scopes import scopes
+from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
-from onnx_llm_passes.runtime import widen
-from onnx_llm_passes.runtime.report import Verdict, VerifyReport
-from onnx_llm_passes.runtime.samples import append_decoder
-from onnx_llm_passes.runtime.verify import verify
-from onnx_llm_passes.runtime.widen import widened
-from onnx_llm_passes.runtime.writer import Writer
+from onnx_llm_passes.runtime.samples.samples import append_decoder
+from onnx_llm_passes.runtime.samples.writer import Writer
+from onnx_llm_passes.runtime.session import widen
+from onnx_llm_passes.runtime.session.widen import widened
+from onnx_llm_passes.runtime.verify.report import Verdict, VerifyReport
+from onnx_llm_passes.runtime.verify.verify import verify
 
 HALF, BRAIN, FLOAT = ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT
 

@@ -12,8 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnx_llm_passes.ir.errors import InputError
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.core.errors import InputError
+from onnx_llm_passes.ir.program.program import Program
 
 WIDTH = 1024
 

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from onnx_llm_passes.ir.collector import collector_off
-from onnx_llm_passes.ir.encodings import EncodingTable, print_encodings
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.core.gc_off import collector_off
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.ir.quantization import EncodingTable, print_encodings
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
-from onnx_llm_passes.runtime.blocks import Tiny
-from onnx_llm_passes.runtime.calibrate import Plan, Worker, calibrate
-from onnx_llm_passes.runtime.calibrate_feed import Feeder
-from onnx_llm_passes.runtime.samples import append_decoder
+from onnx_llm_passes.runtime.calibrate.calibrate import Plan, Worker, calibrate
+from onnx_llm_passes.runtime.calibrate.feed import Feeder
+from onnx_llm_passes.runtime.samples.blocks import Tiny
+from onnx_llm_passes.runtime.samples.samples import append_decoder
 
 SHAPES = {
     "tiny": Tiny(layers=4, hidden=256, heads=4, kv_heads=2, head=64, ffn=688, vocab=1024),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnx_llm_passes.runtime.blocks import (
+from onnx_llm_passes.runtime.samples.blocks import (
     Tiny,
     embed,
     feed_forward,
@@ -15,8 +15,8 @@ from onnx_llm_passes.runtime.blocks import (
     rotate,
     split_heads,
 )
-from onnx_llm_passes.runtime.samples import add_cache_functions, ctx_scatter, last_token, position_mask
-from onnx_llm_passes.runtime.writer import FLOAT, INT64, Writer
+from onnx_llm_passes.runtime.samples.samples import add_cache_functions, ctx_scatter, last_token, position_mask
+from onnx_llm_passes.runtime.samples.writer import FLOAT, INT64, Writer
 
 
 def static_decoder(config: Tiny, ctx: int, seed: int = 0) -> ir.Model:

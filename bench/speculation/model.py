@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from onnx_llm_passes.ir.program import Program
+from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
-from onnx_llm_passes.runtime.blocks import Tiny
-from onnx_llm_passes.runtime.costs import measure
-from onnx_llm_passes.runtime.decoder import Decoder
+from onnx_llm_passes.runtime.decode.decoder import Decoder
+from onnx_llm_passes.runtime.samples.blocks import Tiny
+from onnx_llm_passes.runtime.suggest.costs import measure
 
 from .decoder import static_decoder
 

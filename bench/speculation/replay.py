@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from onnx_llm_passes.runtime.plan import Anchor, accept, plan
-from onnx_llm_passes.runtime.policies import Acceptance, Chooser, Pending, Policy
-from onnx_llm_passes.runtime.proposers import Proposer, Source
+from onnx_llm_passes.runtime.speculate.plan import Anchor, accept, plan
+from onnx_llm_passes.runtime.speculate.policies import Acceptance, Chooser, Pending, Policy
+from onnx_llm_passes.runtime.speculate.proposers import Proposer, Source
 
 from .corpus import Sample
 

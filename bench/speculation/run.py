@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnx_llm_passes.runtime.policies import Policy
-from onnx_llm_passes.runtime.proposers import NGram, Shared, Source, Suffix
-from onnx_llm_passes.runtime.suggest import demand_of, suggest
-from onnx_llm_passes.runtime.traces import record
+from onnx_llm_passes.runtime.speculate.policies import Policy
+from onnx_llm_passes.runtime.speculate.proposers import NGram, Shared, Source, Suffix
+from onnx_llm_passes.runtime.speculate.traces import record
+from onnx_llm_passes.runtime.suggest.suggest import demand_of, suggest
 
 from .corpus import CORPORA, Sample, Tokenizer
 from .model import QUICK, SIZES, costs

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ..axes import Axis, Buffers, takes_shared_buffer
-from ..canonical import Canonical, canonical_symbols
-from ..dims import Dim
-from ..equations import bound_value
-from ..specialization import Specialization, SpecRole
-from ..static import bound_in
+from ..core.specialization import Specialization, SpecRole
+from ..interface.axes import Axis, Buffers, takes_shared_buffer
+from ..interface.dimensions import DimensionAnalysis, analyze_dimensions
+from ..rewrite.bind_sizes import bound_in
+from ..symbolic.dims import Dim
+from ..symbolic.equations import bound_value
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class View:
     spec: Specialization
 
     @property
-    def canonical(self) -> Canonical:
+    def canonical(self) -> DimensionAnalysis:
         """The graph's symbols as the set uses them."""
         return self.case.used
 
@@ -188,7 +188,7 @@ _ROLE_NAMES = {
 class Case:
     """One graph and the specializations that are to fit it; ``tolerated`` symbols may stand beside its own."""
 
-    canonical: Canonical
+    canonical: DimensionAnalysis
     specs: Sequence[Specialization]
     graph: str = ""
     tolerated: frozenset[str] = frozenset()
@@ -196,13 +196,13 @@ class Case:
     bound: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @cached_property
-    def used(self) -> Canonical:
+    def used(self) -> DimensionAnalysis:
         """The graph's symbols: with shared buffers where every binding makes past and total one length."""
         plain = self.canonical
         takes = any(takes_shared_buffer(state) for state in plain.states)
         if not takes or not self.specs or not all(self._shares(spec) for spec in self.specs):
             return plain
-        return canonical_symbols(plain.model, plain.states, plain.roles, buffers=Buffers.SHARED)
+        return analyze_dimensions(plain.model, plain.states, plain.roles, buffers=Buffers.SHARED)
 
     def _shares(self, spec: Specialization) -> bool:
         """True where the sizes as given make a past as long as what the mask covers."""

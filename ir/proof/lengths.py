@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..axes import Axis, keeps_window, window_of
-from ..logits import logits_output
-from ..specialization import SpecRole
-from ..symbols import dims_of
+from ..core.specialization import SpecRole
+from ..interface.axes import Axis, keeps_window, window_of
+from ..interface.logits import logits_output
+from ..symbolic.symbols import dims_of
 from .case import Failure, View
 
 AtMost = tuple[Axis, Axis, str]

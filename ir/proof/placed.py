@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 
-from ..canonical import Canonical
-from ..dims import Dim
-from ..equations import Equation, Solution
-from ..specialization import Specialization
-from ..symbols import dims_of
+from ..core.specialization import Specialization
+from ..interface.dimensions import DimensionAnalysis
+from ..symbolic.dims import Dim
+from ..symbolic.equations import Equation, Solution
+from ..symbolic.symbols import dims_of
 from .case import Failure
 
 _PLACE = re.compile(r"(.+)\[(\d{1,3})\]", re.DOTALL)
 
 
-def in_symbols(canonical: Canonical, spec: Specialization) -> tuple[Specialization, list[Failure]]:
+def in_symbols(canonical: DimensionAnalysis, spec: Specialization) -> tuple[Specialization, list[Failure]]:
     """``spec`` with symbols in the place of dimensions, and why some dimensions cannot be; as it is where it has none.
 
     A dimension that the graph fixes to the same number, or that an expression gives, needs no symbol.

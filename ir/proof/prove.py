@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from ..canonical import Canonical, canonical_symbols
-from ..specialization import Specialization
+from ..core.specialization import Specialization
+from ..interface.dimensions import DimensionAnalysis, analyze_dimensions
 from . import lengths, sets, shapes, symbols, tensors
 from .case import Case, Claims, Failure, Proof, Verdict, View
 from .placed import in_symbols
 
 if TYPE_CHECKING:
-    from ..program import Program
+    from ..program.program import Program
 
 TOLERATED = frozenset({"full_batch_exec_size"})
 """What manifests hold beside the graphs' symbols where no target says otherwise."""
@@ -58,7 +58,7 @@ SET_RULES: tuple[SetRule, ...] = (
 
 
 def prove(
-    graph: ir.Model | Canonical,
+    graph: ir.Model | DimensionAnalysis,
     specs: Sequence[Specialization],
     *,
     name: str = "",
@@ -70,7 +70,7 @@ def prove(
 
     ``tolerated`` are symbols that the target takes though no graph has them; ``claims`` is what the set must cover.
     """
-    canonical = graph if isinstance(graph, Canonical) else canonical_symbols(graph)
+    canonical = graph if isinstance(graph, DimensionAnalysis) else analyze_dimensions(graph)
     case, early = _case(canonical, specs, name, tolerated, custom_io or {})
     if claims is not None:
         early += sets.as_claimed(claims, [case])
@@ -93,7 +93,7 @@ def prove_program(
     for name, model in program.graphs.items():
         own = [spec for spec in specs if spec.graph in ("", name)]
         mine = {key: kind for key, kind in listed.items() if key in ports[name] or (key in nobody and not cases)}
-        case, early = _case(canonical_symbols(model), own, name, tolerated, mine)
+        case, early = _case(analyze_dimensions(model), own, name, tolerated, mine)
         case.bound = program.bound.get(name, {})
         cases.append((case, early))
     first = cases[0][1]
@@ -107,7 +107,7 @@ def prove_program(
 
 
 def _case(
-    canonical: Canonical,
+    canonical: DimensionAnalysis,
     specs: Sequence[Specialization],
     name: str,
     tolerated: Iterable[str],

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from ..axes import Axis
-from ..specialization import SpecRole
+from ..core.specialization import SpecRole
+from ..interface.axes import Axis
 from ..states import Layout, Pairing
-from ..symbols import dims_of
+from ..symbolic.symbols import dims_of
 from .case import Case, Claims, Failure, View
 
 

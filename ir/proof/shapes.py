@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ..constraints import Demand, Demands, demands_of
-from ..dims import Dim, Expr, free_symbols, substitute
-from ..propagate import Trust
+from ..shapes.demands import Demand, Demands, demands_of
+from ..shapes.infer import Trust
+from ..symbolic.dims import Dim, Expr, free_symbols, substitute
 from .case import Failure, View
 
 REACH = 2048  # how far from a size a working one is looked for

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from ..axes import Axis
-from ..equations import bound_value
-from ..specialization import SpecRole
-from ..symbols import dims_of
+from ..core.specialization import SpecRole
+from ..interface.axes import Axis
+from ..symbolic.equations import bound_value
+from ..symbolic.symbols import dims_of
 from .case import Failure, View
 from .shapes import first_clash
 

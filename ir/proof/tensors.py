@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from ..axes import Axis, keeps_window, kept_whole
-from ..custom_io import refusal
-from ..dims import free_symbols
+from ..interface.axes import Axis, keeps_window, kept_whole
+from ..manifests.precisions import refusal
 from ..states import Layout, Pairing, State
-from ..symbols import dims_of
+from ..symbolic.dims import free_symbols
+from ..symbolic.symbols import dims_of
 from .case import Case, Failure, View
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from .base import Layout, State
-from .walk import Trail, backward
+from .trace import Trail, backward
 
 
 def match(trail: Trail, node: ir.Node, index: int) -> State | None:

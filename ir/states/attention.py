@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import onnx_ir as ir
 
 from .ports import KEY_VALUE_INPUTS, MASK_INPUTS, PORTS
-from .walk import is_pair
+from .trace import is_pair
 
 MAX_VISITS = 200
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Container, Mapping
 
 import onnx_ir as ir
 
-from ..symbols import dims_of
+from ..symbolic.symbols import dims_of
 from .base import Layout, State
-from .walk import backward, forward
+from .trace import backward, forward
 
 _PICKS = frozenset(("Gather", "GatherElements", "GatherND", "Slice"))
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from ..scopes import bodies
+from ..core.scopes import bodies
 from . import append, delta, fixed, fused, recurrent, scatter, stacked, window
 from .attention import attends
 from .base import Layout, Pairing, State
-from .bridges import branch_outputs, cache_functions, inline_cache_functions
+from .control_flow_outputs import branch_outputs, cache_functions, inline_cache_functions
 from .names import kind_of, label, layer_of
 from .signatures import Signatures
-from .walk import backward, forward
+from .trace import backward, forward
 
 
 def find_states(model: ir.Model) -> list[State]:

@@ -10,7 +10,7 @@ from . import recurrent
 from .attention import attends, only_read
 from .base import Layout, Pairing, State
 from .signatures import is_whole_range, strip_shape_ops
-from .walk import Bridges, forward, is_layout
+from .trace import Bridges, forward, is_layout
 
 MAX_VISITS = 200
 

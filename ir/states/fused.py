@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from .base import Layout, State
 from .ports import GROWING_AXIS, PAGED, PORTS, RECURRENT, Port
-from .walk import Trail
+from .trace import Trail
 
 
 def match(trail: Trail, node: ir.Node, index: int) -> State | None:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from .ranges import takes_first_row
 from .signatures import is_whole_range, strip_shape_ops
-from .walk import constant_ints
+from .trace import constant_ints
 
 MAX_STEPS = 64
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ..dims import Dim
-from ..symbols import dims_of
+from ..symbolic.dims import Dim
+from ..symbolic.symbols import dims_of
 from .attention import mask_operands, products
 from .base import State
 from .signatures import Signatures, is_whole_range
-from .walk import constant_ints, forward
+from .trace import constant_ints, forward
 
 MAX_VISITS = 2000
 _SCALAR_OPS = frozenset("Gather Slice Squeeze Unsqueeze Cast Identity Reshape Concat Max Min".split())

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from .base import Layout, State
 from .names import kind_of
-from .walk import backward, forward
+from .trace import backward, forward
 
 MAX_VISITS = 4000
 _CARRIES: dict[str, tuple[int, ...] | None] = {

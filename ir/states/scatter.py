@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from .base import Layout, State
 from .signatures import Signatures
-from .walk import Trail, forward
+from .trace import Trail, forward
 
 
 def match(trail: Trail, node: ir.Node, index: int, signatures: Signatures) -> State | None:

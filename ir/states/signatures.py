@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..constants import constant_of
-from .walk import backward, constant_ints
+from ..core.constants import constant_of
+from .trace import backward, constant_ints
 
 MAX_COLUMNS = 8
 MAX_INDICES = 1 << 16  # of a constant that is looked into

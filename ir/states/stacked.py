@@ -6,10 +6,10 @@ from collections.abc import Container, Iterator
 
 import onnx_ir as ir
 
-from ..constants import constant_of
-from ..symbols import dims_of
+from ..core.constants import constant_of
+from ..symbolic.symbols import dims_of
 from .base import Layout, State
-from .walk import Axes, is_layout, step
+from .trace import Axes, is_layout, step
 
 MAX_VISITS = 2000
 Piece = tuple[ir.Value, Axes]

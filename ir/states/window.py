@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ..symbols import dims_of
+from ..symbolic.symbols import dims_of
 from .base import Layout, State
 from .signatures import backward_moves
-from .walk import Trail, constant_ints, forward
+from .trace import Trail, constant_ints, forward
 
 _FAR = 2**31 - 1
 

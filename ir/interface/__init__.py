@@ -1,0 +1,1 @@
+"""What each input, output and dimension of a graph means."""

@@ -1,0 +1,255 @@
+"""What the consumers of a graph input tell of it: the events along every path that keeps its numbers recognizable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from ..core.constants import constant_of
+
+MAX_CALLS = 16  # functions inside functions
+MAX_STEPS = 200  # of a search back to a Range
+
+
+@dataclass(eq=False)
+class UsageFacts:
+    """What the consumers of one input tell; ``tables`` are the row counts of the constant ``sources`` it looks up."""
+
+    value: ir.Value
+    events: set[str] = field(default_factory=set[str])
+    tables: set[int] = field(default_factory=set[int])
+    sources: set[ir.Value] = field(default_factory=set[ir.Value])
+
+    @property
+    def rank(self) -> int:
+        """How many dimensions; -1 where the shape is unknown."""
+        return len(self.value.shape) if self.value.shape is not None else -1
+
+    @property
+    def single(self) -> bool:
+        """True where the shape holds exactly one element."""
+        return self.value.shape is not None and all(dim == 1 for dim in self.value.shape)
+
+
+def usage_of(model: ir.Model, value: ir.Value) -> UsageFacts:
+    """Follows the input into functions and subgraphs; only on a mask's way to softmax may logic change its numbers."""
+    usage = UsageFacts(value)
+    if value.uses() and all(use.node.op_type == "Shape" for use in value.uses()):
+        usage.events.add("only its shape")
+    is_float = value.dtype is not None and value.dtype.is_floating_point()
+    _walk(model, usage, _MOVES if is_float else _NUMBERS)
+    logic = UsageFacts(value)
+    _walk(model, logic, _LOGIC)
+    usage.events |= logic.events & {"mask"}
+    return usage
+
+
+def origins(values: Iterable[ir.Value | None]) -> set[ir.Value]:
+    """The graph inputs from whose numbers (not shapes) these values are computed."""
+    found: set[ir.Value] = set()
+    seen: set[ir.Value] = set()
+    work = [value for value in values if value is not None]
+    while work:
+        value = work.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        node = value.producer()
+        if node is None:
+            found.add(value)
+        elif node.op_type in _NUMBERS:
+            work.extend(node.inputs[port] for port in _ports(node, _NUMBERS) if node.inputs[port] is not None)  # pyright: ignore[reportArgumentType]
+    return found
+
+
+# Operators through which an input's numbers stay recognizable, and the operands that carry them (None: all).
+_Carriers = Mapping[str, tuple[int, ...] | None]
+_MOVES: _Carriers = {
+    **dict.fromkeys(
+        [
+            "Cast",
+            "Identity",
+            "Reshape",
+            "Unsqueeze",
+            "Squeeze",
+            "Flatten",
+            "Transpose",
+            "Expand",
+            "Slice",
+            "Gather",
+            "GatherND",
+            "GatherElements",
+            "Split",
+            "Tile",
+            "Clip",
+            "Neg",
+            "Abs",
+            "Pad",
+            "CastLike",
+            "QuantizeLinear",
+            "DequantizeLinear",
+        ],
+        (0,),
+    ),
+    **dict.fromkeys(["Concat", "Add", "Sub", "Mul", "Min", "Max"]),
+    "Where": (1, 2),
+    "Mod": (0,),
+    "Div": (0,),
+}
+_NUMBERS: _Carriers = {**_MOVES, "MatMul": None, "Einsum": None}
+_LOGIC: _Carriers = {
+    **_MOVES,
+    **dict.fromkeys(["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor"]),
+    **dict.fromkeys(["Not", "IsInf", "IsNaN", "Trilu", "ReduceSum", "ReduceMax", "ReduceMin", "Range", "Sign"], (0,)),
+    "Where": None,
+    "ScatterND": (0, 2),
+}
+_COMPARES = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
+
+# (operator, operand) -> what its consuming an input tells
+_SINKS: Mapping[tuple[str, int], str] = {
+    ("Sin", 0): "angle",
+    ("Cos", 0): "angle",
+    ("RotaryEmbedding", 1): "angle",  # com.microsoft
+    ("RotaryEmbedding", 3): "angle",  # ai.onnx: 1 and 2 are the tables
+    ("GroupQueryAttention", 9): "angle",
+    ("ArgMax", 0): "extreme",
+    ("ReduceMax", 0): "extreme",
+    ("TopK", 0): "extreme",
+    ("ScatterND", 1): "slot",
+    ("ScatterElements", 1): "slot",
+    ("TensorScatter", 2): "slot",
+    ("Softmax", 0): "mask",
+    ("Attention", 3): "mask",
+    ("MultiHeadAttention", 4): "mask",
+    ("MultiHeadAttention", 5): "mask",
+    ("GroupQueryAttention", 10): "mask",
+    ("GroupQueryAttention", 5): "mask",
+    ("GroupQueryAttention", 6): "mask",
+    ("Attention", 6): "mask",
+    ("If", 0): "branch",
+    ("Conv", 0): "convolution",
+    ("MatMul", 0): "projection",
+    ("Gemm", 0): "projection",
+    ("MatMulNBits", 0): "projection",
+}
+_NORMS = {
+    "Pow",
+    "ReduceMean",
+    "LayerNormalization",
+    "RMSNormalization",
+    "SimplifiedLayerNormalization",
+    "SkipSimplifiedLayerNormalization",
+    "SkipLayerNormalization",
+}
+
+
+def _ports(node: ir.Node, carriers: _Carriers) -> tuple[int, ...]:
+    ports = carriers[node.op_type]
+    return tuple(range(len(node.inputs))) if ports is None else tuple(p for p in ports if p < len(node.inputs))
+
+
+def _walk(model: ir.Model, usage: UsageFacts, carriers: _Carriers) -> None:
+    """Follows the input through ``carriers`` into functions and subgraphs; notes what each other consumer tells.
+
+    An element of the work list is a value, the calls it is inside of, and whether it passed a Concat as first operand.
+    """
+    work: list[tuple[ir.Value, tuple[ir.Node, ...], bool]] = [(usage.value, (), False)]
+    seen: set[tuple[ir.Value, tuple[ir.Node, ...], bool]] = set()
+    while work:
+        item = work.pop()
+        if item in seen:
+            continue
+        seen.add(item)
+        value, calls, first = item
+        for use in value.uses():
+            function = model.functions.get(use.node.op_identifier())
+            if function is not None and use.idx < len(function.inputs) and len(calls) < MAX_CALLS:
+                work.append((function.inputs[use.idx], (*calls, use.node), first))
+                continue
+            _note(usage, use.node, use.idx, first)
+            if use.node.op_type in carriers and use.idx in _ports(use.node, carriers):
+                leads = use.node.op_type == "Concat" and use.idx == 0 and len(use.node.inputs) > 1
+                work.extend((output, calls, first or leads) for output in use.node.outputs)
+        if calls:
+            work.extend((output, calls[:-1], first) for output in _call_outputs(model, value, calls[-1]))
+
+
+def _call_outputs(model: ir.Model, value: ir.Value, call: ir.Node) -> list[ir.Value]:
+    outputs = model.functions[call.op_identifier()].outputs
+    return [call.outputs[i] for i, inner in enumerate(outputs) if inner is value and i < len(call.outputs)]
+
+
+def _note(usage: UsageFacts, node: ir.Node, port: int, first: bool) -> None:
+    event = _SINKS.get((node.op_type, port), "")
+    if event == "slot" and first:
+        event = "row"  # the first column of scatter indices chooses the cache's row
+    if node.op_type in _COMPARES and any(_from_range(other) for i, other in enumerate(node.inputs) if i != port):
+        event = "compare"
+    if node.op_type in _NORMS:
+        event = "norm"
+    if event == "projection":
+        usage.events.add(f"projection {node.name or id(node)}")
+    if event == "convolution" and _kernel_rank(node) == 3:
+        usage.events.add("signal")  # taps along one axis: sound or frames, not a picture
+    if event:
+        usage.events.add(event)
+    if node.op_type in ("Gather", "GatherBlockQuantized", "EmbedLayerNormalization") and port in (0, 1):
+        _note_lookup(usage, node, port)
+
+
+def _kernel_rank(node: ir.Node) -> int | None:
+    weight = node.inputs[1] if len(node.inputs) > 1 else None
+    return len(weight.shape) if weight is not None and weight.shape is not None else None
+
+
+def _note_lookup(usage: UsageFacts, node: ir.Node, port: int) -> None:
+    index, table = (0, 2) if node.op_type == "EmbedLayerNormalization" else (1, 0)
+    source, turned = _table(node.inputs[table]) if port == index else (None, False)
+    rows = _table_rows(source, turned)
+    if rows is not None and source is not None:
+        usage.tables.add(rows)
+        usage.sources.add(source)
+
+
+def _table(value: ir.Value | None) -> tuple[ir.Value | None, bool]:
+    """What lies behind casts and such of ``value``, and whether rows and columns were exchanged on the way."""
+    turned = False
+    for _ in range(8):
+        node = value.producer() if value is not None else None
+        if node is None or node.op_type not in _TABLE_WRAPPERS or not node.inputs:
+            break
+        turned ^= node.op_type == "Transpose"
+        value = node.inputs[0]
+    return value, turned
+
+
+def _table_rows(value: ir.Value | None, turned: bool) -> int | None:
+    """The rows of a constant table of rank 2 or more; None where ``value`` is none."""
+    constant = constant_of(value)
+    shape = constant.shape if constant is not None else None
+    if shape is None or len(shape) < 2:
+        return None
+    rows = shape[-1 if turned else 0]
+    return rows if isinstance(rows, int) else None
+
+
+_TABLE_WRAPPERS = ("Identity", "Cast", "DequantizeLinear", "Transpose")
+
+
+def _from_range(value: ir.Value | None) -> bool:
+    """True where the value is 0, 1, 2 … (Range or CumSum), moved and shifted."""
+    work, seen = [value], set[ir.Value]()
+    while work and len(seen) < MAX_STEPS:
+        current = work.pop()
+        node = current.producer() if current is not None else None
+        if current is None or node is None or current in seen:
+            continue
+        seen.add(current)
+        if node.op_type == "Range":
+            return True
+        if node.op_type in _MOVES:
+            work.extend(node.inputs[port] for port in _ports(node, _MOVES))
+    return False

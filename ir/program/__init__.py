@@ -1,0 +1,1 @@
+"""What a pipeline carries: graphs, clones and their description, loaded and saved."""

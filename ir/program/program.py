@@ -1,0 +1,174 @@
+"""What a pipeline carries: named graphs over one set of weights, and everything that goes with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from ..core.errors import InputError
+from ..serialization.loading import load_graph
+
+if TYPE_CHECKING:
+    from ..serialization.index import Provenance
+    from ..serialization.weights import WeightsMode
+    from .clone import Clone
+    from .save import Saved
+
+
+@dataclass
+class PassRecord:
+    """One pass that ran: its text, what it counted, how long it took, what it said."""
+
+    text: str
+    counts: dict[str, int] = field(default_factory=dict[str, int])
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The file that a graph was read from, and the sha256 of its bytes then."""
+
+    graph: str
+    path: Path
+    sha256: str
+
+
+@dataclass
+class Program:
+    """Named graphs over one set of weights, plus specializations, custom I/O, encodings, provenance.
+
+    Attributes:
+        graphs: Name -> graph; saved as ``<name>.onnx``, except one that has clones: those are saved in its place.
+        clones: Name -> a graph that differs from one of ``graphs`` in dimensions only; edited with it.
+        bound: Graph -> the binding that its file was written with, for graphs loaded from a saved program.
+        source: The file or folder it was loaded from.
+        artifacts: Further files that a save writes beside the graphs: name -> text.
+        origins: The files that the graphs were read from.
+        earlier: How the program came to be before this run, oldest first.
+    """
+
+    graphs: dict[str, ir.Model]
+    source: Path | None = None
+    specializations: list[Any] = field(default_factory=list[Any])
+    custom_io: dict[str, str] = field(default_factory=dict[str, str])
+    encodings: dict[str, Any] = field(default_factory=dict[str, Any])
+    assumptions: list[str] = field(default_factory=list[str])
+    history: list[PassRecord] = field(default_factory=list[PassRecord])
+    pipeline: str = ""
+    artifacts: dict[str, str] = field(default_factory=dict[str, str])
+    origins: tuple[Origin, ...] = ()
+    earlier: list[Provenance] = field(default_factory=list["Provenance"])
+    clones: dict[str, Clone] = field(default_factory=dict[str, "Clone"])
+    bound: dict[str, dict[str, int]] = field(default_factory=dict[str, "dict[str, int]"])
+
+    @property
+    def names(self) -> list[str]:
+        """The graphs that a save writes, in order: those without clones, then the clones."""
+        bases = {clone.base for clone in self.clones.values()}
+        return [*(name for name in self.graphs if name not in bases), *self.clones]
+
+    def graph(self, name: str) -> ir.Model:
+        """The graph of that name; a clone becomes a graph of its own first, which costs a copy of its nodes."""
+        from .clone import materialize
+
+        clone = self.clones.get(name)
+        return self.graphs[name] if clone is None else materialize(self.graphs[clone.base], clone, name)
+
+    def unshare(self) -> None:
+        """Makes every clone a graph of its own, for what needs to edit them one by one."""
+        if self.clones:
+            bound = {name: dict(clone.binding) for name, clone in self.clones.items()}
+            self.graphs = {name: self.graph(name) for name in self.names}
+            self.clones = {}
+            self.bound |= {name: binding for name, binding in bound.items() if binding}
+
+    @classmethod
+    def load(cls, path: str | Path, *, follow_links: bool = False) -> Program:
+        """Reads an .onnx file, or a folder: what its program.json lists, else the one .onnx file in it.
+
+        External data is checked (it exists, lies in the folder, is long enough) and not read. InputError says what is
+        wrong with the input; ``follow_links`` allows links that lead out of the folder.
+        """
+        path = Path(path)
+        if not os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises where a parent may not be read
+            return _load_files(path, {path.stem: path}, follow_links=follow_links)
+        if os.path.lexists(path / "program.json"):
+            return _load_saved(path, follow_links=follow_links)
+        file = _only_model(path)
+        return _load_files(path, {file.stem: file}, follow_links=follow_links)
+
+    def save(
+        self,
+        out: str | Path,
+        *,
+        weights: WeightsMode | str = "auto",
+        force: bool = False,
+        fill_shapes: bool = True,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> Saved:
+        """Writes the program into the folder ``out``: ``<graph>.onnx`` each, data files where needed, ``program.json``.
+
+        ``weights``: ``auto`` refers to data files in ``out`` or below it and copies others once, ``refer`` never
+        copies, ``copy`` always does. Initializers over 1 KiB inside a graph move to ``weights.data``. Graph and
+        data files are the same bytes for the same program; program.json also tells seconds. All or nothing: OutputError
+        where ``out`` must not be written to, WriteError where writing failed, and then nothing has changed.
+        """
+        from .save import save_program
+
+        return save_program(
+            self, Path(out), weights=weights, force=force, fill_shapes=fill_shapes, on_progress=on_progress
+        )
+
+
+def _only_model(folder: Path) -> Path:
+    files = sorted(p for p in folder.glob("*.onnx") if not p.name.startswith("."))
+    if len(files) == 1:
+        return files[0]
+    if not files:
+        raise InputError(
+            "holds no .onnx file and no program.json",
+            where=str(folder),
+            hint="Give the folder of a model, or the file itself.",
+        )
+    names = ", ".join(p.name for p in files[:8]) + (", …" if len(files) > 8 else "")
+    raise InputError(
+        f"holds {len(files)} models: {names}", where=str(folder), hint="Give one of the files instead of the folder."
+    )
+
+
+def _load_files(source: Path, files: dict[str, Path], *, follow_links: bool) -> Program:
+    loaded = {name: load_graph(file, follow_links=follow_links) for name, file in files.items()}
+    return Program(
+        graphs={name: item.model for name, item in loaded.items()},
+        source=source,
+        origins=tuple(Origin(name, files[name], item.sha256) for name, item in loaded.items()),
+    )
+
+
+def _load_saved(folder: Path, *, follow_links: bool) -> Program:
+    from ..serialization.index import read_index
+
+    index = read_index(folder)
+    files = {entry.name: folder / entry.file for entry in index.graphs}
+    program = _load_files(folder, files, follow_links=follow_links)
+    for entry, origin in zip(index.graphs, program.origins, strict=True):
+        if entry.sha256 != origin.sha256:
+            raise InputError(
+                f"{entry.file} is not the file that program.json describes",
+                where=str(folder),
+                hint=f"It was replaced or edited: give {entry.file} itself, or run the pipeline again.",
+            )
+    program.specializations = list(index.specializations)
+    program.custom_io = dict(index.custom_io)
+    program.encodings = dict(index.encodings)
+    program.assumptions = list(index.assumptions)
+    program.earlier = [*index.earlier, index.provenance]
+    program.bound = {entry.name: dict(entry.binding) for entry in index.graphs if entry.binding}
+    return program

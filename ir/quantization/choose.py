@@ -1,0 +1,163 @@
+"""Which tensors of a graph are put on a grid, and on which: states, activations, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from ..core.errors import PassRefused
+from ..interface.roles import Role, find_roles
+from ..shapes.float_values import float_values
+from ..states import State
+from .base import Encoding, EncodingTable, Kind
+from .grid import encoding_of, no_evidence
+from .groups import Group
+from .layout_ops import axes_after, is_move, is_one_to_one, moved_input
+from .qdq import on_grid
+from .variants import Rules
+
+_MASKS = (Role.ATTENTION_MASK, Role.ENCODER_MASK)
+HOST_SIDE = frozenset((Role.POSITIONS, *_MASKS, Role.BATCH_INDEX, Role.LOGITS_TO_KEEP, Role.OTHER))
+MAX_MOVES = 64  # no graph chains more operators that only move numbers
+_WEIGHT_PORTS: Mapping[str, int] = {"MatMul": 1, "Gemm": 1, "Conv": 1, "FusedMatMul": 1}
+
+
+def activations_of(model: ir.Model, states: list[State], rules: Rules) -> list[ir.Value]:
+    """The float values to quantize: those that depend on what is said, not on positions and masks alone.
+
+    PassRefused where an operator among them has no rule for its quantization.
+    """
+    roles = find_roles(model, states)
+    moving = {v for v in model.graph.inputs if roles.get(v.name or "", Role.OTHER) not in HOST_SIDE}
+    floats = set(float_values(model))
+    found: list[ir.Value] = [value for value in model.graph.inputs if value in moving and value in floats]
+    for node in model.graph:
+        if node.op_type == "Shape" or not any(value in moving for value in node.inputs if value is not None):
+            continue
+        moving.update(node.outputs)
+        own = [value for value in node.outputs if value in floats]
+        if own and not rules.keeps(node):
+            rules.check(model, node)
+            found += own
+    return found
+
+
+def encoding_for(table: EncodingTable, value: ir.Value, bits: int) -> Encoding:
+    """The table's encoding of an activation, else one of what was watched; NoEvidence names the tensor.
+
+    A tensor that the table does not know, but that only moves numbers of one that it does (rows chosen by a pass after
+    the calibration), is on that one's grid.
+    """
+    name = value.name or ""
+    known = next((at for at in moved_from(value) if at in table.encodings or at in table.ranges), None)
+    if known is None:
+        raise no_evidence(name, None)
+    if known not in table.encodings:
+        return encoding_of(known, table.ranges[known], bits)
+    found = table.encodings[known]
+    if known != name and not found.per_tensor:
+        raise no_evidence(name, None)  # what became of the channels is not known
+    return found
+
+
+def moved_from(value: ir.Value) -> Iterator[str]:
+    """The tensor's name, and those of the tensors whose numbers it holds, nearest first."""
+    for _ in range(MAX_MOVES):
+        yield value.name or ""
+        node = value.producer()
+        source = node.inputs[moved_input(node)] if node is not None and is_move(node) else None
+        if source is None:
+            return
+        value = source
+
+
+def check_tied(groups: list[Group], table: EncodingTable) -> None:
+    """PassRefused where members of a state's group are on different grids: nothing downstream would tell."""
+    for group in groups:
+        # what a pair stands at already has the pair's grid
+        open_names = [value.name or "" for value in group.members if not on_grid(value)]
+        known = {name: table.encodings.get(name) for name in open_names}
+        leader = table.encodings.get(group.leader.name or "")
+        for name, encoding in known.items():
+            same = encoding is not None and leader is not None and _grid(encoding) == _grid(leader)
+            if not same:
+                raise PassRefused(
+                    f"state {group.name!r} is not tied: {name!r} and {group.leader.name!r} are on different grids",
+                    found=_short(encoding),
+                    wanted=_short(leader),
+                    hint="Run tie-states first.",
+                )
+
+
+def _grid(encoding: Encoding) -> tuple[object, ...]:
+    e = encoding
+    return e.scale, e.zero_point, e.bits, e.signed, e.number
+
+
+def _short(e: Encoding | None) -> str:
+    return "no encoding" if e is None else f"{e.bits} bits, scale {e.scale[:1]}, zero point {e.zero_point[:1]}"
+
+
+def as_held(encoding: Encoding, dtype: ir.DataType) -> Encoding:
+    """The encoding with its scales as the graph's float type holds them."""
+    with np.errstate(over="ignore"):  # check_grid refuses what became infinite
+        scale = np.array(encoding.scale, np.float64).astype(dtype.numpy())
+    return replace(encoding, scale=tuple(float(number) for number in scale.reshape(-1)), low=None, high=None)
+
+
+def weights_of(model: ir.Model, rules: Rules) -> dict[ir.Value, int]:
+    """Each float initializer that multiplies activations, and the axis of it that makes output channels."""
+    found: dict[ir.Value, int] = {}
+    for node in model.graph:
+        port = _WEIGHT_PORTS.get(node.op_type)
+        value = node.inputs[port] if port is not None and port < len(node.inputs) else None
+        if value is None or not rules.reads(node):
+            continue
+        traced = _initializer(value, _channel(node, value))
+        if traced is not None:
+            found.setdefault(*traced)
+    return found
+
+
+def _channel(node: ir.Node, value: ir.Value) -> int:
+    rank = len(value.shape) if value.shape is not None else 2
+    if node.op_type == "Gemm":
+        transposed = node.attributes.get("transB")
+        return 0 if transposed is not None and transposed.as_int() else 1
+    return 0 if node.op_type == "Conv" else rank - 1
+
+
+def _initializer(value: ir.Value, axis: int) -> tuple[ir.Value, int] | None:
+    """The weight behind ``value``, through operators that only move it, and where the axis is there."""
+    while value.const_value is None:
+        node = value.producer()
+        if node is None or not is_one_to_one(node) or node.inputs[0] is None:
+            return None
+        source = node.inputs[0]
+        shape = tuple(d if isinstance(d, int) else None for d in source.shape or ()) or None
+        axes = axes_after(node, shape, None)
+        if axes is None or axis >= len(axes) or axes[axis] is None:
+            return None
+        value, axis = source, axes[axis] or 0
+    is_weight = value.is_initializer() and len(value.const_value.shape) >= 2
+    return (value, axis) if is_weight and value.const_value.dtype.is_floating_point() else None
+
+
+def weight_encoding(name: str, array: np.ndarray, bits: int, axis: int | None) -> Encoding:
+    """The symmetric grid of a weight, one a channel of ``axis`` or one for all; NoEvidence where it is not finite."""
+    from .base import Evidence
+
+    others = tuple(i for i in range(array.ndim) if i != axis) if axis is not None else None
+    high, low = array.max(axis=others, initial=0), array.min(axis=others, initial=0)
+    reach = np.maximum(high.astype(np.float64), -low.astype(np.float64))
+    if not np.isfinite(reach).all():
+        raise no_evidence(name, Evidence(float(array.min()), float(array.max())))
+    # a channel of zeros is zeros on any grid
+    scale = np.where(reach > 0, reach, 1.0) / ((1 << (bits - 1)) - 1)
+    flat = tuple(float(s) for s in np.maximum(scale, 1e-30).reshape(-1))
+    shape = (len(flat),) if axis is not None else ()
+    zeros = (0,) * len(flat)
+    return Encoding(flat, zeros, bits, signed=True, symmetric=True, shape=shape, axis=axis, kind=Kind.PARAM)

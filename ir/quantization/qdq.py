@@ -1,0 +1,291 @@
+"""QuantizeLinear and DequantizeLinear pairs: put onto values, and read back as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from ..core.constants import constant_of
+from ..core.errors import PassRefused
+from .base import Encoding, EncodingsInvalid, EncodingTable, Kind
+
+WIDE_OPSET = 21  # from which the standard operators know 4 and 16 bits, and blocks
+HALF_OPSET = 19  # from which they know floats of 16 bits
+AXIS_OPSET = 13  # from which they know channels
+CONTRIB = "com.microsoft"
+MARK = "state"  # the metadata key that names the carried state whose input or output a pair stands at
+PAIR = ("QuantizeLinear", "DequantizeLinear")
+_DTYPES: dict[tuple[int, bool], ir.DataType] = {
+    (4, True): ir.DataType.INT4,
+    (4, False): ir.DataType.UINT4,
+    (8, True): ir.DataType.INT8,
+    (8, False): ir.DataType.UINT8,
+    (16, True): ir.DataType.INT16,
+    (16, False): ir.DataType.UINT16,
+}
+_GRIDS = {dtype: grid for grid, dtype in _DTYPES.items()}
+_SUFFIXES = ("_DequantizeLinear_Output", "_quantized", "/quantized")  # what quantizers append to a weight's name
+
+
+def grid_type(name: str, encoding: Encoding) -> ir.DataType:
+    """The element type of the integers; EncodingsInvalid, naming the tensor, where no type has this width."""
+    found = _DTYPES.get((encoding.bits, encoding.signed))
+    if found is None or not encoding.scale:
+        what = f"{encoding.bits} bits" if found is None else "a float"
+        raise EncodingsInvalid(f"tensor {name!r} cannot be put on this grid", found=what, wanted="4, 8 or 16 bits")
+    return found
+
+
+def check_grid(
+    name: str, encoding: Encoding, dtype: ir.DataType, shape: Sequence[int | None] | None, opset: int
+) -> None:
+    """Refuses, naming the tensor, a grid that no type, no operator of this opset, or this tensor's shape allows.
+
+    ``dtype`` is the tensor's float type, which holds the scales. EncodingsInvalid or PassRefused.
+    """
+    grid_type(name, encoding)
+    _domain(name, encoding, dtype, opset)
+    _check_fits(name, encoding, shape)
+    outside = next((zero for zero in encoding.zero_point if not encoding.smallest <= zero <= encoding.largest), None)
+    if outside is not None:
+        wanted = f"{encoding.smallest} to {encoding.largest}"
+        raise EncodingsInvalid(
+            f"tensor {name!r} has a zero point that is not on its grid", found=outside, wanted=wanted
+        )
+    with np.errstate(over="ignore"):
+        held = np.array(encoding.scale, np.float64).astype(dtype.numpy()).astype(np.float64)
+    if not (np.isfinite(held) & (held > 0)).all():
+        raise EncodingsInvalid(f"tensor {name!r} has a scale that {dtype.name} cannot hold", found=min(encoding.scale))
+
+
+def _check_fits(name: str, encoding: Encoding, shape: Sequence[int | None] | None) -> None:
+    """Refuses a grid of other channels or blocks than a tensor of that shape has."""
+    if not encoding.shape or shape is None:
+        return
+    axis, wanted = encoding.axis, list[int | None]()
+    if axis is not None and 0 <= axis < len(shape):
+        size = shape[axis]
+        wanted = [size]
+        if encoding.block is not None:
+            blocks = -(-size // encoding.block) if size is not None else None
+            wanted = [*shape[:axis], blocks, *shape[axis + 1 :]]
+    fits = [want is None or want == found for want, found in zip(wanted, encoding.shape, strict=False)]
+    if len(wanted) != len(encoding.shape) or not all(fits):
+        found = f"scales {list(encoding.shape)}, axis {axis}, block {encoding.block}"
+        raise EncodingsInvalid(
+            f"tensor {name!r} has other channels than its encoding", found=found, wanted=f"those of {list(shape)}"
+        )
+
+
+@dataclass(eq=False)
+class Inserter:
+    """Puts pairs into one graph; every node carries the pass's name, equal parameters of one tensor are shared."""
+
+    model: ir.Model
+    owner: str
+    names: set[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Notes the names that are taken."""
+        graph = self.model.graph
+        self.names = {value.name or "" for value in (*graph.inputs, *graph.initializers.values())}
+        self.names |= {value.name or "" for node in graph for value in node.outputs}
+
+    def pair(self, value: ir.Value, encoding: Encoding, dtype: ir.DataType) -> list[ir.Node]:
+        """The nodes that put ``value`` (of float type ``dtype``) on a grid and take it off again, not yet placed."""
+        name = value.name or ""
+        scale, zero = self.parameters(name, encoding, dtype)
+        quantize = self._node("QuantizeLinear", [value, scale, zero], f"{name}/quantize", encoding, dtype)
+        quantize.outputs[0].type = ir.TensorType(grid_type(name, encoding))
+        back = self._node("DequantizeLinear", [quantize.outputs[0], scale, zero], f"{name}/dequantize", encoding, dtype)
+        back.outputs[0].type = ir.TensorType(dtype)
+        for node in (quantize, back):
+            node.outputs[0].shape = value.shape
+        return [quantize, back]
+
+    def weight(self, value: ir.Value, encoding: Encoding, integers: ir.TensorProtocol) -> ir.Node:
+        """The node that takes the integers of a weight off their grid; its output has the weight's name."""
+        name = value.name or ""
+        dtype = value.const_value.dtype if value.const_value is not None else ir.DataType.FLOAT
+        scale, zero = self.parameters(name, encoding, dtype)
+        held = self.initializer(f"{name}/quantized", integers)
+        node = self._node("DequantizeLinear", [held, scale, zero], f"{name}/dequantize", encoding, dtype)
+        node.outputs[0].type, node.outputs[0].shape = ir.TensorType(dtype), value.shape
+        return node
+
+    def parameters(self, name: str, encoding: Encoding, dtype: ir.DataType) -> tuple[ir.Value, ir.Value]:
+        """Scale and zero point of a tensor as initializers."""
+        kind = grid_type(name, encoding)
+        scale = np.array(encoding.scale, np.float64).reshape(encoding.shape).astype(dtype.numpy())
+        zero = np.array(encoding.zero_point, np.int64).reshape(encoding.shape).astype(kind.numpy())
+        return (
+            self.initializer(f"{name}/scale", ir.tensor(scale, dtype)),
+            self.initializer(f"{name}/zero_point", ir.tensor(zero, kind)),
+        )
+
+    def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+        """A new initializer ``<pass>/<name>``."""
+        name = self.fresh(name)
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value.shape = ir.Shape(tensor.shape.numpy())
+        self.model.graph.register_initializer(value)
+        return value
+
+    def fresh(self, name: str) -> str:
+        """``<pass>/<name>``, made unique."""
+        candidate, number = f"{self.owner}/{name}", 1
+        while candidate in self.names:
+            number += 1
+            candidate = f"{self.owner}/{name}_{number}"
+        self.names.add(candidate)
+        return candidate
+
+    def _node(
+        self, op_type: str, inputs: Sequence[ir.Value], name: str, encoding: Encoding, dtype: ir.DataType
+    ) -> ir.Node:
+        domain = _domain(name, encoding, dtype, self.model.graph.opset_imports.get("", 0))
+        if domain:
+            self.model.graph.opset_imports.setdefault(CONTRIB, 1)
+        attributes = [ir.AttrInt64("axis", encoding.axis)] if encoding.axis is not None and encoding.shape else []
+        attributes += [ir.AttrInt64("block_size", encoding.block)] if encoding.block is not None else []
+        node = ir.Node(domain, op_type, inputs, attributes, name=self.fresh(name))
+        node.metadata_props["pass"] = self.owner
+        node.outputs[0].name = self.fresh(f"{name}_output")
+        return node
+
+
+def _domain(name: str, encoding: Encoding, dtype: ir.DataType, opset: int) -> str:
+    """Whose operators know this grid: the standard's, else onnxruntime's own; PassRefused where nobody does."""
+    wanted = [HALF_OPSET if dtype in _HALVES else AXIS_OPSET, *([WIDE_OPSET] if encoding.bits != 8 else [])]
+    if dtype in _FLOATS and opset >= max(wanted) and (encoding.block is None or opset >= WIDE_OPSET):
+        return ""
+    if dtype in _CONTRIB_FLOATS and encoding.block is None:
+        return CONTRIB
+    what = "scales of blocks" if encoding.block is not None else f"{encoding.bits} bits"
+    raise PassRefused(
+        f"no operator of opset {opset} puts tensor {name!r} on its grid",
+        found=f"{what}, {dtype.name}",
+        wanted=f"opset {WIDE_OPSET}" if dtype in _FLOATS else "a float of 16 or 32 bits",
+        hint=f"Raise the model's opset to {WIDE_OPSET} (onnx.version_converter)." if dtype in _FLOATS else "",
+    )
+
+
+_HALVES = frozenset((ir.DataType.FLOAT16, ir.DataType.BFLOAT16))
+_FLOATS = _HALVES | {ir.DataType.FLOAT}
+_CONTRIB_FLOATS = frozenset((ir.DataType.FLOAT16, ir.DataType.FLOAT))
+
+
+@contextmanager
+def plain_pairs(model: ir.Model) -> Generator[None]:
+    """While inside, contrib operators of pairs count as the standard ones: the search for states sees through them."""
+    nodes = [node for node in model.graph if node.domain == CONTRIB and node.op_type in PAIR]
+    for node in nodes:
+        node.domain = ""
+    try:
+        yield
+    finally:
+        for node in nodes:
+            node.domain = CONTRIB
+
+
+def on_grid(value: ir.Value) -> bool:
+    """True for a value that stands between, before or behind a pair already."""
+    node = value.producer()
+    behind = node is not None and node.op_type in PAIR
+    return behind or any(user.op_type == "QuantizeLinear" for user, _ in value.uses())
+
+
+def quantized(array: np.ndarray, encoding: Encoding) -> np.ndarray:
+    """The integers of an array on a grid, rounded half to even as QuantizeLinear does, saturated; int64."""
+    held = array.dtype if array.dtype.kind == "f" else np.dtype(np.float32)
+    scale, zero = (
+        _spread(np.array(numbers, dtype), encoding, array)
+        for numbers, dtype in ((encoding.scale, held), (encoding.zero_point, np.dtype(np.int64)))
+    )
+    return np.clip(np.rint(array / scale).astype(np.int64) + zero, encoding.smallest, encoding.largest)
+
+
+def _spread(numbers: np.ndarray, encoding: Encoding, array: np.ndarray) -> np.ndarray:
+    """Numbers of channels or blocks, shaped so that each meets the elements that it is for."""
+    if encoding.block is not None and encoding.axis is not None:
+        blocks = np.repeat(numbers.reshape(encoding.shape), encoding.block, axis=encoding.axis)
+        return blocks.take(range(array.shape[encoding.axis]), axis=encoding.axis)
+    shape = [1] * array.ndim
+    if encoding.shape and encoding.axis is not None:
+        shape[encoding.axis] = -1
+    return numbers.reshape(shape)
+
+
+def read_qdq(model: ir.Model) -> EncodingTable:
+    """The encodings of a graph's pairs by the names that the tensors have without them; the main graph alone.
+
+    EncodingsInvalid, naming the tensor, where a tensor is put on two different grids.
+    """
+    table = EncodingTable()
+    for node in model.graph:
+        if node.op_type not in PAIR or len(node.inputs) < 2:
+            continue
+        found = _described(node)
+        if found is None:
+            continue
+        name, encoding = found
+        if table.encodings.setdefault(name, encoding) != encoding:
+            raise EncodingsInvalid(f"tensor {name!r} is put on two different grids", where=node.name or node.op_type)
+    return table
+
+
+def _described(node: ir.Node) -> tuple[str, Encoding] | None:
+    """What one node says of which tensor; None where its parameters are no constants."""
+    scale, zero = constant_of(node.inputs[1]), constant_of(node.inputs[2] if len(node.inputs) > 2 else None)
+    if scale is None:
+        return None
+    weight = node.op_type == "DequantizeLinear" and constant_of(node.inputs[0]) is not None
+    kind = zero.dtype if zero is not None else ir.DataType.UINT8
+    if kind not in _GRIDS:
+        return None
+    bits, signed = _GRIDS[kind]
+    numbers = scale.numpy()
+    zeros = zero.numpy().astype(np.int64).reshape(-1) if zero is not None else np.zeros(numbers.size, np.int64)
+    axis, block = node.attributes.get("axis"), node.attributes.get("block_size")
+    cut = block is not None and block.as_int() > 0
+    per_channel = cut or (numbers.ndim == 1 and numbers.size > 1)
+    middle = 0 if signed else 1 << (bits - 1)
+    encoding = Encoding(
+        tuple(float(number) for number in numbers.reshape(-1)),
+        tuple(int(number) for number in zeros),
+        bits,
+        signed=signed,
+        symmetric=bool((zeros == middle).all()),
+        shape=tuple(numbers.shape) if per_channel else (),
+        axis=(axis.as_int() if axis is not None else 1) if per_channel else None,
+        block=block.as_int() if block is not None and cut else None,
+        kind=Kind.PARAM if weight else Kind.ACTIVATION,
+    )
+    return _name_of(node), encoding
+
+
+def _name_of(node: ir.Node) -> str:
+    """The tensor's own name: what enters the first of a pair; what leaves the second where that leaves the graph."""
+    source, result = node.inputs[0], node.outputs[0]
+    if node.op_type == "DequantizeLinear":
+        if source is not None and constant_of(source) is not None:
+            return _without_suffix(result.name or "")
+        maker = source.producer() if source is not None else None
+        if maker is not None and maker.op_type == "QuantizeLinear":
+            return _name_of(maker)
+        return (source.name or "") if source is not None else ""
+    if result.is_graph_output():
+        return result.name or ""
+    backs = [user for user, _ in result.uses() if user.op_type == "DequantizeLinear"]
+    leaving = next((user.outputs[0].name for user in backs if user.outputs[0].is_graph_output()), None)
+    return leaving or ((source.name or "") if source is not None else "")
+
+
+def _without_suffix(name: str) -> str:
+    for suffix in _SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name

@@ -1,0 +1,109 @@
+"""How each operator is quantized: one table for all graphs, with entries of prefill or decode where they differ."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from ..core.errors import PassRefused
+
+
+class Variant(enum.Enum):
+    """What kind of graph an operator stands in."""
+
+    COMMON = "common"
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+class Ports(enum.Enum):
+    """Which of an operator's float tensors lie on a grid."""
+
+    ALL = "all"  # what it reads and what it gives
+    OUTPUTS = "outputs"  # it reads floats as they are
+    STATES = "states"  # its insides stay floats; only the carried tensors and its answer are tied
+
+
+_ALL = (
+    *("Abs", "Add", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Clip", "Concat", "Conv", "ConvTranspose"),
+    *("Cos", "CumSum", "Div", "Einsum", "Elu", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherElements"),
+    *("GatherND", "Gelu", "Gemm", "HardSigmoid", "HardSwish", "Identity", "InstanceNormalization"),
+    *("LayerNormalization",),
+    *("LeakyRelu", "Log", "LogSoftmax", "MatMul", "Max", "MaxPool", "Mean", "Min", "Mul", "Neg", "Pad", "Pow", "PRelu"),
+    *("RMSNormalization", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare", "Relu"),
+    *("Reshape", "RotaryEmbedding", "ScatterElements", "ScatterND", "Sigmoid", "Sign", "Sin", "Slice", "Softmax"),
+    *("Softplus", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Swish", "Tanh", "TensorScatter", "Tile", "TopK"),
+    *("Transpose", "Trilu", "Unsqueeze", "Where", "BiasGelu", "FastGelu", "FusedMatMul", "QuickGelu"),
+    *("MatMulNBits", "SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"),
+)
+_STATES = (
+    *("Attention", "DecoderMaskedMultiHeadAttention", "GroupQueryAttention", "MultiHeadAttention", "SparseAttention"),
+)
+_OUTPUTS = ("GatherBlockQuantized", "ConstantOfShape", "OneHot", "Range")
+
+RULES: dict[tuple[str, Variant], Ports] = {
+    **{(op_type, Variant.COMMON): Ports.ALL for op_type in _ALL},
+    **{(op_type, Variant.COMMON): Ports.STATES for op_type in _STATES},
+    **{(op_type, Variant.COMMON): Ports.OUTPUTS for op_type in _OUTPUTS},
+}
+"""Operator type and variant -> which ports; encodings themselves are stored once for all variants."""
+
+
+_NO_RULE = frozenset(("QuantizeLinear", "DequantizeLinear", "If", "Loop"))  # they hold grids, or graphs of their own
+
+
+def rule_of(op_type: str, variant: Variant = Variant.COMMON, own: Mapping[str, Ports] | None = None) -> Ports:
+    """The entry of exactly this variant, else the common one; PassRefused, naming the operator, where neither is.
+
+    ``own`` are entries of this variant that stand before those of the table.
+    """
+    found = _resolve(op_type, variant, own or {})
+    if found is None:
+        raise PassRefused(
+            f"no rule says how {op_type} is quantized",
+            found=f"variant {variant.value}",
+            hint=f"Leave it in float with keep={op_type}, or give it one with rules={op_type}:all.",
+        )
+    return found
+
+
+def _resolve(op_type: str, variant: Variant, own: Mapping[str, Ports]) -> Ports | None:
+    return own.get(op_type) or RULES.get((op_type, variant)) or RULES.get((op_type, Variant.COMMON))
+
+
+def add_rule(op_type: str, ports: Ports, variant: Variant = Variant.COMMON) -> None:
+    """Adds an entry; PassRefused where this operator has one of this variant already."""
+    if (op_type, variant) in RULES:
+        raise PassRefused(f"{op_type} has a rule already", found=f"variant {variant.value}")
+    RULES[op_type, variant] = ports
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What one run goes by: whose entries count, entries of its own, and the nodes that stay in float."""
+
+    variant: Variant = Variant.COMMON
+    own: Mapping[str, Ports] = field(default_factory=dict[str, Ports])
+    keep: Collection[str] = ()
+
+    def keeps(self, node: ir.Node | None) -> bool:
+        """True for a node that stays in float, by its name or its type."""
+        return node is not None and (node.name in self.keep or node.op_type in self.keep)
+
+    def check(self, model: ir.Model, node: ir.Node) -> None:
+        """Refuses an operator without a rule; a call of a function reads and gives grids, its body stays as it is."""
+        if node.op_type in _NO_RULE or node.op_identifier() in model.functions:
+            return
+        try:
+            rule_of(node.op_type, self.variant, self.own)
+        except PassRefused as error:
+            raise PassRefused(error.what, where=node.name or "", found=error.found, hint=error.hint) from None
+
+    def reads(self, node: ir.Node) -> bool:
+        """True for a node that reads numbers on their grids: one that is not kept, and whose rule covers its inputs."""
+        if node.op_type == "Shape" or self.keeps(node):
+            return False
+        return _resolve(node.op_type, self.variant, self.own) is not Ports.OUTPUTS

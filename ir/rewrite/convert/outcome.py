@@ -1,0 +1,65 @@
+"""What a conversion did, and the names and types it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from ...core.scopes import nested
+from ...shapes.infer import Facts
+from ...shapes.infer.declared import is_fresh
+from ...symbolic.dims import free_symbols
+from ...symbolic.symbols import dims_of
+from .context import ConversionContext
+from .options import Names
+
+
+@dataclass
+class Outcome:
+    """The states converted, sentences for the user, what the inputs must hold, and inputs that went."""
+
+    states: int = 0
+    notes: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
+    removed: list[str] = field(default_factory=list[str])
+
+
+def settle_types(context: ConversionContext, facts: Facts) -> None:
+    """Tells every value's new shape where the old type spoke of lengths that are gone; drops what is not known."""
+    gone = {str(context.past), *context.aliases} - {str(context.rows)}
+    for scope in nested(context.model.graph):
+        for node in scope:
+            for value in node.outputs:
+                _settle(value, gone, facts)
+
+
+def _settle(value: ir.Value, gone: set[str], facts: Facts) -> None:
+    declared, found = dims_of(value), facts.shape(value)
+    if declared is None:
+        return
+    stale = any(free_symbols(dim) & gone for dim in declared)
+    if found is not None and not any(is_fresh(dim) for dim in found):
+        if stale or tuple(declared) != found:
+            value.shape = ir.Shape([dim if isinstance(dim, int) else str(dim) for dim in found])
+    elif stale:
+        value.shape = None
+
+
+def rename_retained(context: ConversionContext) -> None:
+    """``names=retained``: each output is called after its input, ``past_key.0`` and ``past_key.0_RetainedState``."""
+    if context.options.names is not Names.RETAINED:
+        return
+    states = [state for state in context.states if state.input is not None and state.output is not None]
+    plain = {id(s): f"past_{s.kind}.{s.layer}" for s in states if s.kind in ("key", "value") and s.layer is not None}
+    unique = len(set(plain.values())) == len(states)
+    taken = {v.name for v in (*context.model.graph.inputs, *context.model.graph.outputs)}
+    for state in states:
+        assert state.input is not None and state.output is not None
+        name = plain[id(state)] if unique and plain[id(state)] not in taken else state.name
+        state.input.name, state.output.name = name, f"{name}_RetainedState"
+
+
+def unused(graph: ir.Graph) -> list[ir.Node]:
+    """The nodes of the main graph whose results nothing takes."""
+    return [node for node in graph if not any(value.uses() or value.is_graph_output() for value in node.outputs)]

@@ -1,0 +1,1 @@
+"""Cutting decoder layers out of a graph."""

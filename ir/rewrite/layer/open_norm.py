@@ -1,0 +1,58 @@
+"""A fused sum and norm taken apart: the hidden states, which the operator hides, become a value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
+from ...core.dataflow import Point
+from ..builder_insertion import Site
+
+NORMS: dict[str, tuple[str, tuple[int, ...], int]] = {  # operator -> the norm alone, its weights' ports, the bias's
+    "SkipLayerNormalization": ("LayerNormalization", (2, 3), 4),
+    "SkipSimplifiedLayerNormalization": ("SimplifiedLayerNormalization", (2,), 3),
+}
+"""Ports as in the schemas of onnxruntime's contrib operators: input, skip, gamma, (beta,) bias."""
+EPSILON = 1e-12  # of those operators; the norms alone have another default
+SUM = 3  # the output that holds the sum
+
+
+def open_norm(graph: ir.Graph, point: Point, owner: str) -> ir.Value:
+    """The value that holds the hidden states at a point of the trunk; a fused norm is replaced by sum and norm.
+
+    The sum keeps the name that the operator gave it, the norm its own; the sum is the same to the last bit.
+    """
+    if isinstance(point, ir.Value):
+        return point
+    norm, weights, bias = NORMS[point.op_type]
+    site = Site(graph, owner)
+    dtype = point.outputs[0].dtype or ir.DataType.FLOAT
+    parts = [value for value in (*point.inputs[:2], *point.inputs[bias : bias + 1]) if value is not None]
+    # three parts in one operator, as no run of the whole graph ever shows what two of them sum up to
+    total = site.op("Add" if len(parts) == 2 else "Sum", parts, f"{point.name}/sum", dtype=dtype)
+    epsilon = point.attributes.get("epsilon")
+    attributes: dict[str, object] = {"axis": -1, "epsilon": EPSILON if epsilon is None else epsilon.as_float()}
+    operands = [total, *(point.inputs[port] for port in weights if port < len(point.inputs))]
+    normed = site.op(norm, operands, f"{point.name}/norm", attributes, dtype=dtype)
+    site.place_before(point)
+    for old, new in ((point.outputs[0], normed), *((value, total) for value in point.outputs[SUM : SUM + 1])):
+        if old.name:
+            _replace(old, new)
+    graph.remove(point)
+    return total
+
+
+def _replace(old: ir.Value, new: ir.Value) -> None:
+    name, new.shape = old.name, old.shape
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    old.name, new.name = None, name
+
+
+def open_named(graph: ir.Graph, names: Iterable[str], owner: str) -> list[str]:
+    """Opens the fused norms whose sums are wanted by name where no output of theirs has it; the operators' names."""
+    wanted = set(names) - {value.name for node in graph for value in node.outputs}
+    found = [node for node in graph if node.op_type in NORMS and f"{owner}/{node.name}/sum" in wanted]
+    for node in found:
+        open_norm(graph, node, owner)
+    return [node.name or "" for node in found]

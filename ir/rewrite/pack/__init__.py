@@ -1,0 +1,1 @@
+"""Packing graphs of several lengths into the branches of one."""

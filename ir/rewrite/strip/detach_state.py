@@ -1,0 +1,186 @@
+"""Takes a state out of its graph: the past becomes its initial value, the update becomes the new rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from ...core.scopes import remove_dead
+from ...states.base import Layout, State
+from ...states.ports import CACHE_ATTRIBUTES, Port
+from ...states.positions import PositionSource, position_source
+from ...states.ranges import context_inputs
+from ...symbolic.dims import Dim, Expr
+from ...symbolic.symbols import dims_of
+from ..builder import Head, Source
+
+Anchor = tuple[ir.Value, int]
+"""An input that stays, and one of its axes."""
+
+
+@dataclass
+class Unbinding:
+    """What is known about the graph while its states are taken out.
+
+    Attributes:
+        head: Where new nodes are emitted.
+        anchors: For each symbol where an input that stays has it.
+        batch: What counts the batch, for symbols that only states had.
+        sequence: What counts the tokens of a run.
+        sources: Where each scatter state's positions come from, by the state's id.
+        dead: Nodes that may have lost their last use.
+    """
+
+    head: Head
+    anchors: dict[Dim, Anchor]
+    batch: Anchor | None
+    sequence: Anchor | None
+    sources: dict[int, PositionSource | None] = field(default_factory=dict[int, "PositionSource | None"])
+    dead: list[ir.Node] = field(default_factory=list[ir.Node])
+
+    def source(self, state: State) -> PositionSource | None:
+        """Where the state's positions come from; remembered, as taking states out cuts the way."""
+        if id(state) not in self.sources:
+            self.sources[id(state)] = position_source(state.update, state.positions)
+        return self.sources[id(state)]
+
+    def tokens(self, state: State) -> Anchor | None:
+        """What counts the rows that the state's update writes in one run."""
+        source = self.source(state)
+        if source is not None and source.sequence_axis is not None:
+            return source.input, source.sequence_axis
+        return self.sequence
+
+
+def anchors_of(inputs: Iterable[ir.Value]) -> dict[Dim, Anchor]:
+    """The first input and axis that each bare symbol of ``inputs`` names."""
+    anchors: dict[Dim, Anchor] = {}
+    for value in inputs:
+        for axis, dim in enumerate(dims_of(value) or ()):
+            if isinstance(dim, Expr) and dim.is_symbol:
+                anchors.setdefault(dim, (value, axis))
+    return anchors
+
+
+def initial_dims(state: State, unbinding: Unbinding) -> list[Source | None]:
+    """The shape of the state's initial value; None stands for a dimension that no remaining input tells.
+
+    On the state's own axis: 0 where it grows, the run's own length where it is written in place, and for a
+    convolution's state as many rows as it looks back.
+    """
+    assert state.input is not None
+    source = unbinding.source(state)
+    dims: list[Source | None] = []
+    for axis, dim in enumerate(dims_of(state.input) or ()):
+        if axis == state.axis and state.layout is not Layout.RECURRENT:
+            dims.append(unbinding.tokens(state) if state.inside is Layout.SCATTER else 0)
+        elif axis == 0 and state.selector is not None and source is not None and source.batch_axis is not None:
+            dims.append((source.input, source.batch_axis))
+        elif isinstance(dim, int):
+            dims.append(dim)
+        elif axis == state.axis and isinstance(state.extra.get("rows"), int):
+            dims.append(int(str(state.extra["rows"])))
+        else:
+            known = unbinding.anchors.get(dim) if dim is not None else None
+            dims.append(known or (unbinding.batch if axis == 0 else None))
+    return dims
+
+
+def take_out(state: State, unbinding: Unbinding) -> None:
+    """Rewires the graph around ``state``; its input and output lose their uses but stay in the graph's lists."""
+    assert state.input is not None
+    if state.update is not None and "stacked" not in state.extra:  # else a function has let go of it, or parts take it
+        _TAKE_OUT[Layout.FUSED if state.inside is Layout.FUSED else state.layout](state, unbinding)
+    remove_dead(unbinding.dead)
+    for node, index in tuple(state.input.uses()):
+        _feed_initial(state, node, index, unbinding)
+
+
+def _new_rows_for_all(state: State, unbinding: Unbinding) -> None:
+    """Append, window, delta, scatter: what was past and new together is the new rows."""
+    assert state.update is not None and state.carried is not None
+    for context in context_inputs(state):
+        _shape_of_run(context, state, unbinding)
+    new = _new_rows(state, unbinding)
+    reads = (reader.outputs[0] for reader in state.readers)
+    for value in (*reads, state.carried):
+        value.replace_all_uses_with(new, replace_graph_outputs=False)
+    unbinding.dead.extend((*state.readers, state.update, *reversed(state.chain)))
+
+
+def _clear_port(state: State, unbinding: Unbinding) -> None:
+    """Fused: the past port is left empty. The present output stays, unconnected: trimmed, kernels change by an ulp."""
+    port, node = state.extra["port"], state.update
+    assert isinstance(port, Port) and node is not None
+    node.replace_input_with(port.past, None)
+    for name in CACHE_ATTRIBUTES.get((node.domain, node.op_type), ()):
+        node.attributes.pop(name, None)
+    unbinding.dead.extend(reversed(state.chain))
+
+
+def _initial_value_only(state: State, unbinding: Unbinding) -> None:
+    """Recurrent: the update stays and starts from zeros."""
+
+
+_TAKE_OUT: dict[Layout, Callable[[State, Unbinding], None]] = {
+    Layout.APPEND: _new_rows_for_all,
+    Layout.WINDOW: _new_rows_for_all,
+    Layout.DELTA: _new_rows_for_all,
+    Layout.SCATTER: _new_rows_for_all,
+    Layout.FUSED: _clear_port,
+    Layout.RECURRENT: _initial_value_only,
+}
+
+
+def _new_rows(state: State, unbinding: Unbinding) -> ir.Value:
+    """What the update adds: its other operand, or a Concat of the others where there are several."""
+    if state.new is not None:
+        return state.new
+    assert state.update is not None
+    past = state.chain[-1].outputs[0] if state.chain else state.input
+    rest = [value for value in state.update.inputs if value is not past]
+    node = ir.Node("", "Concat", rest, state.update.attributes.values(), name=f"{state.update.name}/new")
+    node.metadata_props["pass"] = unbinding.head.owner
+    node.outputs[0].name = f"{state.update.outputs[0].name}/new"
+    node.outputs[0].type = state.update.outputs[0].type
+    unbinding.head.graph.insert_after(state.update, [node])
+    return node.outputs[0]
+
+
+def _feed_initial(state: State, node: ir.Node, index: int, unbinding: Unbinding) -> None:
+    """Gives one remaining consumer of the past the initial value, or its shape where only that is asked for."""
+    dims = [d for d in initial_dims(state, unbinding) if d is not None]
+    if node.op_type == "Shape" and not node.domain:
+        _replace_shape(node, dims, unbinding, state.name)
+    else:
+        node.replace_input_with(index, _zeros(state, dims, unbinding.head))
+
+
+def _shape_of_run(context: ir.Value, state: State, unbinding: Unbinding) -> None:
+    """An input whose length alone tells how many rows to read (compute-context-length) reads the run's own rows."""
+    tokens = unbinding.tokens(state)
+    for node, _ in tuple(context.uses()):
+        if node.op_type == "Shape" and not node.domain and tokens is not None:
+            _replace_shape(node, [tokens], unbinding, context.name or "context")
+
+
+def _replace_shape(node: ir.Node, dims: Sequence[Source], unbinding: Unbinding, name: str) -> None:
+    start = node.attributes["start"].as_int() if "start" in node.attributes else None
+    end = node.attributes["end"].as_int() if "end" in node.attributes else None
+    node.outputs[0].replace_all_uses_with(unbinding.head.dims(dims[start:end], f"{name}/shape"))
+    unbinding.dead.append(node)
+
+
+def _zeros(state: State, dims: Sequence[Source], head: Head) -> ir.Value:
+    assert state.input is not None and state.input.dtype is not None
+    dtype = state.input.dtype
+    name = f"{state.name}/initial"
+    if all(isinstance(d, int) for d in dims):
+        sizes = [int(d) for d in dims if isinstance(d, int)]
+        return head.constant(ir.Tensor(np.zeros(sizes, dtype=dtype.numpy())), name)
+    shape = head.dims(dims, f"{state.name}/shape")
+    fill = ir.Tensor(np.zeros([1], dtype=dtype.numpy()), name=name)
+    return head.op("ConstantOfShape", [shape], name, {"value": fill}, dtype=dtype)

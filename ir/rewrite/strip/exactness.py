@@ -1,0 +1,216 @@
+"""When taking a state out is exact, and the refusal that says why it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from ...core.errors import PassRefused
+from ...states.base import Layout, Pairing, State
+from ...states.ports import KEY_VALUE_INPUTS, NEEDS_CACHE, PORTS, Port
+from ...states.ranges import cache_ranges, row_count, unmasked_reads
+from ...states.signatures import Signatures, reads_in_order
+from ...symbolic.dims import Expr
+from .detach_state import Unbinding, initial_dims
+
+HALF_BITS = 16
+_GROWS = frozenset((Layout.APPEND, Layout.SCATTER, Layout.WINDOW, Layout.DELTA))
+
+
+def refuse_unprovable(
+    model: ir.Model, owner: str, states: Sequence[State], chosen: Sequence[State], unbinding: Unbinding
+) -> None:
+    """Raises PassRefused, naming the state and the reason, where removing ``chosen`` would not be exact."""
+    where = f"{owner}, graph {model.graph.name!r}"
+    _refuse_hidden(where, chosen)
+    _refuse_half_paired(where, states, chosen)
+    _refuse_shared_lengths(where, states, chosen)
+    _refuse_ports(where, chosen)
+    for state in (s for s in chosen if s.layout is Layout.SCATTER):
+        _refuse_positions(where, state, unbinding)  # before their lengths: a ring is refused as a ring
+    for state in chosen:
+        if state.pairing is not Pairing.OUTPUT_ONLY and state.layout is not Layout.FIXED:
+            _refuse_length(where, state)
+            _refuse_unknown_dims(where, state, unbinding)
+    scattered = [state for state in chosen if state.inside is Layout.SCATTER]
+    signatures = Signatures(model)
+    for state in scattered:
+        _refuse_readers(where, state, signatures)
+    for state in unmasked_reads(scattered, signatures, cache_ranges(scattered)):
+        raise PassRefused(
+            f"no mask hides the rows of {state.name!r} that were never written, so the cached graph attends to them",
+            where=where,
+            wanted="a mask built from the cache's row numbers, or a mask input over its rows",
+            hint="Such a graph has no exact cache-less form; export it with a causal mask.",
+        )
+
+
+def _refuse_hidden(where: str, chosen: Sequence[State]) -> None:
+    """A state inside If branches waits for the branch to be chosen."""
+    for state in chosen:
+        if "branch" in state.extra:
+            raise PassRefused(
+                f"state {state.name!r} lives inside a branch of If {state.extra['branch']!r}",
+                where=where,
+                wanted="a graph with the branch chosen",
+                hint=f"Put select-branch{{input={state.extra['switch']} value=false}} (or true) before this pass: "
+                "true is the run with a past.",
+            )
+
+
+def _refuse_half_paired(where: str, states: Sequence[State], chosen: Sequence[State]) -> None:
+    """An output alone is only dropped where no other state of its kind is paired (a prefill graph's)."""
+    paired = {state.kind for state in states if state.pairing is Pairing.BOTH}
+    for state in chosen:
+        if state.pairing is Pairing.INPUT_ONLY and state.layout is not Layout.FIXED:
+            raise PassRefused(
+                f"state {state.name!r} is updated but its new value is no output",
+                where=where,
+                found=f"only the input; {state.evidence}",
+                wanted="an output that carries it on",
+                hint="Add the missing output to the graph, or remove the input by hand, then run again.",
+            )
+        if state.pairing is Pairing.OUTPUT_ONLY and state.kind in paired:
+            raise PassRefused(
+                f"state output {state.name!r} has no input to carry it back",
+                where=where,
+                found=f"only the output; {state.evidence}",
+                wanted="an input that is its past, as the graph's other states have",
+                hint="Add the missing input, or drop the output, then run again.",
+            )
+
+
+def _refuse_ports(where: str, chosen: Sequence[State]) -> None:
+    """An operator's ports are cleared together, and only where it works without them."""
+    going: dict[int, set[int]] = {}
+    for state in chosen:
+        port = state.extra.get("port")
+        if isinstance(port, Port) and state.update is not None:
+            going.setdefault(id(state.update), set()).add(port.past)
+    for state in chosen:
+        port, node = state.extra.get("port"), state.update
+        if not isinstance(port, Port) or node is None:
+            continue
+        if not port.optional or node.op_type in NEEDS_CACHE:
+            raise PassRefused(
+                f"{node.op_type} works on its cache and has no form without one",
+                where=f"{where}, node {node.name!r}",
+                found=f"state {state.name!r} at input {port.past}",
+                hint="Export the model with an attention operator whose past is optional.",
+            )
+        if _is_rounded(state):
+            raise PassRefused(
+                f"{node.op_type} attends to its cache as rounded to {state.input.dtype}",  # pyright: ignore[reportOptionalMemberAccess]
+                where=f"{where}, node {node.name!r}",
+                found=f"state {state.name!r} at input {port.past}",
+                wanted="a cache in the precision of the new keys and values",
+                hint="Without the cache nothing rounds them, and results differ; export the model with a float cache.",
+            )
+        ports = PORTS[node.domain, node.op_type]
+        connected = {p.past for p in ports if p.past < len(node.inputs) and node.inputs[p.past] is not None}
+        if connected - going[id(node)]:
+            raise PassRefused(
+                f"the past ports of {node.op_type} go together",
+                where=f"{where}, node {node.name!r}",
+                found=f"input {port.past} to clear, {sorted(connected - going[id(node)])} to keep",
+                hint="Widen kinds= or layers=, or leave them out.",
+            )
+
+
+def _is_rounded(state: State) -> bool:
+    """True for keys or values that an attention keeps as integers or 8-bit floats, rounding new rows itself."""
+    dtype, node = state.input.dtype if state.input is not None else None, state.update
+    if node is None or dtype is None or state.chain or (node.domain, node.op_type) not in KEY_VALUE_INPUTS:
+        return False
+    return not (dtype.is_floating_point() and dtype.bitwidth >= HALF_BITS)
+
+
+def _refuse_shared_lengths(where: str, states: Sequence[State], chosen: Sequence[State]) -> None:
+    lengths = {row_count(state): state for state in chosen if isinstance(row_count(state), Expr)}
+    kept = [state for state in states if all(state is not other for other in chosen)]
+    for state in kept:
+        other = lengths.get(row_count(state)) if state.axis is not None else None
+        if other is not None:
+            raise PassRefused(
+                f"state {state.name!r} stays but shares its length '{row_count(state)}' "
+                f"with {other.name!r}, which goes",
+                where=where,
+                wanted="all states of one length together",
+                hint="Widen layers= or kinds=, or leave them out.",
+            )
+
+
+def _refuse_length(where: str, state: State) -> None:
+    if state.layout is Layout.WINDOW and state.axis is None:
+        raise PassRefused(
+            f"state {state.name!r} is rewritten in place in a way that is not understood",
+            where=where,
+            found=state.evidence,
+            wanted="rows appended by Concat, or written at positions by a scatter",
+            hint="Export the model with a cache that grows, or with one that is written by index.",
+        )
+    if state.layout in _GROWS and state.axis is None:
+        raise PassRefused(
+            f"the axis on which state {state.name!r} grows is not clear",
+            where=where,
+            found=state.evidence,
+            hint="Give the graph's input and output their shapes (symbolic ones will do), then run again.",
+        )
+    rows = row_count(state)
+    if state.layout is not Layout.RECURRENT and isinstance(rows, int) and rows != 0:
+        raise PassRefused(
+            f"the length of state {state.name!r} is baked into the graph",
+            where=where,
+            found=f"{rows} rows on axis {state.axis}",
+            wanted="a symbolic length",
+            hint="The graph's masks and shapes hold that number too; export it again with a dynamic cache length.",
+        )
+
+
+def _refuse_unknown_dims(where: str, state: State, unbinding: Unbinding) -> None:
+    assert state.input is not None
+    needed = [(n, i) for n, i in state.input.uses() if n is not state.update and n not in state.chain]
+    if not needed:
+        return
+    for axis, source in enumerate(initial_dims(state, unbinding)):
+        if source is None:
+            raise PassRefused(
+                f"dimension {axis} of state {state.name!r} is told by no remaining input",
+                where=where,
+                found=str(state.input.shape),
+                wanted="the same symbol on an input that stays",
+                hint="Name the batch dimension alike on the state and on the token ids, then run again.",
+            )
+
+
+def _refuse_positions(where: str, state: State, unbinding: Unbinding) -> None:
+    if unbinding.source(state) is None:
+        raise PassRefused(
+            f"the rows of state {state.name!r} are written at positions that are computed in the graph",
+            where=where,
+            found=f"{state.positions.name!r}" if state.positions is not None else "no positions",
+            wanted="positions read from a graph input as they are, or counted from one",
+            hint="A ring (modulo) or an offset has no exact cache-less form here.",
+        )
+    if unbinding.tokens(state) is None:
+        raise PassRefused(
+            f"nothing tells how many rows a run writes into state {state.name!r}",
+            where=where,
+            wanted="positions or token ids with a sequence dimension",
+            hint="Give the graph's token ids their shape, then run again.",
+        )
+
+
+def _refuse_readers(where: str, state: State, signatures: Signatures) -> None:
+    """Reading row i for key i is what makes the new rows stand for the cache."""
+    for reader in state.readers:
+        access = signatures.gather(reader)
+        if access is None or not reads_in_order(access.positions):
+            raise PassRefused(
+                f"the rows of state {state.name!r} are read in an order that is not understood",
+                where=f"{where}, node {reader.name!r}",
+                found=access.positions.name if access is not None else reader.op_type,
+                wanted="row numbers 0..n-1, with a replacement where they exceed the last position",
+                hint="Such a graph has no exact cache-less form here.",
+            )

@@ -1,0 +1,104 @@
+"""Masks by key position: row numbers 0..ctx-1 become the positions of the rows themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from ...core.errors import PassRefused
+from ...states.base import Layout, State
+from ...states.positions import PositionSource, position_source
+from ...states.ranges import View, cache_ranges, views
+from ...states.trace import constant_ints
+from ..builder import Head
+
+FAR = 2**31 - 1
+"""The position that stands for a padded row: behind every query, so every causal mask hides it."""
+
+_COMPARES = frozenset("Greater GreaterOrEqual Less LessOrEqual Equal Sub Add Where Max Min Mul".split())
+
+
+def mask_by_key_positions(states: Sequence[State], head: Head) -> None:
+    """Replaces every cache-row range of the scatter states by the key positions ``[B, 1 …, S]``, padding as ``FAR``.
+
+    With it ``row > query`` reads ``kpos > qpos or kpos < 0``, values are zeroed where ``row > last`` that is where
+    ``kpos < 0``, and a sliding-window term compares the same positions. Append graphs, and rows written in order
+    from a first position, have no need of it and are left alone. Raises PassRefused where a consumer of the range is
+    not understood.
+    """
+    scattered = [state for state in states if state.inside is Layout.SCATTER and not _is_counted(state)]
+    if not scattered:
+        return
+    ranges = cache_ranges(scattered)
+    uses = [view for node in ranges for view in views(node) if view.consumer.op_type != "Shape"]
+    source = position_source(scattered[0].update, scattered[0].positions)
+    _refuse_unknown(uses, source, bool(ranges))
+    assert source is not None
+    keys = _key_positions(source, head)
+    for view in uses:
+        shaped = _shape_like(keys, view, head)
+        view.consumer.replace_input_with(view.operand, shaped)
+
+
+def _is_counted(state: State) -> bool:
+    """True where rows are written from a first position on: always in order, so row numbers are key positions."""
+    source = position_source(state.update, state.positions)
+    return source is not None and source.sequence_axis is None
+
+
+def _refuse_unknown(uses: Sequence[View], source: PositionSource | None, any_range: bool) -> None:
+    if not any_range or source is None:
+        raise PassRefused(
+            "the mask is not built from the cache's row numbers, so positions in any order cannot be masked",
+            wanted="a comparison of 0..ctx-1 with the positions",
+            hint="Use positions=ordered.",
+        )
+    for view in uses:
+        if view.consumer.op_type not in _COMPARES or view.consumer.domain:
+            raise PassRefused(
+                f"the cache's row numbers enter {view.consumer.op_type} {view.consumer.name!r}, not understood",
+                wanted="comparisons of row numbers with positions",
+                hint="Use positions=ordered.",
+            )
+
+
+def _key_positions(source: PositionSource, head: Head) -> ir.Value:
+    """``Where(p < 0, FAR, p)`` as ``[B, S]`` int64, from the input itself, at the graph's head."""
+    positions = source.input
+    if positions.dtype != ir.DataType.INT64:
+        positions = head.op("Cast", [positions], "key_positions/int64", {"to": int(ir.DataType.INT64)})
+    for _ in range((source.sequence_axis or 0) - (source.batch_axis is not None)):
+        positions = head.op("Gather", [positions, head.ints(0, "zero")], "key_positions/row", {"axis": 0})
+    if source.batch_axis is None:
+        positions = head.op("Unsqueeze", [positions, head.ints([0], "first_axis")], "key_positions/batch")
+    padded = head.op("Less", [positions, head.ints(0, "zero")], "key_positions/is_padding", dtype=ir.DataType.BOOL)
+    return head.op("Where", [padded, head.ints(FAR, "far"), positions], "key_positions")
+
+
+def _shape_like(keys: ir.Value, view: View, head: Head) -> ir.Value:
+    """``keys`` with ones between batch and sequence, of the consumer's rank; cast to the view's dtype."""
+    rank = max((len(v.shape) for v in view.consumer.inputs if v is not None and v.shape is not None), default=0)
+    unsqueezes = _unsqueezed_rank(view)
+    rank = max(rank, unsqueezes, 2)
+    shaped = keys
+    if rank > 2:
+        axes = head.ints(list(range(1, rank - 1)), f"axes_{rank}")
+        shaped = head.op("Unsqueeze", [keys, axes], f"key_positions/rank_{rank}")
+    dtype = view.value.dtype
+    if dtype is not None and dtype != ir.DataType.INT64:
+        shaped = head.op("Cast", [shaped], f"key_positions/rank_{rank}/cast", {"to": int(dtype)}, dtype=dtype)
+    return shaped
+
+
+def _unsqueezed_rank(view: View) -> int:
+    """The rank that the view's own reshaping gives it."""
+    node = view.value.producer()
+    if node is None or node.op_type == "Range":
+        return 1
+    if node.op_type == "Reshape":
+        return len(constant_ints(node.inputs[1]) or ())
+    inner = View(node.inputs[0], view.consumer, 0) if node.inputs and node.inputs[0] is not None else None
+    base = _unsqueezed_rank(inner) if inner is not None else 0
+    grown = {"Unsqueeze": 1, "Squeeze": -1}.get(node.op_type, 0)
+    return base + grown * len(constant_ints(node.inputs[1]) or ()) if grown and len(node.inputs) > 1 else base

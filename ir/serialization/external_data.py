@@ -1,0 +1,263 @@
+"""External data as a model file declares it: every entry held against the file system, no byte of it read."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from ..core.errors import InputError
+
+MAX_NUMBER = 2**63 - 1
+_KNOWN_KEYS = frozenset({"location", "offset", "length"})
+_LINK_HINT = "Copy the data beside the model, or pass --follow-links if you trust the target."
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file of weights: ``path`` as the model spells it (absolute), ``size`` in bytes, ``plain``: no link to it."""
+
+    path: str
+    size: int
+    plain: bool
+
+
+@dataclass
+class Scan:
+    """The tensors of a model proto that live in other files; ``deep``: some outside the main graph's initializers."""
+
+    external: list[onnx.TensorProto] = field(default_factory=list[onnx.TensorProto])
+    deep: bool = False
+
+
+def hub_root(folder: Path) -> Path | None:
+    """The root of the hub cache that ``folder`` is a snapshot of (``<root>/snapshots/<rev>/…``), or None."""
+    for ancestor in (folder, *folder.parents):
+        if ancestor.parent.name == "snapshots" and (ancestor.parent.parent / "blobs").is_dir():
+            return ancestor.parent.parent
+    return None
+
+
+def check_link(path: Path, folder: Path, *, follow_links: bool, where: str) -> None:
+    """Refuses (InputError) a link whose final target lies neither under ``folder`` nor in its hub cache's blobs."""
+    real, tree = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+    root = hub_root(tree)
+    if follow_links or real.is_relative_to(tree) or (root is not None and real.is_relative_to(root / "blobs")):
+        return
+    raise InputError(
+        "is a link to a file outside the model's folder",
+        where=where,
+        found=str(real),
+        wanted=f"a file under {tree}",
+        hint=_LINK_HINT,
+    )
+
+
+class DataFolder:
+    """The folder that a model file's external data is relative to; resolves each location once."""
+
+    def __init__(self, model: Path, *, follow_links: bool = False) -> None:
+        self.name = model.name
+        self.folder = Path(os.path.abspath(model.parent))  # noqa: PTH100  a link to the folder stays as given
+        self.follow_links = follow_links
+        self._files: dict[str, DataFile] = {}
+
+    def file(self, location: str, where: str) -> DataFile:
+        """The data file at ``location``; InputError where it escapes the folder, is missing, or is no regular file."""
+        known = self._files.get(location)
+        if known is None:
+            known = self._files[location] = self._resolve(location, where)
+        return known
+
+    def linked(self) -> dict[str, str]:
+        """Location -> full path of each data file that a link or a hard link leads to."""
+        return {location: data.path for location, data in self._files.items() if not data.plain}
+
+    def _resolve(self, location: str, where: str) -> DataFile:
+        check_location(location, where)
+        path = self.folder / location
+        try:
+            real = Path(os.path.realpath(path))
+            info = real.stat()
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"external data file {location!r} is missing",
+                where=where,
+                wanted=str(path),
+                hint="Put the file there, or export the model again.",
+            ) from error
+        check_link(path, self.folder, follow_links=self.follow_links, where=f"{where}: data file {location!r}")
+        if not stat.S_ISREG(info.st_mode):
+            raise InputError(f"external data {location!r} is no regular file", where=where)
+        straight = real == Path(os.path.realpath(self.folder)) / location
+        return DataFile(str(path), info.st_size, plain=straight and info.st_nlink == 1)
+
+
+def check_location(location: str, where: str) -> None:
+    """Refuses (InputError) a location that is not a plain relative path inside its folder."""
+    parts = location.split("/")
+    if (
+        not location
+        or "\0" in location
+        or "\\" in location
+        or location.startswith("/")
+        or ".." in parts
+        or parts[-1] in ("", ".")
+    ):
+        raise InputError(
+            "external data must lie in the model's folder or below it",
+            where=where,
+            found=f"location {location!r}",
+            wanted="a relative path without '..'",
+        )
+
+
+def scan(proto: onnx.ModelProto) -> Scan:
+    """All external tensors of a model: initializers, subgraphs, attributes, functions; one walk.
+
+    Raises InputError for sparse tensors: onnx_ir would drop the initializers among them without a word.
+    """
+    found = Scan()
+    _scan_graph(proto.graph, found)
+    shallow = sum(1 for t in proto.graph.initializer if t.data_location)
+    for function in proto.functions:
+        _scan_nodes(function.node, found)
+    found.deep = len(found.external) > shallow
+    return found
+
+
+def _scan_graph(graph: onnx.GraphProto, found: Scan) -> None:
+    if len(graph.sparse_initializer):
+        raise _sparse(f"graph {graph.name!r}")
+    for tensor in graph.initializer:
+        if tensor.data_location:
+            found.external.append(tensor)
+        else:
+            _check_embedded(tensor)
+    _scan_nodes(graph.node, found)
+
+
+def _scan_nodes(nodes: Iterable[onnx.NodeProto], found: Scan) -> None:
+    for node in nodes:
+        for attribute in node.attribute:
+            handler = _ATTRIBUTES.get(attribute.type)
+            if handler is not None:
+                handler(attribute, found)
+
+
+def _one_tensor(attribute: onnx.AttributeProto, found: Scan) -> None:
+    if attribute.t.data_location:
+        found.external.append(attribute.t)
+
+
+def _many_tensors(attribute: onnx.AttributeProto, found: Scan) -> None:
+    found.external.extend(t for t in attribute.tensors if t.data_location)
+
+
+def _many_graphs(attribute: onnx.AttributeProto, found: Scan) -> None:
+    for graph in attribute.graphs:
+        _scan_graph(graph, found)
+
+
+def _refuse_sparse(attribute: onnx.AttributeProto, found: Scan) -> None:
+    raise _sparse(f"attribute {attribute.name!r}")
+
+
+_ATTRIBUTES: dict[int, Callable[[onnx.AttributeProto, Scan], None]] = {
+    onnx.AttributeProto.TENSOR: _one_tensor,
+    onnx.AttributeProto.TENSORS: _many_tensors,
+    onnx.AttributeProto.GRAPH: lambda attribute, found: _scan_graph(attribute.g, found),
+    onnx.AttributeProto.GRAPHS: _many_graphs,
+    onnx.AttributeProto.SPARSE_TENSOR: _refuse_sparse,
+    onnx.AttributeProto.SPARSE_TENSORS: _refuse_sparse,
+}
+
+
+def _sparse(where: str) -> InputError:
+    return InputError(
+        "sparse tensors are not supported: they would be lost on the way",
+        where=where,
+        hint="Export the model with dense initializers.",
+    )
+
+
+def check_tensor(tensor: onnx.TensorProto, folder: DataFolder) -> DataFile:
+    """Holds one external tensor against its file: keys, numbers, range, and room for its type and shape.
+
+    Raises InputError naming the tensor, what it declares, and what the file has.
+    """
+    where = f"{folder.name}: tensor {tensor.name!r}"
+    entries = _entries(tensor, where)
+    data = folder.file(entries.get("location", ""), where)
+    offset = _number(entries.get("offset", "0"), "offset", where)
+    length = _number(entries["length"], "length", where) if "length" in entries else max(data.size - offset, 0)
+    if offset + length > data.size:
+        raise InputError(
+            f"its range lies outside {entries['location']!r}",
+            where=where,
+            found=f"bytes {offset} to {offset + length} of a file of {data.size}",
+            hint="The data file is truncated, or belongs to another model.",
+        )
+    needed = tensor_bytes(tensor, where)
+    if length < needed:
+        raise InputError(
+            "its range is shorter than its type and shape",
+            where=where,
+            found=f"{length} bytes",
+            wanted=f"{needed} bytes",
+        )
+    return data
+
+
+def _check_embedded(tensor: onnx.TensorProto) -> None:
+    """Refuses an initializer that declares more than it holds, before anything sets room aside for it."""
+    if tensor.data_type == onnx.TensorProto.STRING:
+        return
+    needed = tensor_bytes(tensor, f"tensor {tensor.name!r}")
+    held = tensor.ByteSize()
+    # typed fields pack small integers of up to 8 bytes into one
+    if held * (1 if tensor.HasField("raw_data") else 8) < needed:
+        raise InputError(
+            "initializer holds less than its type and shape",
+            where=f"tensor {tensor.name!r}",
+            found=f"at most {held} bytes",
+            wanted=f"{needed} bytes",
+            hint="The file is damaged: export it again.",
+        )
+
+
+def _entries(tensor: onnx.TensorProto, where: str) -> dict[str, str]:
+    entries: dict[str, str] = {}
+    for entry in tensor.external_data:
+        if entry.key in entries and entry.key in _KNOWN_KEYS:
+            raise InputError(f"external data names {entry.key!r} twice", where=where)
+        entries[entry.key] = entry.value
+    return entries
+
+
+def _number(text: str, key: str, where: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= MAX_NUMBER):
+        raise InputError(
+            f"external data {key} is no byte count", where=where, found=repr(text[:40]), wanted="0 to 2**63-1"
+        )
+    return int(text)
+
+
+def tensor_bytes(tensor: onnx.TensorProto, where: str) -> int:
+    """Bytes that the type and shape of ``tensor`` take; InputError for types of no fixed size."""
+    try:
+        dtype = ir.DataType(tensor.data_type)
+        bits = dtype.bitwidth
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError("has a type of no fixed size", where=where, found=f"data type {tensor.data_type}") from error
+    elements = 1
+    for dim in tensor.dims:
+        if dim < 0:
+            raise InputError("has a negative dimension", where=where, found=list(tensor.dims))
+        elements *= dim
+    return (elements * bits + 7) // 8

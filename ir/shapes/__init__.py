@@ -1,0 +1,1 @@
+"""Shape and value inference, and what operators demand of their operands."""

@@ -1,0 +1,1 @@
+"""Sizes: lengths and families become bindings of symbols."""

@@ -1,0 +1,1 @@
+"""Integers over named dimensions: expressions, equations, symbols."""

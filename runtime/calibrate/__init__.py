@@ -1,0 +1,1 @@
+"""Watching ranges while texts run, and choosing grids from them."""

@@ -1,0 +1,1 @@
+"""Measuring how far two programs are apart."""

@@ -1,0 +1,1 @@
+"""The host loop that feeds decoders and carries their caches."""

@@ -1,0 +1,284 @@
+"""Builds the inputs of a graph for one case, each from its role: tokens, positions, masks, empty caches, images."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir.core.constants import constant_of
+from ...ir.core.errors import OnnxPassesError
+from ...ir.interface.roles import Role
+from ...ir.states import Layout, State
+from ...ir.symbolic.dims import parse, substitute
+from ..session.subject import Subject, dim_of, starts_each_row, static
+from .cases import Case
+
+SPARE_SLOTS = 4  # how much longer than the longest row a written cache is made
+GRID = 4  # patches along each side of an image
+MAX_ELEMENTS = 1 << 22  # of a guessed input; larger guesses are not tried
+
+
+class UnknownSize(OnnxPassesError):
+    """A dimension that no role and no other input tells."""
+
+
+@dataclass(eq=False)
+class _Maker:
+    """Builds one graph's inputs for one case."""
+
+    subject: Subject
+    case: Case
+    binding: dict[str, int] = field(default_factory=dict[str, int])
+    guessed: bool = False
+
+    @property
+    def slots(self) -> int:
+        """How many keys attention sees: a written cache's rows, or the fixed past and the new ones."""
+        states = [s for s in self.subject.states if s.axis is not None and s.input is not None]
+        written = [s for s in states if s.inside is Layout.SCATTER]
+        if written:
+            return self.subject.capacity or self.case.length + SPARE_SLOTS
+        return self.case.length + self.past
+
+    @property
+    def past(self) -> int:
+        """The fixed length of caches that grow; 0 where it is free."""
+        grown = [s for s in self.subject.states if s.inside in (Layout.APPEND, Layout.FUSED) and s.axis is not None]
+        return max((static(dim_of(s, s.axis)) or 0 for s in grown if s.axis is not None), default=0)
+
+    @property
+    def cache_rows(self) -> int:
+        """The batch of caches whose rows an input chooses: more rows than the batch, so that the choice shows."""
+        return self.case.batch + 2
+
+    def random(self, name: str) -> np.random.Generator:
+        return np.random.default_rng([self.case.seed, zlib.crc32(name.encode()), self.case.batch, self.case.length])
+
+    def lasting(self, name: str) -> np.random.Generator:
+        """The same numbers at every size: what no chunk of a text tells is the same in runs of other lengths."""
+        return np.random.default_rng([self.case.seed, zlib.crc32(name.encode())])
+
+    def shape(self, value: ir.Value, *preferred: int | None) -> tuple[int, ...]:
+        """The declared shape, every symbol as a number: declared, else preferred, else bound before, else guessed."""
+        dims = list(value.shape) if value.shape is not None else [None] * len(preferred)
+        wanted = [*preferred, *[None] * (len(dims) - len(preferred))]
+        sizes = tuple(self._size(dim, want) for dim, want in zip(dims, wanted, strict=False))
+        if self.guessed and np.prod(sizes, dtype=np.int64) > MAX_ELEMENTS:
+            raise UnknownSize(f"nothing tells the size of input {value.name!r}", found=str(value.shape))
+        return sizes
+
+    def _size(self, dim: int | ir.SymbolicDim | None, wanted: int | None) -> int:
+        number = static(dim)
+        if number is not None:
+            return number
+        name = dim.value if isinstance(dim, ir.SymbolicDim) else None
+        known = substitute(parse(name), dict(self.binding)) if name else None
+        size = wanted if wanted is not None else known if isinstance(known, int) else self._guess()
+        if name and name not in self.binding:
+            self.binding[name] = size
+        return size
+
+    def _guess(self) -> int:
+        self.guessed = True
+        return self.subject.guess
+
+
+def build_inputs(subject: Subject, case: Case) -> dict[str, np.ndarray]:
+    """Every input of the graph for this case, the same for the same seed; states hold what a first run starts from."""
+    maker = _Maker(subject, case)
+    values = sorted(subject.model.graph.inputs, key=lambda value: _ORDER.index(subject.roles[value.name or ""]))
+    built = {value.name or "": _BUILDERS[subject.roles[value.name or ""]](maker, value) for value in values}
+    return {value.name or "": built[value.name or ""] for value in subject.model.graph.inputs}
+
+
+def _dtype(value: ir.Value) -> np.dtype:
+    return value.dtype.numpy() if value.dtype is not None else np.dtype(np.float32)
+
+
+def _tokens(make: _Maker, value: ir.Value) -> np.ndarray:
+    name = value.name or ""
+    shape = make.shape(value, make.case.batch, make.case.length)
+    ids = make.random(name).integers(0, make.subject.tables.get(name, 64), shape)
+    if make.subject.inputs(Role.PIXELS) and len(shape) == 2:
+        for special in _compared_with(value):
+            ids[:, : max(0, min(2, shape[1] - 1))] = special  # so that image rows are really read
+            break
+    return ids.astype(_dtype(value))
+
+
+def _compared_with(value: ir.Value) -> list[int]:
+    """The constants that tokens are compared with: placeholders for images and the like."""
+    others = [use.node.inputs[1 - use.idx] for use in value.uses() if use.node.op_type == "Equal"]
+    tensors = [constant_of(other) for other in others]
+    return [int(tensor.numpy().reshape(-1)[0]) for tensor in tensors if tensor is not None and tensor.size == 1]
+
+
+def _positions(make: _Maker, value: ir.Value) -> np.ndarray:
+    rank = len(value.shape) if value.shape is not None else 2
+    case = make.case
+    if rank < 2 and starts_each_row(make.subject, value):
+        return np.zeros(make.shape(value, case.batch), _dtype(value))
+    if rank < 2:
+        return np.arange(np.prod(make.shape(value, case.length)), dtype=_dtype(value)).reshape(
+            make.shape(value, case.length)
+        )
+    shape = make.shape(value, *[None] * (rank - 2), case.batch, case.length)
+    # where positions say what is written, padding is -1; elsewhere a mask tells it, and any position will do
+    fill = -1 if make.subject.pads_by_position else 1
+    rows = np.where(case.valid, case.positions, fill)
+    return np.broadcast_to(rows[: shape[-2], : shape[-1]], shape).astype(_dtype(value))
+
+
+def _mask(make: _Maker, value: ir.Value) -> np.ndarray:
+    rank = len(value.shape) if value.shape is not None else 2
+    case, slots = make.case, make.slots
+    kept = np.zeros((case.batch, slots), bool)
+    # the new tokens are the first slots of a written cache and the last of a grown one, whose fixed past is hidden
+    kept[:, make.past : make.past + case.length] = case.valid
+    if rank == 2:
+        return kept[:, : make.shape(value, case.batch, slots)[1]].astype(_dtype(value))
+    shape = make.shape(value, case.batch, *[1] * (rank - 3), case.length, slots)
+    causal = np.arange(slots)[None, :] <= make.past + np.arange(case.length)[:, None]
+    allowed = (kept[:, None, :] & causal[None]).reshape(case.batch, *[1] * (rank - 3), case.length, slots)
+    if value.dtype is not None and value.dtype.is_floating_point():
+        lowest = np.finfo(_dtype(value)).min
+        return np.broadcast_to(np.where(allowed, 0, lowest), shape).astype(_dtype(value))
+    return np.broadcast_to(allowed, shape).astype(_dtype(value))
+
+
+def _encoder_mask(make: _Maker, value: ir.Value) -> np.ndarray:
+    """Every row of the encoder but the last, where there are more: a mask that hides nothing would not show."""
+    rank = len(value.shape) if value.shape is not None else 2
+    shape = make.shape(value, make.case.batch) if rank == 2 else make.shape(value, make.case.batch, 1, make.case.length)
+    seen = np.broadcast_to(np.arange(shape[-1]) < max(shape[-1] - 1, 1), shape)
+    if value.dtype is not None and value.dtype.is_floating_point() and rank > 2:
+        return np.where(seen, 0, np.finfo(_dtype(value)).min).astype(_dtype(value))
+    return seen.astype(_dtype(value))
+
+
+def _state(make: _Maker, value: ir.Value) -> np.ndarray:
+    state = make.subject.by_input[value.name or ""]
+    rank = len(value.shape) if value.shape is not None else 0
+    sizes: list[int | None] = [None] * rank
+    if rank:
+        sizes[_batch_axis(make, value, state)] = make.cache_rows if state.selector is not None else make.case.batch
+    if state.axis is not None and rank:
+        sizes[state.axis] = _STATE_LENGTH.get(state.layout, lambda m, s: None)(make, state)
+    shape = make.shape(value, *sizes)
+    if state.layout is Layout.FIXED:
+        return make.lasting(value.name or "").standard_normal(shape).astype(_dtype(value))
+    return np.zeros(shape, _dtype(value))
+
+
+def _batch_axis(make: _Maker, value: ir.Value, state: State) -> int:
+    """The axis that carries the tokens' batch symbol, else the first free one that does not grow."""
+    tokens = [v.shape[0] for role in (Role.TOKEN_IDS, Role.EMBEDDINGS) for v in make.subject.inputs(role) if v.shape]
+    names = {dim.value for dim in tokens if isinstance(dim, ir.SymbolicDim) and dim.value}
+    dims = list(enumerate(value.shape or ()))
+    same = [axis for axis, dim in dims if isinstance(dim, ir.SymbolicDim) and dim.value in names]
+    free = [axis for axis, dim in dims if static(dim) is None and axis != state.axis]
+    return next(iter((*same, *free)), 0)
+
+
+def _ring_rows(make: _Maker, state: State) -> int:
+    """0, unless the operator keeps a ring of its window's rows, which is never shorter."""
+    attributes = state.update.attributes if state.update is not None else {}
+    ring, window = (attributes.get(name) for name in ("sliding_window_cache", "local_window_size"))
+    return window.as_int() if ring is not None and window is not None and ring.as_int() == 1 else 0
+
+
+def _looked_back(make: _Maker, state: State) -> int | None:
+    """As many rows as the convolution that reads the state looks back, where the search found that out."""
+    rows = state.extra.get("rows")
+    return rows if isinstance(rows, int) else None
+
+
+_STATE_LENGTH: Mapping[Layout, Callable[[_Maker, State], int | None]] = {
+    Layout.RECURRENT: _looked_back,
+    Layout.APPEND: lambda make, state: 0,
+    Layout.FUSED: _ring_rows,
+    Layout.DELTA: lambda make, state: make.slots if state.inside is Layout.SCATTER else 0,
+    Layout.WINDOW: lambda make, state: 0,
+    Layout.SCATTER: lambda make, state: make.slots,
+}
+
+
+def _batch_index(make: _Maker, value: ir.Value) -> np.ndarray:
+    rows = [static(dim_of(s, 0)) for s in make.subject.states if s.selector is not None]
+    limit = next((row for row in rows if row is not None), make.cache_rows)
+    shape = make.shape(value, make.case.batch, 1)
+    return make.random(value.name or "").permutation(limit)[: shape[0]].reshape(shape).astype(_dtype(value))
+
+
+def _keep(make: _Maker, value: ir.Value) -> np.ndarray:
+    """As many last logits as every row has tokens, at most 3: the length where the shape tells it, else the number."""
+    count = int(min(3, make.case.rows.min()))
+    shape = make.shape(value, count)
+    return np.full(shape, count, _dtype(value))
+
+
+def _lengths(make: _Maker, value: ir.Value) -> np.ndarray:
+    """The rows' lengths where there is one for each, else a vector as long as the attended cache."""
+    if value.uses() and all(use.node.op_type == "Shape" for use in value.uses()):
+        return np.zeros(make.shape(value, make.slots), _dtype(value))
+    shape = make.shape(value, make.case.batch)
+    return np.resize(make.case.rows, shape).astype(_dtype(value)) if shape else np.asarray(make.slots, _dtype(value))
+
+
+def _grid(make: _Maker, value: ir.Value) -> np.ndarray:
+    rank = len(value.shape) if value.shape is not None else 2
+    if rank >= 3:  # only its shape is used: [batch, time, rows, columns]
+        return np.zeros(make.shape(value, make.case.batch, *[1] * (rank - 3), GRID, GRID), _dtype(value))
+    return np.broadcast_to(np.asarray([1, GRID, GRID]), make.shape(value, make.case.batch, 3)).astype(_dtype(value))
+
+
+def _pixels(make: _Maker, value: ir.Value) -> np.ndarray:
+    rank = len(value.shape) if value.shape is not None else 4
+    images = make.subject.images
+    side = tuple(GRID * size for size in images.kernel[-2:]) or (GRID, GRID)
+    wanted = (make.case.batch * GRID * GRID, images.patch) if rank == 2 else (make.case.batch, images.channels, *side)
+    shape = make.shape(value, *wanted) if rank in (2, 4) else make.shape(value, make.case.batch)
+    return make.random(value.name or "").standard_normal(shape).astype(_dtype(value))
+
+
+def _hidden(make: _Maker, value: ir.Value) -> np.ndarray:
+    shape = make.shape(value, make.case.batch, make.case.length)
+    return make.random(value.name or "").standard_normal(shape).astype(_dtype(value))
+
+
+def _features(make: _Maker, value: ir.Value) -> np.ndarray:
+    return make.lasting(value.name or "").standard_normal(make.shape(value, make.case.batch)).astype(_dtype(value))
+
+
+def _other(make: _Maker, value: ir.Value) -> np.ndarray:
+    """Zeros, or random floats; unknown dimensions are taken for batch and length, as those of token types are."""
+    usual = (make.case.batch, make.case.length)
+    known = [isinstance(dim, ir.SymbolicDim) and dim.value in make.binding for dim in value.shape or ()]
+    shape = make.shape(value, *(None if bound else size for bound, size in zip(known, usual, strict=False)))
+    if value.dtype is not None and value.dtype.is_floating_point():
+        return make.lasting(value.name or "").standard_normal(shape).astype(_dtype(value))
+    return np.zeros(shape, _dtype(value))
+
+
+_BUILDERS: Mapping[Role, Callable[[_Maker, ir.Value], np.ndarray]] = {
+    Role.TOKEN_IDS: _tokens,
+    Role.EMBEDDINGS: _hidden,
+    Role.POSITIONS: _positions,
+    Role.ATTENTION_MASK: _mask,
+    Role.BATCH_INDEX: _batch_index,
+    Role.LOGITS_TO_KEEP: _keep,
+    Role.PIXELS: _pixels,
+    Role.IMAGE_INDEX: _other,
+    Role.IMAGE_GRID: _grid,
+    Role.FEATURES: _features,
+    Role.STATE: _state,
+    Role.ENCODER_MASK: _encoder_mask,
+    Role.BRANCH: _other,
+    Role.CONTEXT_LENGTHS: _lengths,
+    Role.OTHER: _other,
+}
+_ORDER = tuple(_BUILDERS)  # what binds the common symbols comes first

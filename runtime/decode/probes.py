@@ -1,0 +1,62 @@
+"""What types do not say of a decoder graph: tried on empty caches before anything is decoded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...ir.states import Layout
+from ..speculate.plan import PAD_POSITION
+from .feeds import NotDecodable, Run, Writing
+from .state_session import GraphSession
+
+if TYPE_CHECKING:
+    from .decoder import Decoder
+
+
+def gives_all(decoder: Decoder, graph: GraphSession) -> bool:
+    """Whether a graph that takes any number of tokens gives logits for each of two: tried, for types may not say."""
+    if not decoder.rewinds:
+        return False
+    ids, positions = np.zeros((decoder.rows, 2), np.int64), np.tile(np.arange(2), (decoder.rows, 1))
+    rows = list(range(decoder.rows))
+    run = Run(graph, ids, positions, rows, decoder.lengths, decoder.ctx, decoder.writing)
+    try:
+        found = graph.execute(run.feeds(), decoder.session.memory, 2)
+    finally:
+        decoder.session.reset()
+    return next(iter(found.values())).shape[1] == 2
+
+
+def writes_rows_apart(decoder: Decoder, graph: GraphSession) -> bool:
+    """Whether each row is written at its own position: tried, for some exporters take the first row's for all."""
+    told = [h for h in graph.holdings.values() if h.layout is Layout.SCATTER and h.axis is not None]
+    fixed = graph.subject.fixed(1) or 1
+    if decoder.rows < 2 or decoder.writing is not Writing.POSITIONS or not told or graph.subject.fixed(0) == 1:
+        return True
+    positions = np.full((decoder.rows, fixed), PAD_POSITION, np.int64)
+    positions[:, 0] = np.arange(decoder.rows) % 2
+    rows = list(range(decoder.rows))
+    run = Run(graph, np.zeros_like(positions), positions, rows, decoder.lengths, decoder.ctx, decoder.writing)
+    try:
+        graph.execute(run.feeds(), decoder.session.memory, fixed)
+        decoder.session.keep(np.arange(decoder.rows) % 2, np.ones(decoder.rows, np.int64), fixed)
+        held, axes = decoder.session.memory[told[0].input].array(), (told[0].batch_axis, told[0].axis or 0)
+        cache = np.moveaxis(held, axes, (0, 1))
+        return not cache[1, 0].any() and bool(cache[1, 1].any())
+    finally:
+        decoder.session.reset()
+
+
+def refuse_starts(graph: GraphSession) -> None:
+    """Raises NotDecodable where a cache is written from an index on, and not at positions."""
+    for state in graph.subject.states:
+        if state.update is not None and state.update.op_type == "TensorScatter" and len(state.update.inputs) > 2:
+            raise NotDecodable(
+                "decoding feeds positions, and this cache is written from an index on",
+                where=f"{graph.name}, input {state.name!r}",
+                found=state.update.op_type,
+                wanted="a cache that is written at position_ids",
+                hint="Convert it with convert-states.",
+            )

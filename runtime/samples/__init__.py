@@ -1,0 +1,1 @@
+"""Sample decoders that the command can write."""

@@ -1,0 +1,1 @@
+"""Sessions of onnxruntime, and the copies of graphs that it can run."""

@@ -1,0 +1,121 @@
+"""An onnxruntime session for a graph in memory: deterministic, one thread, weights by reference, typed errors."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir.core.errors import OnnxPassesError
+
+MAX_PROTO = (1 << 31) - 1
+_NO_KERNEL = re.compile(
+    r"implementation for (\S+)\(|Fatal error: (\S+) is not a registered|No Op registered for (\S+) "
+)
+_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+class Optimization(enum.Enum):
+    """What onnxruntime may do to a graph before it runs; the value is the name of its level."""
+
+    NONE = "ORT_DISABLE_ALL"
+    BASIC = "ORT_ENABLE_BASIC"
+    ALL = "ORT_ENABLE_ALL"
+
+
+class KernelMissing(OnnxPassesError):
+    """The CPU runtime has no kernel for an operator of the graph; ``operator`` names it."""
+
+    def __init__(self, operator: str, where: str) -> None:
+        self.operator = operator
+        super().__init__(f"onnxruntime has no CPU kernel for {operator}", where=where)
+
+
+class SessionError(OnnxPassesError):
+    """onnxruntime refuses the graph itself."""
+
+
+class RunError(OnnxPassesError):
+    """onnxruntime refuses these inputs, or fails while it computes."""
+
+
+class Session:
+    """Runs one graph; by default its operators as spelled, so that two graphs are compared and not two fusions.
+
+    Raises KernelMissing where the CPU cannot run an operator, SessionError where the graph is refused otherwise.
+    """
+
+    def __init__(self, model: ir.Model, name: str = "graph", optimization: Optimization = Optimization.NONE) -> None:
+        import onnxruntime
+
+        self.name = name
+        options = _options(onnxruntime, optimization)
+        # the options keep no reference to the arrays: this object does, as long as the session lives
+        self._weights = _bind_weights(onnxruntime, model, options)
+        try:
+            content = ir.to_proto(model).SerializeToString()
+        except ValueError as error:
+            raise SessionError(
+                "the graph is too large to be run from memory", where=name, hint="Save it first."
+            ) from error
+        try:
+            self._session: Any = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the binding's exceptions share no base class
+            raise _session_error(name, str(error)) from error
+        self.input_names: list[str] = [value.name for value in self._session.get_inputs()]
+        self.outputs: list[str] = [value.name for value in self._session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Computes every output. Raises RunError with onnxruntime's own words."""
+        try:
+            results = self._session.run(None, dict(inputs))
+        except Exception as error:  # the binding's exceptions share no base class
+            raise RunError(_first_line(str(error)), where=self.name) from error
+        return dict(zip(self.outputs, results, strict=True))
+
+
+def _options(onnxruntime: Any, optimization: Optimization) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, optimization.value)
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _bind_weights(onnxruntime: Any, model: ir.Model, options: Any) -> list[Any]:
+    """Tells the session where external weights lie: their one folder; where there are several, the mapped arrays."""
+    external = [
+        (value.name or "", value.const_value)
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if isinstance(value.const_value, ir.ExternalTensor)
+    ]
+    if not external:
+        return []
+    folders = {str(Path(tensor.base_dir or ".").resolve()) for _, tensor in external}
+    if len(folders) == 1:
+        options.add_session_config_entry(_FOLDER, folders.pop())
+        return []
+    held = [onnxruntime.OrtValue.ortvalue_from_numpy(tensor.numpy()) for _, tensor in external]
+    options.add_external_initializers([name for name, _ in external], held)
+    return held
+
+
+def _session_error(name: str, message: str) -> OnnxPassesError:
+    found = _NO_KERNEL.search(message)
+    if found:
+        return KernelMissing(next(group for group in found.groups() if group).rstrip(":"), name)
+    return SessionError(f"onnxruntime refuses the graph: {_first_line(message)}", where=name)
+
+
+def _first_line(message: str) -> str:
+    text = re.sub(r"^\[ONNXRuntimeError\]\s*:\s*\d+\s*:\s*\w+\s*:\s*", "", message.strip())
+    return re.sub(r"\S*/onnxruntime/\S+\.(?:cc|h):\d+\s*", "", text.splitlines()[0])[:400]

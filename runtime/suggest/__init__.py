@@ -1,0 +1,1 @@
+"""Choosing speculative lengths from traces and measured costs."""

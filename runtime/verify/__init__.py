@@ -1,0 +1,1 @@
+"""Comparing a result with its original by running both."""

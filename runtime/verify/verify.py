@@ -1,0 +1,165 @@
+"""Runs two programs on the same inputs at several sizes and compares every output they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir.core.errors import UsageError
+from ...ir.program.program import Program
+from ..session.bound import at_sizes_of
+from ..session.session import KernelMissing, SessionError
+from ..session.subject import Subject
+from ..session.widen import widened_arrays, widened_pair, widened_program
+from .closeness import OTHER_SUMS
+from .contract import Contract
+from .fp16_fallback import settle
+from .layer_check import check_layers
+from .layer_play import layer_specs
+from .pair import REBUILT_MASK, Pair
+from .replay import replay, replays
+from .report import CaseReport, Verdict, VerifyReport
+
+__all__ = ["CaseReport", "Verdict", "VerifyReport", "verify"]
+
+
+def verify(
+    original: Program,
+    result: Program,
+    *,
+    inputs: Mapping[str, np.ndarray] | None = None,
+    seed: int = 0,
+    tolerance: float | Literal["ulp"] | None = None,
+) -> VerifyReport:
+    """Compares ``result`` with ``original`` on generated inputs, or on the given ones.
+
+    ``tolerance`` is relative to each output's largest value; by default 0 (bit-equal), or 2e-6 where the result's
+    recorded assumptions allow positions in any order; "ulp" adds to that one unit in the last place of the largest
+    value for float16 and bfloat16. Given inputs that break a recorded assumption raise UsageError.
+    """
+    contract = Contract.of(original, result)
+    default = REBUILT_MASK if contract.any_order else 0.0
+    allowed = tolerance if isinstance(tolerance, int | float) else default
+    report = VerifyReport(tolerance=allowed, ulp=tolerance == "ulp", seed=seed)
+    played = _replayed(original, result, report) | _layers(original, result, report) if inputs is None else set[str]()
+    for name, unbound, after in _pairs(original, result, played):
+        comparing = _Comparing(name, contract, inputs)
+        settle(report, name, comparing.of((unbound, after)), partial(comparing.wide, (unbound, after)))
+    return report
+
+
+@dataclass(frozen=True)
+class _Comparing:
+    """Comparisons of one graph: of a pair as it is, or in float32."""
+
+    name: str
+    contract: Contract
+    inputs: Mapping[str, np.ndarray] | None
+
+    def of(self, models: tuple[ir.Model, ir.Model]) -> Callable[[VerifyReport], None]:
+        return lambda report: _compare(self.name, models, self.contract, report, self.inputs)
+
+    def wide(self, models: tuple[ir.Model, ir.Model]) -> Callable[[VerifyReport], None] | None:
+        found = widened_pair(*models)
+        given = widened_arrays(self.inputs) if self.inputs is not None else None
+        return replace(self, inputs=given).of(found) if found is not None else None
+
+
+def _compare(
+    name: str,
+    models: tuple[ir.Model, ir.Model],
+    contract: Contract,
+    report: VerifyReport,
+    inputs: Mapping[str, np.ndarray] | None,
+) -> None:
+    """Runs a graph of the original and one of the result; what was found goes into ``report``."""
+    unbound, after = models
+    original_subject = Subject.of(at_sizes_of(unbound, after), f"{name} (original)")
+    pair = Pair(name, original_subject, Subject.of(after, f"{name} (result)"), contract, report, unbound)
+    pair.agree()
+    try:
+        if inputs is None and pair.played(report.seed):
+            return
+        pair.open()
+    except KernelMissing as error:
+        report.notes.append(f"{name}: {error.what}: compared by structure only")
+        report.structure.extend(pair.structure())
+        return
+    except SessionError as error:
+        if error.where == pair.original.name:
+            raise
+        report.cases.append(CaseReport(name, "loading", failed=error.what))
+        return
+    if refused := pair.refused_as_usual():
+        report.cases.append(CaseReport(name, "loading", failed=refused))
+    report.cases.extend(pair.run_given(inputs) if inputs is not None else pair.run_planned(report.seed))
+
+
+def _pairs(original: Program, result: Program, played: Collection[str]) -> Iterator[tuple[str, ir.Model, ir.Model]]:
+    """Graphs of one name, but those played; where the original has one graph, all of the result belong to it."""
+    names = [name for name in result.names if name not in played]
+    if len(original.graphs) == 1:
+        before = next(iter(original.graphs.values()))
+        yield from ((name, before, result.graph(name)) for name in names)
+        return
+    missing = [name for name in names if name not in original.graphs]
+    if missing:
+        raise UsageError(f"the original has no graph {missing[0]!r}", found=", ".join(original.graphs))
+    yield from ((name, original.graphs[name], result.graph(name)) for name in names)
+
+
+def _replayed(original: Program, result: Program, report: VerifyReport) -> set[str]:
+    """Plays a text through what was cloned, in float32 where half precision leaves it open; the graphs dealt with."""
+
+    def wide() -> Callable[[VerifyReport], set[str]] | None:
+        programs = widened_program(original), widened_program(result)
+        return partial(_replay, programs[0] or original, programs[1] or result) if any(programs) else None
+
+    return settle(report, "clones", partial(_replay, original, result), wide)
+
+
+def _replay(original: Program, result: Program, report: VerifyReport) -> set[str]:
+    """Plays a text through the prefills and decodes of the result; the names of the graphs that were dealt with."""
+    graphs = {spec.graph for spec in replays(result)}
+    if not graphs:
+        return graphs
+    report.tolerance = max(report.tolerance, OTHER_SUMS)
+    try:
+        for found in replay(original, result, report.seed, report.notes.append):
+            report.cases.append(CaseReport(found.graph, found.case, found.outputs, found.skipped, found.failed))
+    except KernelMissing as error:
+        report.notes.append(f"{error.what}: compared by structure only")
+        report.structure.extend(_sound(name, result.graph(name)) for name in sorted(graphs))
+    return graphs
+
+
+def _layers(original: Program, result: Program, report: VerifyReport) -> set[str]:
+    """Runs the layers of the result on what the original computes; the names of the graphs that were dealt with.
+
+    In float32 where they have half precision: what a runtime rounds there depends on the operators around a layer.
+    """
+    graphs = {spec.graph for spec in layer_specs(result)}
+    if not graphs:
+        return graphs
+    wide = widened_program(original), widened_program(result)
+    if any(wide):
+        report.notes.append(f"{', '.join(sorted(graphs))}: half precision was run as float32 throughout")
+        original, result = wide[0] or original, wide[1] or result
+    try:
+        report.cases.extend(check_layers(original, result, report.seed, report.notes.append))
+    except KernelMissing as error:
+        report.notes.append(f"{error.what}: compared by structure only")
+        report.structure.extend(_sound(name, result.graph(name)) for name in sorted(graphs))
+    return graphs
+
+
+def _sound(name: str, model: ir.Model) -> str:
+    from ...ir.core.verifier import check_structure
+
+    check_structure(model)
+    return f"{name}: a sound graph; nothing was run"
