@@ -20,7 +20,10 @@ import onnx.parser
 import onnx.printer
 import typer
 
+import onnx_llm_passes
+
 ROOT = Path(__file__).resolve().parent.parent
+STUB = ROOT / "__init__.pyi"
 BLOCK = re.compile(r"(<!-- begin ([a-z-]+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
 FLOORS = ("cli", "runtime", "passes", "ir")
@@ -177,6 +180,21 @@ def _values(text: str) -> list[str]:
     return [f"   {value}" for value in re.split(r", (?![^\[]*\])", inside)]
 
 
+def stub() -> str:
+    """The public names as type checkers and editors read them: ``__init__.pyi``."""
+    homes: dict[str, list[str]] = {}
+    for name, module in sorted(onnx_llm_passes._all_homes().items()):
+        homes.setdefault(module, []).append(name)
+    lines = [f"from .{module} import {_in_lines(names)}" for module, names in sorted(homes.items())]
+    listed = "".join(f'    "{name}",\n' for name in sorted(onnx_llm_passes.__all__))
+    head = '"""The public names for type checkers and editors; `pytest --update-golden` and `make docs` write it."""'
+    return "\n".join([head, "", *lines, "", f"__all__ = [\n{listed}]", ""])
+
+
+def _in_lines(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else "(\n" + "".join(f"    {name},\n" for name in names) + ")"
+
+
 def files() -> str:
     """Every source file with its caption, the first sentence that it says of itself."""
     rows = ["| file | what it is |", "|---|---|"]
@@ -282,7 +300,7 @@ def everything() -> dict[Path, str]:
             "commands": commands(),
             **example(Path(folder)),
         }
-    return {page: fill(page.read_text(encoding="utf-8"), blocks) for page in PAGES}
+    return {STUB: stub()} | {page: fill(page.read_text(encoding="utf-8"), blocks) for page in PAGES}
 
 
 def stale() -> dict[Path, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,8 @@ from ..ir.core.errors import OnnxPassesError, UnknownNameError, UsageError
 from .captions import class_caption, common_ir_passes
 
 if TYPE_CHECKING:
+    import importlib.metadata
+
     from .base import Pass
 
 PASSES: dict[str, str] = {  # name -> module of this package : class; a test holds key == name == file name
@@ -91,6 +92,8 @@ def get_pass(name: str) -> type[Pass]:
 
 @functools.cache
 def _third_party() -> dict[str, importlib.metadata.EntryPoint]:
+    import importlib.metadata  # a fifth of the start of a listing, and not needed for our own passes
+
     own = {*PASSES, *(IR_PREFIX + name for name in common_ir_passes())}
     found: dict[str, importlib.metadata.EntryPoint] = {}
     for entry in importlib.metadata.entry_points(group=GROUP):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -26,6 +27,28 @@ def test_every_public_name_loads(name: str) -> None:
 @pytest.mark.parametrize("target", PASSES.values())
 def test_every_pass_of_ours_is_public(target: str) -> None:
     assert target.partition(":")[2] in onnx_llm_passes.__all__
+
+
+def test_a_row_of_the_registry_is_all_that_a_public_name_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("onnx_llm_passes.passes.another")
+    monkeypatch.setattr(module, "Another", type("Another", (), {}), raising=False)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(PASSES, "another", "another:Another")
+    assert "Another" in dir(onnx_llm_passes)
+    assert onnx_llm_passes.Another.__name__ == "Another"
+    del onnx_llm_passes.Another
+
+
+def test_type_checkers_read_the_same_names(generator: types.ModuleType, request: pytest.FixtureRequest) -> None:
+    if request.config.getoption("--update-golden"):
+        generator.STUB.write_text(generator.stub(), encoding="utf-8")
+    assert generator.STUB.read_text("utf-8") == generator.stub(), "pytest --update-golden tests/test_public_api.py"
+
+
+def test_a_star_import_gives_the_public_names() -> None:
+    space: dict[str, object] = {}
+    exec("from onnx_llm_passes import *", space)  # noqa: S102
+    assert set(onnx_llm_passes.__all__) <= set(space)
 
 
 def test_nothing_but_the_public_names_and_modules_is_seen() -> None:

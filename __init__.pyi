@@ -1,0 +1,145 @@
+"""The public names for type checkers and editors; `pytest --update-golden` and `make docs` write it."""
+
+from .ir.core.errors import (
+    InputError,
+    NotEqualError,
+    OnnxPassesError,
+    OutputError,
+    PassRefused,
+    ProgramInvalid,
+    UnknownNameError,
+    UsageError,
+    WriteError,
+)
+from .ir.core.specialization import (
+    Manifest,
+    Specialization,
+)
+from .ir.core.verifier import check_structure
+from .ir.interface.roles import (
+    Role,
+    find_roles,
+)
+from .ir.program.program import Program
+from .ir.serialization.interop import (
+    from_surgeon,
+    to_surgeon,
+)
+from .ir.states import find_states
+from .ir.states.base import (
+    Layout,
+    Pairing,
+    State,
+)
+from .passes.argmax_tail import ArgmaxTail
+from .passes.base import (
+    GraphResult,
+    Pass,
+    Report,
+)
+from .passes.bind import Bind
+from .passes.check import Check
+from .passes.check_speculation_safe import CheckSpeculationSafe
+from .passes.clone_decode import CloneDecode
+from .passes.convert_states import ConvertStates
+from .passes.custom_io import CustomIO
+from .passes.emit_manifest import EmitManifest
+from .passes.extract_layer import ExtractLayer
+from .passes.insert_qdq import InsertQdq
+from .passes.instruments import (
+    Dump,
+    Instrument,
+    PrintAfter,
+    StopAfter,
+    Timing,
+    VerifyEach,
+)
+from .passes.keep_last_logits import KeepLastLogits
+from .passes.kv_io import KvIo
+from .passes.load_encodings import LoadEncodings
+from .passes.manager import PassManager
+from .passes.package import (
+    Package,
+    Packaging,
+)
+from .passes.partition import Partition
+from .passes.pipeline import (
+    parse_pipeline,
+    print_pipeline,
+)
+from .passes.registry import get_pass
+from .passes.rename_io import RenameIO
+from .passes.select_branch import SelectBranch
+from .passes.simplify import Simplify
+from .passes.specialize import Specialize
+from .passes.strip_states import (
+    Positions,
+    StripStates,
+)
+from .passes.surgeon import Surgeon
+from .passes.tie_states import TieStates
+from .passes.transfer_encodings import TransferEncodings
+from .runtime.verify.verify import verify
+
+__all__ = [
+    "ArgmaxTail",
+    "Bind",
+    "Check",
+    "CheckSpeculationSafe",
+    "CloneDecode",
+    "ConvertStates",
+    "CustomIO",
+    "Dump",
+    "EmitManifest",
+    "ExtractLayer",
+    "GraphResult",
+    "InputError",
+    "InsertQdq",
+    "Instrument",
+    "KeepLastLogits",
+    "KvIo",
+    "Layout",
+    "LoadEncodings",
+    "Manifest",
+    "NotEqualError",
+    "OnnxPassesError",
+    "OutputError",
+    "Package",
+    "Packaging",
+    "Pairing",
+    "Partition",
+    "Pass",
+    "PassManager",
+    "PassRefused",
+    "Positions",
+    "PrintAfter",
+    "Program",
+    "ProgramInvalid",
+    "RenameIO",
+    "Report",
+    "Role",
+    "SelectBranch",
+    "Simplify",
+    "Specialization",
+    "Specialize",
+    "State",
+    "StopAfter",
+    "StripStates",
+    "Surgeon",
+    "TieStates",
+    "Timing",
+    "TransferEncodings",
+    "UnknownNameError",
+    "UsageError",
+    "VerifyEach",
+    "WriteError",
+    "check_structure",
+    "find_roles",
+    "find_states",
+    "from_surgeon",
+    "get_pass",
+    "parse_pipeline",
+    "print_pipeline",
+    "to_surgeon",
+    "verify",
+]
