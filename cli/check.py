@@ -86,8 +86,7 @@ def _of_one_graph(program: Program, reading: Reading, file: str) -> Reading:
 
 def _refuse_doubled_keys(program: Program) -> None:
     """An index in which a key stands twice says two things; ManifestInvalid names the key."""
-    from ..ir.manifests.files import read_text
-    from ..ir.manifests.strict import load_json
+    from ..ir.manifests.strict import load_json, read_text
     from ..ir.serialization.index import INDEX_NAME
 
     index = program.source / INDEX_NAME if program.source is not None else Path()

@@ -14,9 +14,8 @@ from onnx_llm_passes.ir.core.errors import InputError, OnnxPassesError, PassRefu
 from onnx_llm_passes.ir.core.specialization import ManifestInvalid, Specialization, SpecRole
 from onnx_llm_passes.ir.manifests import TARGETS, GraphInterface, get_target, interface_of
 from onnx_llm_passes.ir.manifests.custom_io_yaml import PRECISIONS, read_custom_io, write_custom_io
-from onnx_llm_passes.ir.manifests.files import read_text
 from onnx_llm_passes.ir.manifests.qaic import compiled_sizes
-from onnx_llm_passes.ir.manifests.strict import dump_json, load_json, load_yaml
+from onnx_llm_passes.ir.manifests.strict import dump_json, load_json, load_yaml, read_text
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.custom_io import CustomIO
 from onnx_llm_passes.passes.emit_manifest import EmitManifest

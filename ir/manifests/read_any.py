@@ -11,9 +11,8 @@ from ..core.specialization import ManifestInvalid, Specialization, read_speciali
 from ..serialization.index import INDEX_NAME
 from . import get_target
 from .custom_io_yaml import CUSTOM_IO, read_custom_io
-from .files import read_text
 from .qaic import SPECIALIZATIONS
-from .strict import load_json, load_yaml
+from .strict import load_json, load_yaml, read_text
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from . import beside
 from .base import Encoding, EncodingsInvalid, EncodingTable, Kind, Number, check_encoding
-from .text import Fields
+from .fields import Fields
 
 VERSION = "0.6.1"
 SECTIONS = {"activation_encodings": Kind.ACTIVATION, "param_encodings": Kind.PARAM}

@@ -8,7 +8,7 @@ from typing import Any, cast
 from . import beside
 from .aimet_v0 import SECTIONS, offsets_of, section_of
 from .base import Encoding, EncodingsInvalid, EncodingTable, Kind, Number, check_encoding
-from .text import Fields, as_number, as_whole
+from .fields import Fields, as_number, as_whole
 
 VERSION = "1.0.0"
 _FIELDS = (

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from . import beside
 from .base import Encoding, EncodingsInvalid, EncodingTable, Number, check_encoding
-from .text import Fields, as_number, as_whole, flatten, nest
+from .fields import Fields, as_number, as_whole, flatten, nest
 
 VERSIONS = ("2.0.0", "2.1.0")
 _FIELDS = (

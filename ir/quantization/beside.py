@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from .base import Encoding, EncodingTable
+from .fields import Fields
 from .native import from_fields, to_fields
-from .text import Fields
 
 KEY = "onnx_llm_passes"
 

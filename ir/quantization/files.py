@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..core.errors import UnknownNameError
 from . import aimet_v0, aimet_v1, aimet_v2, kv_scales, native, ort
 from .base import EncodingsInvalid, EncodingTable
-from .text import load_json, read_text
+from .fields import READER
 
 
 class Format(NamedTuple):
@@ -47,12 +47,12 @@ FORMATS: dict[str, Format] = {  # the first that matches reads
 
 def read_encodings(path: Path) -> EncodingTable:
     """The table that a file of any known format holds; EncodingsInvalid says the line or the tensor that is wrong."""
-    return parse_encodings(read_text(path), where=str(path))
+    return parse_encodings(READER.read_text(path), where=str(path))
 
 
 def parse_encodings(text: str, *, where: str = "encodings") -> EncodingTable:
     """As ``read_encodings``, out of a text; ``extra["file_format"]`` says which format it was."""
-    document = load_json(text, where=where)
+    document = READER.load_json(text, where=where)
     for name, form in FORMATS.items():
         if form.matches(document):
             table = form.read(document, where)

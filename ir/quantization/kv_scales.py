@@ -9,7 +9,7 @@ import re
 from typing import Any, cast
 
 from .base import Encoding, EncodingsInvalid, EncodingTable, Kind, check_encoding
-from .text import Fields, as_number, as_whole
+from .fields import Fields, as_number, as_whole
 
 BITS = 8
 _KINDS = {"key": "k_scales", "value": "v_scales"}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from .base import Encoding, EncodingsInvalid, EncodingTable, Evidence, Kind, Number, check_encoding
-from .text import Fields, as_number, as_whole, flatten, nest
+from .fields import Fields, as_number, as_whole, flatten, nest
 
 FORMAT = "onnx-llm-passes/encodings"
 SCHEMA_VERSION = 1

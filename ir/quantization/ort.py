@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from .base import EncodingsInvalid, EncodingTable, Evidence
-from .text import Fields, as_number, flatten
+from .fields import Fields, as_number, flatten
 
 METHODS = ("MinMax", "Entropy", "Percentile", "Distribution")
 

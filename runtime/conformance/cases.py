@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...ir.core.errors import InputError, OnnxPassesError
-from ...ir.manifests.strict import load_json
+from ...ir.serialization.strict import StrictReader
 
 MAX_CASES = 100_000
-MAX_BYTES = 256 << 20
+READER = StrictReader("conformance cases", InputError, max_bytes=256 << 20)
 
 Case = Mapping[str, Any]
 Answer = tuple[object, object]  # ours, and what the case says
@@ -64,14 +64,7 @@ class Result:
 
 def read_cases(path: Path) -> list[tuple[int, str, Case]]:
     """(line, section, case) of each line; InputError names the line that is no case."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError("is too large", where=str(path), wanted=f"at most {MAX_BYTES} bytes")
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise InputError("is no text", where=str(path), wanted="UTF-8") from None
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}", where=str(path)) from None
+    lines = READER.read_text(path).splitlines()
     found = [_case(line, f"{path}, line {number}", number) for number, line in enumerate(lines, 1) if line.strip()]
     if not found or len(found) > MAX_CASES:
         raise InputError("holds no cases, or too many", where=str(path), found=len(found), wanted=f"1 to {MAX_CASES}")
@@ -79,10 +72,7 @@ def read_cases(path: Path) -> list[tuple[int, str, Case]]:
 
 
 def _case(line: str, where: str, number: int) -> tuple[int, str, Case]:
-    try:
-        data = load_json(line, where=where)
-    except OnnxPassesError as error:
-        raise InputError(str(error)) from None
+    data = READER.load_json(line, where=where)
     fields = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
     section, case = fields.get("section"), fields.get("case")
     if not isinstance(section, str) or not isinstance(case, dict):

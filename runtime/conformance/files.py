@@ -10,11 +10,10 @@ from typing import Any, cast
 
 from ...ir.core.errors import OnnxPassesError, UsageError
 from ...ir.manifests.custom_io_yaml import PRECISIONS, write_custom_io
-from ...ir.manifests.files import read_text
 from ...ir.manifests.layers import layer_bounds, layer_of
 from ...ir.manifests.partition import tensor_slices
 from ...ir.manifests.qaic import compiled_sizes
-from ...ir.manifests.strict import dump_json
+from ...ir.manifests.strict import dump_json, read_text
 from ...ir.specialize.families import automatic, settled
 from ...ir.specialize.naming import infer_name, to_flat, to_named
 from .cases import REFUSALS, Answer, Case

@@ -124,7 +124,7 @@ SECTIONS: tuple[Section, ...] = (
         "reading a manifest",
         (
             Form(("specializations",), "ir.manifests.qaic.compiled_sizes", ask_compiled, ("out", "raises")),
-            Form(("missing_file",), "ir.manifests.files.read_text", ask_missing, ("raises",)),
+            Form(("missing_file",), "ir.manifests.strict.read_text", ask_missing, ("raises",)),
         ),
     ),
     Section("14", "speculative helpers"),

@@ -1,78 +1,18 @@
-"""Reading JSON that may be hostile: bounded, nothing twice, no NaN or overflow, the line where it is wrong."""
+"""The fields of a parsed encodings file are read as the types that are wanted; an error names the object."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
-from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
+from ..serialization.strict import StrictReader
 from .base import EncodingsInvalid
 
-MAX_BYTES = 64 << 20
 MAX_INT = 1 << 53
 MAX_SHOWN = 16  # names that a message repeats
-
-
-def read_text(path: Path) -> str:
-    """The text of a file; EncodingsInvalid where it is missing, too large or no UTF-8."""
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise EncodingsInvalid(
-                "is too large for encodings", where=str(path), found=f"{size} bytes", wanted=f"≤ {MAX_BYTES}"
-            )
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise EncodingsInvalid("no such file", where=str(path), wanted="a file of encodings") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise EncodingsInvalid("cannot be read", where=str(path), found=str(error)[:160]) from None
-
-
-def load_json(text: str, *, where: str) -> Any:
-    """The value that ``text`` holds; EncodingsInvalid for a key that stands twice, NaN, a number beyond a double."""
-    if len(text) > MAX_BYTES:
-        raise EncodingsInvalid("is too large for encodings", where=where, wanted=f"≤ {MAX_BYTES} characters")
-
-    def refuse(token: str) -> NoReturn:
-        raise EncodingsInvalid(f"{token} is no number", where=f"{where}, line {_line_of(text, token)}")
-
-    def number(token: str) -> float:
-        value = float(token)
-        return value if math.isfinite(value) else refuse(token)
-
-    def whole(token: str) -> int:
-        return int(token) if len(token) < 20 else refuse(token)
-
-    try:
-        return json.loads(
-            text, object_pairs_hook=_unique(text, where), parse_constant=refuse, parse_float=number, parse_int=whole
-        )
-    except json.JSONDecodeError as error:
-        raise EncodingsInvalid("is no JSON", where=f"{where}, line {error.lineno}", found=error.msg) from None
-    except RecursionError:
-        raise EncodingsInvalid("is nested without end", where=where) from None
-
-
-def _unique(text: str, where: str) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
-    def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-            first = text.find(json.dumps(twice, ensure_ascii=False))
-            at = text.find(json.dumps(twice, ensure_ascii=False), first + 1)
-            line = text.count("\n", 0, max(at, 0)) + 1
-            raise EncodingsInvalid(f"{twice[:80]!r} stands twice", where=f"{where}, line {line}")
-        return found
-
-    return build
-
-
-def _line_of(text: str, token: str) -> int:
-    return text.count("\n", 0, max(text.find(token), 0)) + 1
+READER = StrictReader("encodings", EncodingsInvalid, EncodingsInvalid, max_bytes=64 << 20)
 
 
 class Fields:
