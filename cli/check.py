@@ -41,9 +41,12 @@ def check(
     """
     from ..ir.core.gc_off import collector_off
     from ..ir.program.program import Program
+    from ..ir.serialization.index import INDEX_NAME, read_index
 
     with collector_off():
         program = Program.load(model, follow_links=follow_links)
+        if program.source is not None and (program.source / INDEX_NAME).is_file():
+            read_index(program.source, whole=True)
         reading = _reading(program, manifest)
         proofs = _prove(program, reading, own=manifest is None)
     sound = all(proof.sound for proof in proofs)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +35,7 @@ class Job:
     allow_scripts: bool = False
     force: bool = False
     describe: bool = False
+    reproducer: Path | None = None
 
 
 @dataclass
@@ -88,7 +87,7 @@ class Outcome:
 
 
 def execute(job: Job, on_progress: Callable[[str, int, int], None] | None = None) -> Outcome:
-    """Runs the job; where the floors below raise, nothing was written but a reproducer that the error names."""
+    """Runs the job; where the floors below raise, nothing was written but what ``job.reproducer`` asks for."""
     from ..ir.core.gc_off import collector_off
     from ..passes.pipeline import parse_pipeline
 
@@ -129,10 +128,9 @@ def _run(job: Job, passes: list[Pass], program: Program) -> None:
     from ..passes.failure import Reproducer
     from ..passes.manager import PassManager
 
-    with _scratch() as folder:
-        reproducer = Reproducer(folder, lambda: _load(job))
-        manager = PassManager(passes, _instruments(job), allow_scripts=job.allow_scripts, reproducer=reproducer)
-        manager.run(program)
+    reproducer = None if job.reproducer is None else Reproducer(job.reproducer, lambda: _load(job))
+    manager = PassManager(passes, _instruments(job), allow_scripts=job.allow_scripts, reproducer=reproducer)
+    manager.run(program)
 
 
 def _instruments(job: Job) -> list[Instrument]:
@@ -157,17 +155,6 @@ def _check_print_after(name: str | None, passes: list[Pass]) -> None:
         raise UnknownNameError(
             "pass of this pipeline", name, names, where="--print-after", hint=f"It has {', '.join(names)}."
         )
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder for a failing run's reproducer, away from OUT; gone again where nothing was left in it."""
-    folder = Path(tempfile.mkdtemp(prefix="onnx-passes-"))
-    try:
-        yield folder
-    finally:
-        if not any(folder.iterdir()):
-            folder.rmdir()
 
 
 def _facts(program: Program) -> dict[str, dict[str, Any]]:

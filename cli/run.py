@@ -34,6 +34,12 @@ PrintAfter = Annotated[
     str | None, typer.Option(metavar="PASS", help="Print the graphs as text on stderr after this pass.")
 ]
 Dump = Annotated[Path | None, typer.Option(metavar="DIR", help="Write the graphs as text into DIR after each pass.")]
+ReproducerFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--reproducer", metavar="DIR", help="Where a pass fails, leave the graphs before it and the pipeline in DIR."
+    ),
+]
 Timing = Annotated[bool, typer.Option("--timing", help="Show the seconds of each step on stderr.")]
 StopAfter = Annotated[
     int | None, typer.Option(metavar="N", min=0, help="Run the first N passes only, to find the one that fails.")
@@ -59,6 +65,7 @@ def run_pipeline(
     report: Report = None,
     print_after: PrintAfter = None,
     dump: Dump = None,
+    reproducer: ReproducerFolder = None,
     timing: Timing = False,
     stop_after: StopAfter = None,
     no_verify_each: NoVerifyEach = False,
@@ -90,6 +97,7 @@ def run_pipeline(
         allow_scripts=allow_scripts,
         force=force,
         describe=report is not None,
+        reproducer=reproducer,
     )
     with render.Progress() as progress:
         outcome = execute(job, progress)

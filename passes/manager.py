@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..ir.core.errors import OnnxPassesError, PassRefused, UsageError
+from ..ir.core.errors import PassRefused, UsageError
 from ..ir.program.program import PassRecord
 from .base import Pass, Report
 from .failure import Failure, Reproducer, add_pass, as_ours
@@ -75,7 +75,7 @@ class PassManager:
             return
         try:
             folder = self.reproducer.write(failure)
-        except (OSError, OnnxPassesError) as second:  # the first error is the one to tell
+        except Exception as second:  # whatever printing a graph that broke raises, the first error is the one to tell
             error.args = (f"{error} (no reproducer was left: {second})",)
             return
         error.args = (f"{error} The graph before the pass and the pipeline are in {str(folder)!r}.",)

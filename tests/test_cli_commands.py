@@ -20,10 +20,7 @@ STATES = [f"past_key_values.{layer}.{kind}" for layer in range(2) for kind in ("
 
 
 @pytest.fixture
-def command(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> Command:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("scratch")))  # where reproducers go
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
     return Command(capsys)
 
 
@@ -196,18 +193,21 @@ def test_no_verify_each_leaves_the_checks_out(
     assert command("run", "strip-states", model, "-o", tmp_path / "out", "--no-verify-each").code == 0
 
 
-def test_a_refused_run_names_its_reproducer(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scratch = tmp_path / "scratch"
+def test_a_refused_run_leaves_a_reproducer_where_it_is_asked_for(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch, left = tmp_path / "scratch", tmp_path / "left"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    model = sample(tmp_path / "in")
-    ran = command("run", "simplify,strip-states{layers=9}", model, "-o", tmp_path / "out")
-    assert ran.code == 1
-    (pipeline,) = scratch.rglob("pipeline.txt")
+    arguments = ("run", "simplify,strip-states{layers=9}", sample(tmp_path / "in"), "-o", tmp_path / "out")
+    before = sorted(tmp_path.rglob("*"))
+    assert command(*arguments).code == 1
+    assert sorted(tmp_path.rglob("*")) == before, "a refused run leaves nothing"
+    ran = command(*arguments, "--reproducer", left)
+    (pipeline,) = left.rglob("pipeline.txt")
     assert pipeline.read_text() == "strip-states{layers=9}\n"
     assert str(pipeline.parent) in ran.error
-    assert command("run", "simplify", model, "-o", tmp_path / "out").code == 0
-    assert len(list(scratch.iterdir())) == 1, "a run that succeeds leaves nothing"
+    assert list(scratch.iterdir()) == []
 
 
 def test_the_report_is_one_file_that_escapes_names(command: Command, tmp_path: Path) -> None:

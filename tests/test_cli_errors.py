@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,10 +18,7 @@ from .cli_tools import Command, contents, half_paired, plain, process, sample, w
 
 
 @pytest.fixture
-def command(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> Command:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("scratch")))  # where reproducers go
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
     return Command(capsys)
 
 

@@ -34,6 +34,18 @@ def test_folder_link_out_of_the_folder_is_a_link_too(tmp_path: Path) -> None:
     refused(path, "outside the model's folder")
 
 
+def test_a_hard_link_out_of_the_folder_is_a_link_too(tmp_path: Path) -> None:
+    path = write_external(tmp_path / "m")
+    data, elsewhere = tmp_path / "m/model.onnx.data", tmp_path / "elsewhere.data"
+    data.rename(elsewhere)
+    os.link(elsewhere, data)
+    refused(path, "model.onnx.data", "hard link", "outside the model's folder", "2 names, 1 of them inside")
+    Program.load(path, follow_links=True).save(tmp_path / "out")
+    np.testing.assert_array_equal(run(tmp_path / "out/model.onnx"), expected())
+    elsewhere.rename(tmp_path / "m/second.data")
+    Program.load(path)
+
+
 def test_dangling_link(tmp_path: Path) -> None:
     path = write_external(tmp_path)
     (tmp_path / "model.onnx.data").unlink()

@@ -66,8 +66,10 @@ def test_index_tells_where_it_came_from(tmp_path: Path) -> None:
     graph = index["graphs"][0]
     assert (graph["nodes"], graph["functions"], graph["symbols"]) == (2, 0, ["n"])
     assert graph["inputs"][0] | {"role": None} == {"name": "x", "dtype": "FLOAT", "shape": ["n", WIDTH], "role": None}
+    moved = hashlib.sha256((tmp_path / "out/weights.data").read_bytes()).hexdigest()
     assert index["files"] == [
-        {"name": n, "bytes": (tmp_path / "out" / n).stat().st_size} for n in ("weights.data", "model.onnx")
+        {"name": n, "bytes": (tmp_path / "out" / n).stat().st_size, "sha256": digest}
+        for n, digest in (("weights.data", moved), ("model.onnx", ""))
     ]
 
 

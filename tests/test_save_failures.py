@@ -45,7 +45,7 @@ STAGES: list[tuple[object, str]] = [
     (saving, "_write_file"),
     (saving, "_prove"),
     (saving, "_index"),
-    (outputs, "_sync_folder"),
+    (outputs, "sync_folder"),
     (outputs, "exchange"),
 ]
 
@@ -62,7 +62,7 @@ def test_nothing_is_left_half_written(
     shared: bool,
 ) -> None:
     if shared and function == "exchange":
-        function = "_sync_folder"
+        function = "sync_folder"
     out, program = old_and_new(tmp_path)
     if shared:
         (out / "notes.txt").write_text("mine")

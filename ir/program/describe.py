@@ -40,14 +40,15 @@ def describe_program(
     files: Mapping[str, int],
     referred: Mapping[str, int],
     notes: Sequence[str],
+    contents: Mapping[str, str],
 ) -> ProgramIndex:
     """The index: ``digests`` of files and ``structures`` of graphs by name, ``files`` and ``referred`` name -> bytes.
 
-    ``notes`` are those of the save.
+    ``notes`` are those of the save, ``contents`` the sha256 of each file of moved weights.
     """
     return ProgramIndex(
         graphs=_graphs(program, digests),
-        files=[FileEntry(name=name, bytes=size) for name, size in files.items()],
+        files=[FileEntry(name=name, bytes=size, sha256=contents.get(name, "")) for name, size in files.items()],
         referred=[ReferredEntry(location=location, bytes=size) for location, size in referred.items()],
         specializations=[_plain(item) for item in program.specializations],
         custom_io=program.custom_io,

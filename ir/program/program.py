@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from ..core.errors import InputError
+from ..serialization.journal import complete
 from ..serialization.loading import load_graph
 
 if TYPE_CHECKING:
@@ -97,7 +98,9 @@ class Program:
         wrong with the input; ``follow_links`` allows links that lead out of the folder.
         """
         path = Path(path)
-        if not os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises where a parent may not be read
+        is_folder = os.path.isdir(path)  # noqa: PTH112  Path.is_dir raises where a parent may not be read
+        complete(path if is_folder else path.parent)
+        if not is_folder:
             return _load_files(path, {path.stem: path}, follow_links=follow_links)
         if os.path.lexists(path / "program.json"):
             return _load_saved(path, follow_links=follow_links)

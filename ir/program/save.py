@@ -19,7 +19,7 @@ from ..core.gc_off import collector_off
 from ..serialization.atomic_folder import Output, open_output
 from ..serialization.check_file import check_file, parse_file
 from ..serialization.clone_file import Skeleton
-from ..serialization.digest import digest_graph
+from ..serialization.digest import digest_file, digest_graph
 from ..serialization.fill_shapes import Filled, fill_shapes
 from ..serialization.index import INDEX_NAME, plain_name
 from ..serialization.sparse_copy import Progress, no_progress, require_room
@@ -215,7 +215,9 @@ def _index(job: _Job, folder: Path) -> bytes:
 
     sizes = {name: (folder / name).stat().st_size for name in job.names if name != INDEX_NAME}
     referred = {location: source.size for source, location in job.plan.referred}
-    index = describe_program(job.program, job.digests, job.structures, sizes, referred, job.notes)
+    moved = [job.plan.moved_name] if job.plan.moved_name else []
+    contents = {name: digest_file(folder / name) for name in moved}  # just written: read from memory
+    index = describe_program(job.program, job.digests, job.structures, sizes, referred, job.notes, contents)
     return (index.model_dump_json(indent=2) + "\n").encode()
 
 

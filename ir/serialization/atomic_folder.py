@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..core.errors import OutputError
 from .index import INDEX_NAME, listed_files
+from .journal import Journal, commit, complete, sync_folder
 
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
@@ -24,7 +25,7 @@ class Output:
 
     Attributes:
         folder: The folder.
-        shared: True where it holds more than an earlier program: files are put in one by one, nothing else is touched.
+        shared: True where it holds more than an earlier program: a journal puts files in, nothing else is touched.
         listed: Names that the folder's own program.json lists, itself included.
         models: Model files that the program was read from.
         data: Files of weights that the program refers to.
@@ -97,40 +98,28 @@ class Output:
 
     def publish(self, names: Sequence[str]) -> None:
         """Puts the built files in place; ``names`` in the order in which they may appear. OSError where that fails."""
-        _sync_folder(self.staging)
+        sync_folder(self.staging)
         # from here on the new files appear; syncing their folder afterwards is a courtesy that may fail
         if self.shared:
-            self._publish_each(names)
+            self._publish_by_journal(names)
         else:
-            self._publish_whole()
+            self._publish_whole(names)
 
-    def _publish_each(self, names: Sequence[str]) -> None:
-        try:
-            self._move(names)
-        except KeyboardInterrupt:  # a few renames are left: finish, then stop, so that the files belong together
-            self._move(names)
-            raise
-        for name in self.listed - set(names):
-            if self._real(name) not in self.data | self.models:
-                with suppress(FileNotFoundError):
-                    (self.folder / name).unlink()
-        with suppress(OSError):
-            _sync_folder(self.folder)
+    def _publish_by_journal(self, names: Sequence[str]) -> None:
+        gone = [name for name in sorted(self.listed - set(names)) if self._real(name) not in self.data | self.models]
+        commit(self.staging, self.folder, Journal(put=list(names), remove=gone))
 
-    def _move(self, names: Sequence[str]) -> None:
-        for name in names:
-            with suppress(FileNotFoundError):  # moved before the interrupt
-                (self.staging / name).replace(self.folder / name)
-
-    def _publish_whole(self) -> None:
+    def _publish_whole(self, names: Sequence[str]) -> None:
         if not os.path.lexists(self.folder):
             self.staging.rename(self.folder)
         else:
             shutil.copymode(self.folder, self.staging)
-            exchange(self.staging, self.folder)
-            self._clear_old()
+            if exchange(self.staging, self.folder):
+                self._clear_old()
+            else:
+                self._publish_by_journal(names)
         with suppress(OSError):
-            _sync_folder(self.folder.parent)
+            sync_folder(self.folder.parent)
 
     def _clear_old(self) -> None:
         """Removes the old program, which the exchange left in the staging folder; a file that is not its goes back."""
@@ -154,6 +143,8 @@ def open_output(out: Path, models: Sequence[Path], data: Sequence[Path]) -> Outp
         )
     if _in_hub(folder):
         raise OutputError("lies in a model hub's cache, which is never written to", where=str(out), hint=_ELSEWHERE)
+    if folder.is_dir():
+        complete(folder)  # what a killed run left, before anything is compared with its files
     listed = listed_files(folder)
     real_models = frozenset(Path(os.path.realpath(path)) for path in models)
     entries = {p.name for p in folder.iterdir() if not _LEFTOVER.fullmatch(p.name)} if folder.is_dir() else set[str]()
@@ -211,20 +202,12 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def exchange(new: Path, old: Path) -> None:
-    """Swaps two folders: at once where the system can, else by two renames, undone where the second fails."""
+def exchange(new: Path, old: Path) -> bool:
+    """Swaps two folders at once; False where the system or its file system cannot, and then nothing has changed."""
     libc = ctypes.CDLL(None, use_errno=True)
     rename = getattr(libc, "renameat2", None)
-    if rename is not None and rename(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _RENAME_EXCHANGE) == 0:
-        return
-    aside = new.with_name(f"{new.name}.old")
-    old.rename(aside)
-    try:
-        new.rename(old)
-    except OSError:
-        aside.rename(old)
-        raise
-    aside.rename(new)
+    places = (_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old))
+    return rename is not None and rename(*places, _RENAME_EXCHANGE) == 0
 
 
 def _beside(folder: Path, shared: bool) -> Path:
@@ -235,11 +218,3 @@ def _make_parents(folder: Path) -> list[Path]:
     missing = [p for p in (folder, *folder.parents) if not p.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return list(reversed(missing))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

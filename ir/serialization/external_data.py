@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import onnx_ir as ir
 from ..core.errors import InputError
 
 MAX_NUMBER = 2**63 - 1
+MAX_ENTRIES = 20_000  # of a folder in which the other names of a file are looked for
 _KNOWN_KEYS = frozenset({"location", "offset", "length"})
 _LINK_HINT = "Copy the data beside the model, or pass --follow-links if you trust the target."
 
@@ -58,6 +60,40 @@ def check_link(path: Path, folder: Path, *, follow_links: bool, where: str) -> N
     )
 
 
+def check_hard_links(path: Path, folder: Path, *, follow_links: bool, where: str) -> None:
+    """Refuses (InputError) a file with a name outside ``folder`` and its hub cache's blobs: a link without a target.
+
+    An unpacked archive may name any file of its disk so; copying it as weights would carry it away.
+    """
+    info = path.stat()
+    if follow_links or info.st_nlink == 1:
+        return
+    tree = Path(os.path.realpath(folder))
+    root = hub_root(tree)
+    inside = _names_of(info, tree) + (_names_of(info, root / "blobs") if root is not None else 0)
+    if inside < info.st_nlink:
+        raise InputError(
+            "is a hard link to a file outside the model's folder",
+            where=where,
+            found=f"{info.st_nlink} names, {inside} of them inside",
+            wanted=f"a file that has names under {tree} alone",
+            hint=_LINK_HINT,
+        )
+
+
+def _names_of(info: os.stat_result, folder: Path) -> int:
+    """How many entries below ``folder`` are this file; a folder of very many entries is looked at in part."""
+    found = seen = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                found += os.path.samestat(info, os.lstat(os.path.join(parent, name)))  # noqa: PTH118
+        seen += len(names) + 1
+        if seen > MAX_ENTRIES:
+            break
+    return found
+
+
 class DataFolder:
     """The folder that a model file's external data is relative to; resolves each location once."""
 
@@ -94,6 +130,8 @@ class DataFolder:
         check_link(path, self.folder, follow_links=self.follow_links, where=f"{where}: data file {location!r}")
         if not stat.S_ISREG(info.st_mode):
             raise InputError(f"external data {location!r} is no regular file", where=where)
+        place = f"{where}: data file {location!r}"
+        check_hard_links(real, self.folder, follow_links=self.follow_links, where=place)
         straight = real == Path(os.path.realpath(self.folder)) / location
         return DataFile(str(path), info.st_size, plain=straight and info.st_nlink == 1)
 

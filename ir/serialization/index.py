@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ INDEX_NAME = "program.json"
 FORMAT = "onnx-llm-passes/program"
 SCHEMA_VERSION = 1
 MAX_INDEX_BYTES = 64 << 20
+READ_BYTES = 32 << 20  # weights up to this size are read when their program is loaded: a few hundredths of a second
 
 
 def plain_name(name: str) -> str:
@@ -72,10 +74,11 @@ class GraphEntry(_Entry):
 
 
 class FileEntry(_Entry):
-    """A file that belongs to the program."""
+    """A file that belongs to the program; ``sha256`` of its content where it holds weights moved out of the graphs."""
 
     name: FileName
     bytes: int
+    sha256: str = ""
 
 
 class ReferredEntry(_Entry):
@@ -147,8 +150,11 @@ class ProgramIndex(_Entry):
         return self
 
 
-def read_index(folder: Path) -> ProgramIndex:
-    """The index of a saved folder; InputError where it is not one of ours, or too new, or does not match the files."""
+def read_index(folder: Path, *, whole: bool = False) -> ProgramIndex:
+    """The index of a saved folder; InputError where it is not one of ours, or too new, or does not match the files.
+
+    ``whole`` also reads every file whose digest is listed, however large; else only those up to READ_BYTES.
+    """
     path = folder / INDEX_NAME
     try:
         if path.stat().st_size > MAX_INDEX_BYTES:
@@ -164,20 +170,28 @@ def read_index(folder: Path) -> ProgramIndex:
         ) from error
     except (OSError, RecursionError) as error:
         raise InputError(f"cannot be read: {error}", where=str(path)) from error
-    _check_files(index, folder)
+    _check_files(index, folder, whole=whole)
     return index
 
 
-def _check_files(index: ProgramIndex, folder: Path) -> None:
+def _check_files(index: ProgramIndex, folder: Path, *, whole: bool) -> None:
     for entry in index.files:
         path = folder / entry.name
-        if not path.is_file() or path.stat().st_size != entry.bytes:
+        if not path.is_file() or path.stat().st_size != entry.bytes or not _is_content(path, entry, whole=whole):
             raise InputError(
                 f"does not match the folder: {entry.name} is missing or was changed",
                 where=str(folder / INDEX_NAME),
                 wanted=f"{entry.bytes} bytes",
                 hint="Its run was cut short, or files were edited: run it again, or give the .onnx file itself.",
             )
+
+
+def _is_content(path: Path, entry: FileEntry, *, whole: bool) -> bool:
+    """False where the content is read and another's; weights of equal sizes are told apart by nothing else."""
+    if not entry.sha256 or (entry.bytes > READ_BYTES and not whole):
+        return True
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == entry.sha256
 
 
 def listed_files(folder: Path) -> frozenset[str]:

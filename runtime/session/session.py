@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,6 +45,18 @@ class RunError(OnnxPassesError):
     """onnxruntime refuses these inputs, or fails while it computes."""
 
 
+def load_onnxruntime() -> Any:
+    """The module, imported so that it writes nothing to the disk.
+
+    Releases from the package index (1.32.0) keep a store of telemetry under the home and temp folders from their
+    import on, unless ORT_DISABLE_TELEMETRY is 1 by then; a user who set the variable keeps what was set.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
 class Session:
     """Runs one graph; by default its operators as spelled, so that two graphs are compared and not two fusions.
 
@@ -51,8 +64,7 @@ class Session:
     """
 
     def __init__(self, model: ir.Model, name: str = "graph", optimization: Optimization = Optimization.NONE) -> None:
-        import onnxruntime
-
+        onnxruntime = load_onnxruntime()
         self.name = name
         options = _options(onnxruntime, optimization)
         # the options keep no reference to the arrays: this object does, as long as the session lives
