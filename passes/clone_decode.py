@@ -16,7 +16,7 @@ from ..ir.program.clone import Clone, inner_symbols, materialize
 from ..ir.program.program import Program
 from ..ir.rewrite.scalar_ranges import squeeze_ranges
 from ..ir.specialize.length_choices import refuse_length_choices
-from ..ir.specialize.lengths import GROWING, Lengths, bind_lengths, shares_buffer
+from ..ir.specialize.lengths import Lengths, bind_lengths
 from ..ir.specialize.speculator import own_speculative_tokens
 from ..ir.states import Layout, Pairing
 from ..ir.symbolic.dims import substitute
@@ -160,7 +160,7 @@ class CloneDecode(Pass):
 
     def check_choices(self, graph: DimensionAnalysis) -> None:
         """Refuses a graph that takes one branch for short texts and another for long ones, by its cache's growth."""
-        if not any(state.layout in GROWING and state.pairing is Pairing.BOTH for state in graph.states):
+        if not any(state.traits.gains_rows and state.pairing is Pairing.BOTH for state in graph.states):
             return
         where, facts = f"{self.name}, graph {graph.model.graph.name!r}", graph.demands.facts
         for _, _, lengths in self.lengths(graph):
@@ -214,7 +214,7 @@ class CloneDecode(Pass):
 
 
 def _is_decoder(graph: DimensionAnalysis) -> bool:
-    return any(s.pairing is Pairing.BOTH and s.layout is not Layout.FIXED for s in graph.states)
+    return any(s.pairing is Pairing.BOTH and s.traits.changes for s in graph.states)
 
 
 def _prefixed(specs: Sequence[Specialization], prefix: str) -> list[Specialization]:
@@ -263,8 +263,8 @@ def _unhidden(graphs: Mapping[str, DimensionAnalysis], settings: CloneDecode) ->
     found: list[str] = []
     for graph in graphs.values() if settings.static else ():
         told = _TELLS_ROWS & set(graph.roles.values())
-        grown = [s for s in graph.states if s.layout in GROWING and s.pairing is Pairing.BOTH and s.axis is not None]
-        if grown and not told and not any(shares_buffer(state) for state in grown):
+        grown = [s for s in graph.states if s.traits.gains_rows and s.pairing is Pairing.BOTH and s.axis is not None]
+        if grown and not told and not any(state.shares_buffer for state in grown):
             found.append(
                 f"graph {graph.model.graph.name!r}: no input hides rows of {grown[0].name!r} that hold no token: "
                 "a decode is right only where its past is full"

@@ -62,7 +62,7 @@ class ConvertStates(Pass):
         """Converts one graph; raises PassRefused, with nothing changed, where that would not be exact."""
         if self.to is To.NONE:
             return StripStates().call(model)
-        inside = any("function" in state.extra for state in find_states(model))
+        inside = any(state.function for state in find_states(model))
         self._convert(model.clone(), inside)
         return self._convert(model, inside)
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ..ir.core.errors import PassRefused, UnknownNameError
 from ..ir.manifests.custom_io_yaml import CUSTOM_IO, write_custom_io
-from ..ir.manifests.precisions import GROWING, refusal
+from ..ir.manifests.precisions import refusal
 from ..ir.program.program import Program
 from ..ir.states import Pairing, State, find_states
 from .base import Pass, Report
@@ -78,7 +78,7 @@ class CustomIO(Pass):
         """States first, input before output, then the other float inputs in the graph's order."""
         listed: dict[str, str] = {}
         for state in find_states(model):
-            caches = state.layout in GROWING and state.pairing is Pairing.BOTH
+            caches = state.traits.keeps_rows and state.pairing is Pairing.BOTH
             for value in (state.input, state.output):
                 if value is not None and _is_float(value):
                     listed[value.name or ""] = self.kv if caches else self.float

@@ -17,7 +17,7 @@ from ..ir.quantization.grid import plain
 from ..ir.quantization.qdq import MARK, Inserter, check_grid, grid_type, on_grid, plain_pairs, quantized
 from ..ir.quantization.variants import Ports, Rules, Variant
 from ..ir.shapes.float_values import element_types
-from ..ir.states import Layout, State, find_states
+from ..ir.states import State, find_states
 from .base import GraphResult, Pass, Report, merge_results
 
 ACTIVATION_BITS = {"a8": 8, "a16": 16}
@@ -102,7 +102,7 @@ class InsertQdq(Pass):
         with plain_pairs(model):
             states = find_states(model)
             _refuse_functions(states)
-            plan.states = {v: s.name for s in states if _grows(s) for v in (s.input, s.output) if v is not None}
+            plan.states = {v: s.name for s in states if s.keeps_rows for v in (s.input, s.output) if v is not None}
             check_tied(encoding_groups(model, states), table)
         for value in activations_of(model, states, rules):
             if not any(rules.reads(node) for node, _ in value.uses()) and not value.is_graph_output():
@@ -181,18 +181,14 @@ class _GraphPlan:
         return self.model.graph.opset_imports.get("", 0)
 
 
-def _grows(state: State) -> bool:
-    return state.layout not in (Layout.FIXED, Layout.RECURRENT) and not state.extra.get("recurrent")
-
-
 def _refuse_functions(states: Sequence[State]) -> None:
     """Pairs around a call would hide from everybody that the cache goes through it."""
-    inside = [state for state in states if "function" in state.extra]
+    inside = [state for state in states if state.function]
     if inside:
         raise PassRefused(
             f"state {inside[0].name!r} is carried inside a local function",
             where="insert-qdq",
-            found=str(inside[0].extra["function"]),
+            found=inside[0].function,
             hint="Inline it first (pass ir-inline), then calibrate and quantize the inlined graph.",
         )
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from ..ir.core.errors import OutputError, ProgramInvalid
 from ..ir.core.verifier import check_structure
-from ..ir.states import Layout, find_states
+from ..ir.states import find_states
 from .failure import add_context
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def _paired(model: ir.Model) -> list[Ends]:
     return [
         Ends(state.input, state.output, (state.input.name, state.output.name))
         for state in find_states(model)
-        if state.input is not None and state.output is not None and state.layout is not Layout.FIXED
-        if "branch" not in state.extra  # the other branch gives the same output without a past
+        if state.input is not None and state.output is not None and state.traits.changes
+        if state.branch is None  # the other branch gives the same output without a past
     ]
 
 

@@ -82,10 +82,10 @@ class StripStates(Pass):
         chosen = self._choose(model, states)
         if not chosen:
             return GraphResult(model, False, notes=("no carried state in this graph: nothing to strip",))
-        if any("function" in state.extra for state in chosen) and not self._let_go(model, chosen):
+        if any(state.function for state in chosen) and not self._let_go(model, chosen):
             inline_cache_functions(model)
             return self.call(model)
-        paired = [s for s in chosen if s.pairing is Pairing.BOTH and s.layout is not Layout.FIXED]
+        paired = [s for s in chosen if s.pairing is Pairing.BOTH and s.traits.changes]
         roles = find_roles(model, states)
         unbinding = _prepare(model, roles, chosen)
         self._refuse_fixed(model, chosen)
@@ -124,7 +124,7 @@ class StripStates(Pass):
     def _refuse_fixed(self, model: ir.Model, chosen: Sequence[State]) -> None:
         """Cross-attention states are read, not grown: they stay as inputs, and only on demand."""
         fixed = [state for state in chosen if state.layout is Layout.FIXED and state.kind == "cross"]
-        if any("branch" in state.extra for state in chosen):
+        if any(state.branch is not None for state in chosen):
             return  # the branch is to be chosen first, and says so itself
         if fixed and "cross" not in self.kinds:
             raise PassRefused(
@@ -182,7 +182,7 @@ def _drop_outputs(graph: ir.Graph, states: Iterable[State]) -> None:
 
 def _drop_inputs(graph: ir.Graph, states: Iterable[State], unused_before: set[int]) -> None:
     """Removes the states' inputs, and those that lost their last use with them."""
-    gone = {id(state.input) for state in states if state.input is not None and state.layout is not Layout.FIXED}
+    gone = {id(state.input) for state in states if state.input is not None and state.traits.changes}
     graph.inputs[:] = [
         value
         for value in graph.inputs
@@ -201,7 +201,7 @@ def _assumptions(states: Iterable[State], positions: Positions, unbinding: Unbin
     told: dict[str, str] = {}
     counters = {id(state.input) for state in states if state.layout is Layout.RECURRENT}
     for state in states:
-        source = unbinding.source(state) if state.inside is Layout.SCATTER else None
+        source = unbinding.source(state) if state.in_place else None
         if source is None or id(source.input) in counters:
             continue
         first = f"positions=ordered: {source.input.name}: is 0"

@@ -143,35 +143,16 @@ _GROWS = {
 }
 
 
-def takes_shared_buffer(state: State) -> bool:
-    """True for the caches of an attention that writes into its past where that is as long as the context."""
-    return state.update is not None and state.update.op_type == "GroupQueryAttention" and not keeps_window(state)
-
-
 def kept_whole(state: State, buffers: Buffers) -> bool:
     """True where a state's axis holds the whole context before and after a run."""
-    return buffers is Buffers.SHARED and takes_shared_buffer(state)
+    return buffers is Buffers.SHARED and state.takes_shared_buffer
 
 
 def group_of(state: State) -> str:
     """Empty for states as long as the text; those that keep a window are apart from them."""
-    window = window_of(state)
-    if window is not None and keeps_window(state):
-        return f"window {window}"
+    if state.window is not None and state.is_ring:
+        return f"window {state.window}"
     return f"window of {state.name}" if state.layout is Layout.WINDOW else ""
-
-
-def window_of(state: State) -> int | None:
-    """The sliding window of a fused attention; None where it has none."""
-    found = state.update.attributes.get("local_window_size") if state.update is not None else None
-    size = found.as_int() if found is not None and found.type is ir.AttributeType.INT else -1
-    return size if size > 0 else None
-
-
-def keeps_window(state: State) -> bool:
-    """True where a fused attention's cache is a ring of its window's rows."""
-    found = state.update.attributes.get("sliding_window_cache") if state.update is not None else None
-    return found is not None and found.type is ir.AttributeType.INT and found.as_int() == 1
 
 
 def state_axes(setting: AxisContext, state: State, dims: Sequence[Dim | None]) -> list[Axis]:

@@ -12,7 +12,7 @@ from ..states import Layout, Pairing, State, find_states
 from ..symbolic.dims import Call, Dim, Expr, free_symbols
 from ..symbolic.equations import Equation, Solution, bound_value
 from ..symbolic.symbols import dims_of
-from .axes import Axis, AxisContext, Buffers, Place, group_of, keeps_window, kept_whole, places_of
+from .axes import Axis, AxisContext, Buffers, Place, group_of, kept_whole, places_of
 from .roles import Role, find_roles
 
 MAX_SWEEPS = 4  # each sweep may make more symbols one; exporters need two at most
@@ -227,11 +227,11 @@ def _state_sizes(setting: AxisContext) -> Iterator[Equation]:
 
 def _after(setting: AxisContext, state: State, axis: int, old: Dim, length: Dim | None) -> Dim | None:
     """The dimension of a state after a run; None where its own shape does not tell."""
-    if axis != state.axis or state.layout in (Layout.SCATTER, Layout.RECURRENT, Layout.FIXED):
+    if axis != state.axis or state.traits.keeps_size:
         return old
     if state.layout is Layout.DELTA:
         return length
-    if keeps_window(state) or kept_whole(state, setting.buffers):
+    if state.is_ring or kept_whole(state, setting.buffers):
         return old  # a ring or a buffer is written over
     return None if state.layout is Layout.WINDOW or length is None else old + length
 
@@ -263,10 +263,10 @@ def _told_outputs(setting: AxisContext, demands: Demands) -> Iterator[Equation]:
 
 def _mask_lengths(setting: AxisContext, solution: Solution, places: Sequence[Place]) -> Iterator[Equation]:
     """A mask whose length nothing else tells covers past and new, or the tokens where nothing is carried."""
-    growing = [s for s in setting.states if s.layout in (Layout.APPEND, Layout.FUSED) and s.input is not None]
+    growing = [s for s in setting.states if s.traits.longer_output and s.input is not None]
     whole = [s for s in growing if not group_of(s)]
     others = any(role is Role.FEATURES for role in setting.roles.values())
-    written = any(s.layout not in (Layout.RECURRENT, Layout.APPEND, Layout.FUSED) for s in setting.states)
+    written = any(s.layout is not Layout.RECURRENT and not s.traits.longer_output for s in setting.states)
     if others or written or len(setting.tokens) < 2 or setting.tokens[1] is None or (growing and not whole):
         return
     kept = next((p.dim for p in places if p.meaning is Axis.CTX and not p.group), None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ..states import Layout, State
+from ..states import State
 
 PRECISIONS: dict[str, frozenset[ir.DataType]] = {
     "float32": frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}),
@@ -17,8 +17,6 @@ PRECISIONS: dict[str, frozenset[ir.DataType]] = {
     "mxint8": frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE}),
 }
 """Precision -> element types that it can hold: float16 has not bfloat16's range, nor bfloat16 its digits."""
-
-GROWING = frozenset((Layout.APPEND, Layout.SCATTER, Layout.FUSED, Layout.WINDOW, Layout.DELTA))
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def _refusals(
 
 def _is_cache(name: str, states: Sequence[State]) -> bool:
     return any(
-        state.layout in GROWING and value is not None and value.name == name
+        state.traits.keeps_rows and value is not None and value.name == name
         for state in states
         for value in (state.input, state.output)
     )

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from ..core.specialization import Specialization, SpecRole
-from ..interface.axes import Axis, Buffers, takes_shared_buffer
+from ..interface.axes import Axis, Buffers
 from ..interface.dimensions import DimensionAnalysis, analyze_dimensions
 from ..rewrite.bind_sizes import bound_in
 from ..symbolic.dims import Dim
@@ -199,7 +199,7 @@ class Case:
     def used(self) -> DimensionAnalysis:
         """The graph's symbols: with shared buffers where every binding makes past and total one length."""
         plain = self.canonical
-        takes = any(takes_shared_buffer(state) for state in plain.states)
+        takes = any(state.takes_shared_buffer for state in plain.states)
         if not takes or not self.specs or not all(self._shares(spec) for spec in self.specs):
             return plain
         return analyze_dimensions(plain.model, plain.states, plain.roles, buffers=Buffers.SHARED)

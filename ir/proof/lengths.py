@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..core.specialization import SpecRole
-from ..interface.axes import Axis, keeps_window, window_of
+from ..interface.axes import Axis
 from ..interface.logits import logits_output
 from ..symbolic.symbols import dims_of
 from .case import Failure, View
@@ -132,8 +132,8 @@ def window_rows(view: View) -> Iterator[Failure]:
     """A cache that is a ring of its window's rows has at least as many."""
     seen: set[str] = set()
     for state in view.canonical.states:
-        window = window_of(state)
-        if window is None or not keeps_window(state) or state.input is None or state.axis is None:
+        window = state.window
+        if window is None or not state.is_ring or state.input is None or state.axis is None:
             continue
         group = f"window {window}"
         rows = view.size(Axis.PAST, group)

@@ -93,7 +93,7 @@ def speculation_findings(model: ir.Model, k: int) -> Findings:
     if model.functions:
         model = model.clone()
         inline_cache_functions(model)
-    states = [s for s in find_states(model) if s.layout is not Layout.FIXED]
+    states = [s for s in find_states(model) if s.traits.changes]
     context = _Context(model, k, states, find_roles(model, states), propagate(model), Findings())
     context.windows = window_sizes(model)
     carried = [state for state in states if state.pairing is Pairing.BOTH]
@@ -115,11 +115,11 @@ def speculation_findings(model: ir.Model, k: int) -> Findings:
 
 
 def _check_state(context: _Context, state: State) -> None:
-    if "branch" in state.extra:
+    if state.branch is not None:
         context.found.problem(
             state.name,
-            f"lives inside a branch of If {state.extra['branch']!r}",
-            f"select-branch{{input={state.extra['switch']} value=true}} (or false) first: the run with a past",
+            f"lives inside a branch of If {state.branch.holder!r}",
+            f"select-branch{{input={state.branch.switch} value=true}} (or false) first: the run with a past",
         )
         return
     check = _CHECKS.get(state.layout)
@@ -176,10 +176,10 @@ def _slice_rows(state: State) -> int | None:
 
 
 def _fused(context: _Context, state: State) -> None:
-    if state.extra.get("recurrent"):
+    if state.recurrent:
         _recurrent(context, state)
         return
-    if _attribute(state, "sliding_window_cache") == 1:
+    if state.is_ring:
         _ring_of(context, state, context.rows(state), _attribute(state, "local_window_size"))
     else:
         context.found.notes.append("fused caches: the host resets the length (or cuts the present) after each step")
@@ -238,7 +238,7 @@ _CHECKS: Mapping[Layout, Callable[[_Context, State], None]] = {
 
 def _check_masks(context: _Context, states: Sequence[State]) -> None:
     """Rows of rejected tokens stay in a cache until they are written again: a mask must hide them till then."""
-    scattered = [s for s in states if s.inside is Layout.SCATTER and "branch" not in s.extra and s.update is not None]
+    scattered = [s for s in states if s.in_place and s.branch is None and s.update is not None]
     if not scattered:
         return
     for state in unmasked_reads(scattered, Signatures(context.model), cache_ranges(scattered)):
@@ -307,7 +307,7 @@ def _compare(context: _Context, several: Demands, single: Mapping[str, Dim], sta
         context.found.problem(item.place, reason, remedy)
         return
     for state in states:
-        if state.layout in (Layout.APPEND, Layout.FUSED) and not _grows_by(state, bound, wanted):
+        if state.traits.longer_output and not _grows_by(state, bound, wanted):
             context.found.problem(state.name, f"does not grow by {wanted} rows where {wanted} tokens come in", remedy)
     _check_rows(context, bound, remedy)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from ..core.specialization import SpecRole
 from ..interface.axes import Axis
-from ..states import Layout, Pairing
+from ..states import Pairing
 from ..symbolic.symbols import dims_of
 from .case import Case, Claims, Failure, View
 
@@ -88,7 +88,7 @@ def _kept_symbols(case: Case) -> list[str]:
         if state.input is None or state.pairing is not Pairing.BOTH:
             continue
         for axis, dim in enumerate(dims_of(state.input) or ()):
-            grows = axis == state.axis and state.layout not in (Layout.SCATTER, Layout.RECURRENT, Layout.FIXED)
+            grows = axis == state.axis and not state.traits.keeps_size
             if not grows:
                 found.update(dict.fromkeys(sorted(case.used.symbols_in(dim))))
     return list(found)

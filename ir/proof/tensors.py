@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from ..interface.axes import Axis, keeps_window, kept_whole
+from ..interface.axes import Axis, kept_whole
 from ..manifests.precisions import refusal
 from ..states import Layout, Pairing, State
 from ..symbolic.dims import free_symbols
@@ -74,12 +74,12 @@ def state_shapes(view: View) -> Iterator[Failure]:
 def _after(view: View, state: State, axis: int, before: int | None) -> int | None:
     if before is None:
         return None
-    if axis != state.axis or state.layout in (Layout.SCATTER, Layout.RECURRENT, Layout.FIXED):
+    if axis != state.axis or state.traits.keeps_size:
         return before
     seq = view.size(Axis.SEQ)
     if state.layout is Layout.DELTA:
         return seq
-    if keeps_window(state) or kept_whole(state, view.canonical.buffers):
+    if state.is_ring or kept_whole(state, view.canonical.buffers):
         return before
     return None if state.layout is Layout.WINDOW or seq is None else before + seq
 

@@ -66,7 +66,7 @@ def encoding_groups(model: ir.Model, states: Iterable[State] | None = None, fact
     Slice or Split is not followed: what it cuts from holds other numbers too. Fused operators are tied at their past
     and present alone. States that are only read (cross-attention) and recurrences have no groups here.
     """
-    found = [state for state in (states if states is not None else find_states(model)) if _grows(state)]
+    found = [state for state in (states if states is not None else find_states(model)) if state.keeps_rows]
     web = _Web(model, facts or propagate(model))
     union = _Union()
     for state in found:
@@ -77,10 +77,6 @@ def encoding_groups(model: ir.Model, states: Iterable[State] | None = None, fact
     for state in found:
         by_root.setdefault(union[id(_leader(state))], []).append(state)
     return [web.group(together, union) for together in by_root.values()]
-
-
-def _grows(state: State) -> bool:
-    return state.layout not in (Layout.FIXED, Layout.RECURRENT) and not state.extra.get("recurrent")
 
 
 def _leader(state: State) -> ir.Value:

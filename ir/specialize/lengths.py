@@ -6,17 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ..core.errors import PassRefused
-from ..interface.axes import Axis, Place, keeps_window, window_of
+from ..interface.axes import Axis, Place
 from ..interface.dimensions import DimensionAnalysis
 from ..interface.roles import Role
-from ..states import Layout, State
 from ..symbolic.dims import symbol
 from ..symbolic.equations import Equation, Solution
 
-GROWING = (Layout.APPEND, Layout.DELTA, Layout.FUSED)
-_SHARES_BUFFER = frozenset(  # attentions that write the new rows into the past they were given
-    ("GroupQueryAttention", "SparseAttention", "DecoderMaskedSelfAttention", "DecoderMaskedMultiHeadAttention")
-)
 _BROADCAST = (Role.POSITIONS, Role.ATTENTION_MASK, Role.ENCODER_MASK)  # a batch of 1 there serves any batch
 
 
@@ -54,7 +49,7 @@ def bind_lengths(
     A growing cache holds ``ctx - seq`` rows before a run, a shared buffer and a cache written in place have ``ctx``.
     PassRefused where the graph fixes a dimension to another size, or demands two sizes of one symbol.
     """
-    shared = any(shares_buffer(state) for state in canonical.states)
+    shared = any(state.shares_buffer for state in canonical.states)
     known = Solution(canonical.solution.rank)
     for name, size in given.items():
         known.add(Equation(symbol(name), size, f"bind={name}:{size}"))
@@ -68,17 +63,12 @@ def bind_lengths(
     return {name: complete[name] for name in sorted(complete)}
 
 
-def shares_buffer(state: State) -> bool:
-    """True where a fused attention writes into the past it was given, which then has room for the whole context."""
-    return state.inside is Layout.FUSED and state.update is not None and state.update.op_type in _SHARES_BUFFER
-
-
 def _demands(canonical: DimensionAnalysis, lengths: Lengths) -> Iterator[tuple[Place, int]]:
     """Each dimension that the lengths decide, with its size."""
-    kept = any(state.layout in (*GROWING, Layout.SCATTER) for state in canonical.states)
+    kept = any(state.traits.keeps_every_row for state in canonical.states)
     inputs = {state.input.name or "": state for state in canonical.states if state.input is not None}
-    rings = {name: window_of(state) for name, state in inputs.items() if keeps_window(state)}
-    buffers = {name: lengths.ctx for name, state in inputs.items() if shares_buffer(state)}
+    rings = {name: state.window for name, state in inputs.items() if state.is_ring}
+    buffers = {name: lengths.ctx for name, state in inputs.items() if state.shares_buffer}
     for place in canonical.places:
         size = lengths.wanted(place.meaning)
         own = {**buffers, **rings} if place.meaning is Axis.PAST else {}
@@ -106,6 +96,6 @@ def _refused(canonical: DimensionAnalysis, place: Place, size: int, known: Solut
     what = f"{place} ({place.meaning.value}) is {have}"
     state = next((s for s in canonical.states if s.input is not None and s.input.name == place.value), None)
     hint = "Export the graph with this dimension symbolic."
-    if state is not None and state.layout in GROWING:
+    if state is not None and state.traits.gains_rows:
         hint = "Convert the states first (convert-states), or choose other lengths."
     return PassRefused(f"{what}, which these lengths do not fit", where=where, found=have, wanted=size, hint=hint)

@@ -1,6 +1,7 @@
 """States of a graph: what they are and how they are found."""
 
-from .base import Layout, Pairing, State
+from .base import Branch, Pairing, State
 from .find import find_states
+from .layouts import TRAITS, Layout, Traits
 
-__all__ = ["Layout", "Pairing", "State", "find_states"]
+__all__ = ["TRAITS", "Branch", "Layout", "Pairing", "State", "Traits", "find_states"]

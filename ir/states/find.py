@@ -9,8 +9,9 @@ import onnx_ir as ir
 from ..core.scopes import bodies
 from . import append, delta, fixed, fused, recurrent, scatter, stacked, window
 from .attention import attends
-from .base import Layout, Pairing, State
+from .base import Branch, Pairing, State
 from .control_flow_outputs import branch_outputs, cache_functions, inline_cache_functions
+from .layouts import Layout
 from .names import kind_of, label, layer_of
 from .signatures import Signatures
 from .trace import backward, forward
@@ -20,7 +21,7 @@ def find_states(model: ir.Model) -> list[State]:
     """All states of the graph, paired ones by input order, then those found in one direction only; changes nothing.
 
     A renamed graph gives the same states: names only tell the layer and confirm the kind. States inside local
-    functions and If branches are found too; ``extra["function"]`` or ``extra["branch"]`` says where they live.
+    functions and If branches are found too; ``State.function`` or ``State.branch`` says where they live.
     """
     if model.functions and cache_functions(model):
         return _through_functions(model)
@@ -47,7 +48,7 @@ def _through_functions(model: ir.Model) -> list[State]:
         state = State(found.layout, found.pairing, found.layer, found.kind, axis=found.axis, evidence=found.evidence)
         state.input = values.get(found.input.name) if found.input is not None else None
         state.output = values.get(found.output.name) if found.output is not None else None
-        state.extra = {"function": names, "rows": found.extra.get("rows")}
+        state.function, state.conv_rows, state.recurrent = names, found.conv_rows, found.recurrent
         states.append(state)
     return states
 
@@ -143,7 +144,7 @@ class _Search:
                 if state is not None:
                     state.input = value
                     if node.graph is not self.graph:
-                        state.extra.update(self._branch_of(node))
+                        state.branch = self._branch_of(node)
                     yield state
 
     def _end_of(self, state: State) -> ir.Value | None:
@@ -181,14 +182,14 @@ class _Search:
                 return inner
         return value
 
-    def _branch_of(self, node: ir.Node) -> dict[str, object]:
-        """The name of the If whose branch holds ``node``, and of the input that switches it."""
+    def _branch_of(self, node: ir.Node) -> Branch:
+        """The If whose branch holds ``node``, and the input that switches it."""
         for outer, holder in self.bridges.values():
             if any(node.graph is branch for branch in bodies(holder)):
                 switch = backward(holder.inputs[0])[0] if holder.inputs[0] is not None else None
                 name = switch.name if switch is not None and switch.is_graph_input() else None
-                return {"branch": holder.name or outer.name or "", "switch": name or "NAME"}
-        return {"branch": "", "switch": "NAME"}
+                return Branch(holder.name or outer.name or "", name or "NAME")
+        return Branch()
 
     def _is_embedding(self, value: ir.Value) -> bool:
         """True for hidden rows: the batch and sequence axes of an output of other width, or of an integer input."""
@@ -210,7 +211,7 @@ class _Search:
             source = state.carried if state.carried is not None else state.input
             by_structure = self._attends(source) if source is not None else None
             state.kind = kind_of(state.name) or by_structure or _port_kind(state) or "state"
-        if state.axis is None and state.layout is not Layout.RECURRENT and not state.extra.get("recurrent"):
+        if state.axis is None and state.layout is not Layout.RECURRENT and not state.recurrent:
             state.axis = _differing_axis(state.input, state.output)
         elif state.axis is not None and state.axis < 0 and state.input is not None:
             state.axis += _rank(state.input) or 0
@@ -246,10 +247,10 @@ def _uncut(value: ir.Value) -> tuple[ir.Value, bool]:
 
 
 def _port_kind(state: State) -> str | None:
-    port = state.extra.get("port")
-    if not isinstance(port, fused.Port) or state.update is None:
+    port = state.port
+    if port is None or state.update is None:
         return None
-    if state.extra.get("recurrent"):
+    if state.recurrent:
         return "conv" if "Conv" in state.update.op_type else "recurrent"
     ports = fused.PORTS[state.update.domain, state.update.op_type]
     return "key" if port is ports[0] and len(ports) > 1 else "value" if len(ports) > 1 else None

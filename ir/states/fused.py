@@ -24,7 +24,8 @@ def match(trail: Trail, node: ir.Node, index: int) -> State | None:
         update=node,
         carried=carried,
         evidence=f"{node.op_type} {node.name!r} takes it at input {index} and gives it back",
-        extra={"port": port, "recurrent": recurrent},
+        port=port,
+        recurrent=recurrent,
     )
 
 

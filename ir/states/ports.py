@@ -84,3 +84,8 @@ MASK_INPUTS: dict[tuple[str, str], tuple[int, ...]] = {
 
 NEEDS_CACHE = frozenset(("DecoderMaskedMultiHeadAttention", "DecoderMaskedSelfAttention", "DecoderAttention"))
 """Operators that decode one token against a cache; without one they compute nothing useful."""
+
+SHARES_BUFFER = frozenset(
+    ("GroupQueryAttention", "SparseAttention", "DecoderMaskedSelfAttention", "DecoderMaskedMultiHeadAttention")
+)
+"""Attentions that write the new rows into the past they were given."""

@@ -122,19 +122,13 @@ def unmasked_reads(states: Iterable[State], signatures: Signatures, ranges: Iter
 
 def _is_masked(state: State, signatures: Signatures, ranges: set[int]) -> bool:
     assert state.carried is not None
-    length = row_count(state)
+    length = state.length
     for product, role in products(state.carried, signatures.reads):
         if role == "value":
             return True  # its rows meet the weights that the key's mask made
         if not any(_cone_has_rows(value, ranges, length) for value in mask_operands(product)):
             return False
     return True
-
-
-def row_count(state: State) -> Dim | None:
-    """The state's length on its axis as its type tells it; None where unknown."""
-    dims = dims_of(state.input) if state.input is not None else None
-    return dims[state.axis] if dims is not None and state.axis is not None else None
 
 
 def _cone_has_rows(value: ir.Value, ranges: set[int], length: Dim | None) -> bool:

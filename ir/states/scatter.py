@@ -26,7 +26,7 @@ def match(trail: Trail, node: ir.Node, index: int, signatures: Signatures) -> St
         selector=access.selector,
         readers=tuple(_readers(carried, signatures)),
         evidence=f"{node.op_type} {node.name or carried.name!r} writes it at positions",
-        extra={"axis_at_update": access.axis},
+        axis_at_update=access.axis,
     )
 
 

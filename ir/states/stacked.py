@@ -38,7 +38,7 @@ def match(value: ir.Value, outputs: Container[int]) -> State | None:
                 update=end.producer(),
                 carried=end,
                 evidence=f"{len(grown)} parts of it are appended to and put together again",
-                extra={"stacked": True},
+                stacked=True,
             )
     return None
 

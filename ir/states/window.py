@@ -20,7 +20,7 @@ def last_rows(trail: Trail) -> list[ir.Node]:
 def narrow(state: State, kept: ir.Node) -> State:
     """``state`` (found as append) with the layout that ``kept`` gives it: a window, a convolution's state, or delta.
 
-    A convolution's state holds as many rows as the longest kernel that reads it: ``extra["rows"]``. Where the Slice
+    A convolution's state holds as many rows as the longest kernel that reads it: ``conv_rows``. Where the Slice
     ``kept`` begins behind the past, what leaves the graph is the new rows.
     """
     if _starts_behind(kept, state):
@@ -34,7 +34,7 @@ def narrow(state: State, kept: ir.Node) -> State:
     else:
         state.layout = Layout.RECURRENT
         state.kind = "conv"
-        state.extra["rows"] = kernel
+        state.conv_rows = kernel
         state.evidence += f", the last rows are carried on, and a convolution of {kernel} taps reads them"
     return state
 

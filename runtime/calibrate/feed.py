@@ -16,8 +16,7 @@ from ...ir.interface.usage import origins
 from ...ir.program.program import Program
 from ...ir.quantization.qdq import plain_pairs
 from ...ir.shapes.infer import propagate
-from ...ir.specialize.lengths import shares_buffer
-from ...ir.states import Layout, Pairing, State, find_states
+from ...ir.states import TRAITS, Layout, Pairing, State, find_states
 from ...ir.states.ports import KEY_VALUE_INPUTS
 from ...ir.symbolic.dims import Dim
 from ...ir.symbolic.symbols import dims_of
@@ -25,7 +24,6 @@ from ..session.legalize import legalized
 
 Arrays = dict[str, np.ndarray]
 WHOLE = 1 << 31  # a graph that takes no past is given a text in one run, however long
-FED = (Layout.APPEND, Layout.SCATTER, Layout.DELTA, Layout.FUSED)
 
 
 def graph_of(program: Program, name: str | None = None) -> str:
@@ -108,7 +106,7 @@ class Feeder:
         if isinstance(dims[-1], int):
             self.chunk, self.fixed = dims[-1], True
         self.vocabulary = find_tables(self.model).get(tokens[0].name or "")
-        sizes = [_length(state) for state in self.states if _is_written(state)]
+        sizes = [state.length for state in self.states if state.is_written]
         self.capacity = min((size for size in sizes if isinstance(size, int)), default=self.capacity)
 
     def _is_start(self, value: ir.Value) -> bool:
@@ -121,7 +119,7 @@ class Feeder:
 
     def usable(self, length: int) -> int:
         """How many tokens of a text of that length are fed: whole chunks where the graph fixes them, what fits."""
-        written = any(_is_written(state) for state in self.states)
+        written = any(state.is_written for state in self.states)
         fitting = min(length, self.capacity) if written else length
         return fitting - fitting % self.chunk if self.fixed else fitting
 
@@ -158,7 +156,7 @@ class Feeder:
     def _with_rows(self, state: State, old: np.ndarray, new: np.ndarray, start: int) -> np.ndarray:
         """A cache of which only the new rows leave the graph, with those: behind the others, or at their positions."""
         axis = state.axis or 0
-        if state.inside is not Layout.SCATTER:
+        if not state.in_place:
             return np.concatenate([old, new], axis=axis)
         place = (slice(None),) * axis + (slice(start, start + new.shape[axis]),)
         filled = old.copy()
@@ -177,50 +175,39 @@ class Feeder:
         if head is not None and dims and not isinstance(dims[-1], int):
             sizes[-1] = head
         if state.axis is not None:
-            sizes[state.axis] = self.capacity if _is_written(state) else 0
+            sizes[state.axis] = self.capacity if state.is_written else 0
         return np.zeros(sizes, _numpy(state.input))
 
     def width(self, start: int, count: int) -> int:
         """How many keys a mask speaks of."""
-        written = any(_is_written(state) for state in self.states)
+        written = any(state.is_written for state in self.states)
         return self.capacity if written else start + count
 
 
 def _check_state(state: State) -> None:
-    if state.layout not in FED or state.pairing is Pairing.INPUT_ONLY or state.extra.get("recurrent"):
+    fed = [layout.value for layout, traits in TRAITS.items() if traits.keeps_every_row]
+    if not state.traits.keeps_every_row or state.pairing is Pairing.INPUT_ONLY or state.recurrent:
         found = f"layout {state.layout.value}, {state.pairing.value}"
         raise PassRefused(
             f"state {state.name!r} cannot be carried from chunk to chunk",
             where="calibrate",
-            found="a recurrence" if state.extra.get("recurrent") else found,
-            wanted=f"one of {', '.join(layout.value for layout in FED)}, as input and output",
+            found="a recurrence" if state.recurrent else found,
+            wanted=f"one of {', '.join(fed)}, as input and output",
         )
-    ring = state.update.attributes.get("sliding_window_cache") if state.update is not None else None
-    if ring is not None and ring.as_int() == 1:
+    if state.is_ring:
         raise PassRefused(
             f"the cache of {state.name!r} is a ring inside {state.update.op_type if state.update is not None else ''}",
             where="calibrate",
             wanted="a cache that grows, or one that is written at positions",
         )
-    past = _length(state)
-    if not _is_written(state) and isinstance(past, int) and past > 0:
+    past = state.length
+    if not state.is_written and isinstance(past, int) and past > 0:
         raise PassRefused(
             f"the past of {state.name!r} has a fixed length, so that it cannot start empty",
             where="calibrate",
             found=f"{past} rows",
             hint="Calibrate the graph with dynamic lengths and carry its encodings to this one (transfer-encodings).",
         )
-
-
-def _is_written(state: State) -> bool:
-    """True for a cache of one length that rows are written into; a fused one is where its length is fixed."""
-    return state.inside is Layout.SCATTER or (shares_buffer(state) and isinstance(_length(state), int))
-
-
-def _length(state: State) -> Dim | None:
-    """The dimension of the past's own axis."""
-    dims = dims_of(state.input) if state.input is not None else None
-    return dims[state.axis] if dims and state.axis is not None else None
 
 
 def _numpy(value: ir.Value) -> Any:

@@ -10,12 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.core.errors import UsageError
-from ...ir.specialize.lengths import shares_buffer
-from ...ir.states import Layout, Pairing, State, find_states
+from ...ir.states import TRAITS, Layout, Pairing, State, find_states
 from ...ir.states.control_flow_outputs import inline_cache_functions
 from ...ir.symbolic.symbols import dims_of
-
-_ONLY_SHAPE = ("Shape", "Size")
 
 
 class Hold(enum.Enum):
@@ -48,9 +45,7 @@ class Holding:
     @property
     def rewinds(self) -> bool:
         """Whether rows that the last run added can be taken back."""
-        return self.layout not in (Layout.RECURRENT, Layout.WINDOW) and not (
-            self.axis is None and self.hold is not Hold.CONSTANT
-        )
+        return TRAITS[self.layout].rewinds and not (self.axis is None and self.hold is not Hold.CONSTANT)
 
     def empty(self) -> np.ndarray:
         """What a first run starts from."""
@@ -70,7 +65,7 @@ def holdings_of(model: ir.Model, sizes: Sizes, states: list[State] | None = None
     """How each state of a graph is kept. Raises UsageError where a cache's length is needed and nobody told it."""
     copy = model.clone()
     inline_cache_functions(copy)
-    in_place = {state.name for state in find_states(copy) if _writes_in_place(state)}
+    in_place = {state.name for state in find_states(copy) if state.one_buffer}
     kept = [state for state in states or find_states(model) if _kept(state)]
     return [_holding(state, sizes, state.name in in_place, _batch_axis(model, state)) for state in kept]
 
@@ -90,20 +85,6 @@ def _kept(state: State) -> bool:
     return state.input is not None and (state.pairing is Pairing.BOTH or state.layout is Layout.FIXED)
 
 
-def _writes_in_place(state: State) -> bool:
-    """Whether reading and writing may share memory: the new rows are the first thing that happens to the cache.
-
-    Everything else must read what was written, or the past's shape only: then no order of operators reads an old row
-    after a new one took its place.
-    """
-    if state.layout is not Layout.SCATTER or state.chain or state.update is None or state.input is None:
-        return False
-    if state.output is None or state.output is not state.carried:
-        return False
-    others = [use.node for use in state.input.uses() if use.node is not state.update]
-    return all(node.op_type in _ONLY_SHAPE and not node.domain for node in others)
-
-
 def _holding(state: State, sizes: Sizes, in_place: bool, batch_axis: int) -> Holding:
     assert state.input is not None and state.input.dtype is not None
     dims = dims_of(state.input)
@@ -117,9 +98,9 @@ def _holding(state: State, sizes: Sizes, in_place: bool, batch_axis: int) -> Hol
     found: list[int | None] = list(known)
     if axis is not None and hold is not Hold.CONSTANT:
         hold, found[axis] = _length(state, hold, axis, sizes)
-    elif state.layout is Layout.RECURRENT and isinstance(state.extra.get("rows"), int) and state.axis is not None:
-        rows = state.extra["rows"]
-        found[state.axis] = dims[state.axis] if isinstance(dims[state.axis], int) else rows  # pyright: ignore
+    elif state.layout is Layout.RECURRENT and state.conv_rows is not None and state.axis is not None:
+        declared = dims[state.axis]
+        found[state.axis] = declared if isinstance(declared, int) else state.conv_rows
     output = state.output.name if state.output is not None else None
     return Holding(state.name, output, hold, axis, state.input.dtype, tuple(found), state.layout, batch_axis)
 
@@ -155,13 +136,11 @@ def _head_size(state: State) -> int | None:
 
 
 def _scatter(state: State, in_place: bool) -> Hold:
-    if state.extra.get("host") is True:
-        return Hold.ROWS
     return Hold.SHARED if in_place else Hold.SWAPPED
 
 
 def _fused(state: State, in_place: bool) -> Hold:
-    return Hold.SHARED if shares_buffer(state) else Hold.GROWN
+    return Hold.SHARED if state.shares_buffer else Hold.GROWN
 
 
 _HOLDS: Mapping[Layout, Callable[[State, bool], Hold]] = {

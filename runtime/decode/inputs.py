@@ -39,7 +39,7 @@ class _Maker:
     def slots(self) -> int:
         """How many keys attention sees: a written cache's rows, or the fixed past and the new ones."""
         states = [s for s in self.subject.states if s.axis is not None and s.input is not None]
-        written = [s for s in states if s.inside is Layout.SCATTER]
+        written = [s for s in states if s.in_place]
         if written:
             return self.subject.capacity or self.case.length + SPARE_SLOTS
         return self.case.length + self.past
@@ -186,22 +186,19 @@ def _batch_axis(make: _Maker, value: ir.Value, state: State) -> int:
 
 def _ring_rows(make: _Maker, state: State) -> int:
     """0, unless the operator keeps a ring of its window's rows, which is never shorter."""
-    attributes = state.update.attributes if state.update is not None else {}
-    ring, window = (attributes.get(name) for name in ("sliding_window_cache", "local_window_size"))
-    return window.as_int() if ring is not None and window is not None and ring.as_int() == 1 else 0
+    return (state.window or 0) if state.is_ring else 0
 
 
 def _looked_back(make: _Maker, state: State) -> int | None:
     """As many rows as the convolution that reads the state looks back, where the search found that out."""
-    rows = state.extra.get("rows")
-    return rows if isinstance(rows, int) else None
+    return state.conv_rows
 
 
 _STATE_LENGTH: Mapping[Layout, Callable[[_Maker, State], int | None]] = {
     Layout.RECURRENT: _looked_back,
     Layout.APPEND: lambda make, state: 0,
     Layout.FUSED: _ring_rows,
-    Layout.DELTA: lambda make, state: make.slots if state.inside is Layout.SCATTER else 0,
+    Layout.DELTA: lambda make, state: make.slots if state.in_place else 0,
     Layout.WINDOW: lambda make, state: 0,
     Layout.SCATTER: lambda make, state: make.slots,
 }

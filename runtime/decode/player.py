@@ -14,10 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.interface.axes import keeps_window
 from ...ir.interface.logits import logits_output
 from ...ir.interface.roles import Role
-from ...ir.specialize.lengths import GROWING, shares_buffer
 from ...ir.states import Layout, State
 from ..session.legalize import legalized
 from ..session.session import Session
@@ -89,7 +87,7 @@ class Player:
     @property
     def fixed_past(self) -> bool:
         """Whether a cache that grows has a fixed length, whose empty rows must be hidden."""
-        grown = [s for s in self.subject.states if _grows(s) and not self._in_place(s)]
+        grown = [s for s in self.subject.states if s.gains_row_per_token and not s.is_written]
         return any(static(dim_of(state, state.axis)) for state in grown if state.axis is not None)
 
     @property
@@ -97,9 +95,9 @@ class Player:
         """How many tokens the caches hold after a run."""
         for state in self.subject.states:
             rows = static(dim_of(state, state.axis)) if state.axis is not None and state.input is not None else None
-            if rows is not None and self._in_place(state):
+            if rows is not None and state.is_written:
                 return rows
-            if rows is not None and _grows(state):
+            if rows is not None and state.gains_row_per_token:
                 return rows + (self.length or 1)
         return (self.length or 1) * 8
 
@@ -113,7 +111,7 @@ class Player:
     @property
     def rewinds(self) -> bool:
         """Whether rejected tokens can be taken back."""
-        return all(_grows(s) or s.layout in (Layout.SCATTER, Layout.FIXED) for s in self.subject.states)
+        return all(s.gains_row_per_token or s.layout in (Layout.SCATTER, Layout.FIXED) for s in self.subject.states)
 
     @property
     def chooses_rows(self) -> bool:
@@ -169,7 +167,7 @@ class Player:
     def _keys(self, chunk: Chunk) -> np.ndarray:
         """The token that each key of the attention belongs to after the run, -1 where to none."""
         end = chunk.start + chunk.seen
-        if any(self._in_place(state) for state in self.subject.states):
+        if any(state.is_written for state in self.subject.states):
             slots = np.arange(self._capacity())
             return np.where(slots < end, slots, -1)
         past = self._past_rows(chunk.start)
@@ -177,47 +175,34 @@ class Player:
         return np.concatenate([np.full(past - chunk.start, -1), np.arange(chunk.start), new])
 
     def _capacity(self) -> int:
-        written = [state for state in self.subject.states if self._in_place(state)]
+        written = [state for state in self.subject.states if state.is_written]
         sizes = [static(dim_of(s, s.axis)) for s in written if s.axis is not None]
         return next((size for size in sizes if size is not None), self.ctx)
 
     def _past_rows(self, start: int) -> int:
-        grown = [s for s in self.subject.states if _grows(s)]
+        grown = [s for s in self.subject.states if s.gains_row_per_token]
         return max((static(dim_of(s, s.axis)) or 0 for s in grown if s.axis is not None), default=0) or start
-
-    def _in_place(self, state: State) -> bool:
-        """A cache in which every token has the row of its number, also where only the new rows come back."""
-        return state.inside is Layout.SCATTER or self.buffered(state)
-
-    def buffered(self, state: State) -> bool:
-        """A fused cache of fixed length: a buffer that the new rows are written into."""
-        return (
-            shares_buffer(state)
-            and _grows(state)
-            and state.axis is not None
-            and static(dim_of(state, state.axis)) is not None
-        )
 
     def _past(self, state: State, empty: np.ndarray, caches: Caches, batch: int) -> np.ndarray:
         name = state.input.name or "" if state.input is not None else ""
         held = caches.arrays.get(name)
         if held is None:
             held = caches.arrays[name] = self._first(state, empty, batch)
-        if state.axis is None or not _grows(state):
+        if state.axis is None or not state.gains_row_per_token:
             return held
-        rows = self._capacity() if self._in_place(state) else self._past_rows(caches.held)
+        rows = self._capacity() if state.is_written else self._past_rows(caches.held)
         past = np.take(held, range(min(caches.held, rows)), axis=state.axis)
         missing = list(past.shape)
         missing[state.axis] = rows - past.shape[state.axis]
         zeros = np.zeros(missing, past.dtype)
         # a buffer is filled from its first row on; a past that grows ends where the new rows begin
-        return np.concatenate([past, zeros] if self._in_place(state) else [zeros, past], axis=state.axis)
+        return np.concatenate([past, zeros] if state.is_written else [zeros, past], axis=state.axis)
 
     def _first(self, state: State, empty: np.ndarray, batch: int) -> np.ndarray:
         if state.layout is Layout.FIXED or state.axis is None:
             return empty
         shape = list(empty.shape)
-        if _grows(state):
+        if state.gains_row_per_token:
             shape[state.axis] = 0
         elif state.layout is Layout.SCATTER:
             shape[state.axis] = self._capacity()
@@ -225,11 +210,11 @@ class Player:
 
     def _store(self, state: State, name: str, output: np.ndarray, caches: Caches, sizes: tuple[int, int]) -> None:
         length, kept = sizes
-        if state.axis is None or not _grows(state):
+        if state.axis is None or not state.gains_row_per_token:
             caches.arrays[name] = output
             return
         total = output.shape[state.axis]
-        first = caches.held if self.buffered(state) else total - length
+        first = caches.held if state.is_buffer else total - length
         new = np.take(output, range(first, first + kept), axis=state.axis)
         old = np.take(caches.arrays[name], range(caches.held), axis=state.axis)
         caches.arrays[name] = np.concatenate([old, new], axis=state.axis)
@@ -241,11 +226,6 @@ def _embedded(name: str, tokens: np.ndarray, like: np.ndarray) -> np.ndarray:
         (int(tokens.max(initial=0)) + 1, like.shape[-1])
     )
     return table[tokens].astype(like.dtype)
-
-
-def _grows(state: State) -> bool:
-    """Whether a state gains a row for every token, so that rows of wrong tokens can be left out."""
-    return state.layout in GROWING and state.axis is not None and not keeps_window(state)
 
 
 def _mask(value: ir.Value, positions: np.ndarray, keys: np.ndarray, batch: int) -> np.ndarray:

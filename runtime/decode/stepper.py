@@ -49,12 +49,12 @@ class Stepper:
         self.model = model
         self.session = session or Session(model)
         found = find_states(model)
-        self.states = [s for s in found if s.pairing is Pairing.BOTH and s.layout is not Layout.FIXED]
+        self.states = [s for s in found if s.pairing is Pairing.BOTH and s.traits.changes]
         self.roles = find_roles(model, found)
         self.batch = batch
         self.ctx = ctx
         self.others = dict(others or {})
-        self.in_place = any(state.layout is Layout.SCATTER or _is_host_written(state) for state in self.states)
+        self.in_place = any(state.in_place for state in self.states)
         groups = 1 if self.in_place else batch
         self.caches: list[Arrays] = [self._empty(batch if self.in_place else 1) for _ in range(groups)]
         self.lengths = [0] * batch
@@ -169,7 +169,7 @@ class Stepper:
         for state in self.states:
             assert state.output is not None
             new = results[state.output.name or ""]
-            if _is_host_written(state):
+            if state.layout is Layout.DELTA and state.in_place:
                 new = _place(cache[state.name], new, self._axes(state), chunks)
             elif state.layout is Layout.DELTA:
                 new = np.concatenate([cache[state.name], new], axis=state.axis or 0)
@@ -221,18 +221,12 @@ def _embedded(value: ir.Value, ids: Array) -> Array:
     return np.random.default_rng(width).standard_normal((int(ids.max(initial=0)) + 1, width))[ids]
 
 
-def _is_host_written(state: State) -> bool:
-    """A cache of fixed size of which only the new rows leave the graph."""
-    return state.layout is Layout.DELTA and state.inside is Layout.SCATTER
-
-
 def _size(dim: Dim | None, batch: int) -> int:
     return dim if isinstance(dim, int) else batch
 
 
 def _cut(cache: Array, state: State, length: int) -> Array:
-    grows = state.axis is not None and state.layout in _GROWS and not state.extra.get("recurrent")
-    return np.take(cache, np.arange(length), axis=state.axis) if grows else cache
+    return np.take(cache, np.arange(length), axis=state.axis) if state.gains_row_per_token else cache
 
 
 def _place(cache: Array, new: Array, axes: tuple[int, int], chunks: Sequence[Chunk]) -> Array:
@@ -247,6 +241,5 @@ TOLD = frozenset(
     (Role.TOKEN_IDS, Role.EMBEDDINGS, Role.POSITIONS, Role.ATTENTION_MASK, Role.BATCH_INDEX, Role.LOGITS_TO_KEEP)
 )
 """Roles of the inputs that a chunk tells."""
-_GROWS = (Layout.APPEND, Layout.DELTA, Layout.FUSED)
 _BY_POSITION = (Layout.SCATTER, Layout.DELTA)
 _TOKENS = (Role.TOKEN_IDS, Role.EMBEDDINGS)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ...ir.interface.roles import Role, find_roles, find_tables
 from ...ir.interface.usage import origins
-from ...ir.states import Layout, Pairing, State, find_states
+from ...ir.states import Pairing, State, find_states
 from ...ir.symbolic.dims import parse
 
 GUESSES = (8, 1, 16, 3000)  # tried in turn for a symbol that no role explains
@@ -50,7 +50,7 @@ class Subject:
     def written_at(self) -> ir.Value | None:
         """The positions input that says where caches are written, if any."""
         inputs = self.inputs(Role.POSITIONS)
-        written = [s for s in self.states if s.inside is Layout.SCATTER and s.pairing is Pairing.BOTH]
+        written = [s for s in self.states if s.in_place and s.pairing is Pairing.BOTH]
         if any(state.positions is None for state in written):  # inside a function: where from is not told
             return inputs[0] if inputs and not self.masks else None
         sources = origins(state.positions for state in written)
@@ -80,7 +80,7 @@ class Subject:
     @property
     def capacity(self) -> int | None:
         """The fixed number of rows of caches that are written in place, the smallest where they differ."""
-        sizes = [static(dim_of(s, s.axis)) for s in self.states if s.inside is Layout.SCATTER and s.axis is not None]
+        sizes = [static(dim_of(s, s.axis)) for s in self.states if s.in_place and s.axis is not None]
         return min((size for size in sizes if size is not None), default=None)
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from ...ir.core.errors import UnknownNameError, UsageError
 from ...ir.interface.roles import Role
 from ...ir.program.program import Program
-from ...ir.states import Layout
 from ..decode.cases import Case, Padding
 from ..session.subject import Subject
 from .kept_logits import KeptLogits
@@ -113,7 +112,7 @@ def check_empty(subject: Subject, kept: Collection[str], given: Mapping[str, np.
             raise UsageError(
                 "the result starts from an empty state", where=f"input {name!r}", found="values", hint=hint
             )
-        if state.inside is Layout.SCATTER and padded and state.axis is not None and array.shape[state.axis] <= longest:
+        if state.in_place and padded and state.axis is not None and array.shape[state.axis] <= longest:
             wanted = f"more than {longest} rows, for padding writes the last"
             raise UsageError(
                 "no room for padding", where=f"input {name!r}", found=array.shape[state.axis], wanted=wanted

@@ -25,7 +25,6 @@ OTHER_SUMS = 2e-6  # what another length of the cache may change
 CTX = 24  # rows of a cache that leaves their number open
 WIDTH = 8  # tokens of a run in which rows are padded
 BATCHES = (1, 3)
-GROWING = frozenset((Layout.APPEND, Layout.SCATTER, Layout.DELTA))
 UNEVEN = (5, 1, 2, 5, 3, -3, 4, 1, -2, 5)
 """Tokens of each chunk; negative: so many are taken back first, and fed anew."""
 
@@ -128,7 +127,7 @@ class _Text:
         """Chunks until the cache is full; where rows differ, one of them is idle now and then."""
         rng = np.random.default_rng([self.seed, self.batch])
         ids = next(iter(self.before.tables.values()), 64)
-        rewinds = all(state.layout in GROWING for s in (left, right) for state in s.states)
+        rewinds = all(state.is_movable for s in (left, right) for state in s.states)
         lengths = [0] * self.batch
         for number, count in enumerate(UNEVEN if self.length is None else (self.length,) * len(UNEVEN)):
             back = -count if count < 0 and rewinds else 0

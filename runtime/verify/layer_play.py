@@ -103,7 +103,7 @@ class WholeGraph:
                 return whole, rows
             used = range(min(run.held + run.chunk.count, whole.shape[state.axis]))
             return np.take(whole, used, axis=state.axis), np.take(rows, used, axis=state.axis)
-        in_place = state.layout is Layout.SCATTER or self.player.buffered(state)
+        in_place = state.layout is Layout.SCATTER or state.is_buffer
         first = run.held if in_place else whole.shape[state.axis] - rows.shape[state.axis]
         numbers = range(first, first + run.chunk.count)
         return np.take(whole, numbers, axis=state.axis), np.take(rows, range(run.chunk.count), axis=state.axis)

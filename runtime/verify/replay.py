@@ -97,7 +97,7 @@ def _title(spec: Specialization) -> str:
 def _decoder_of(program: Program) -> str:
     """The graph of the original that carries states from run to run."""
     for name, model in program.graphs.items():
-        if any(s.pairing is Pairing.BOTH and s.layout is not Layout.FIXED for s in find_states(model)):
+        if any(s.pairing is Pairing.BOTH and s.traits.changes for s in find_states(model)):
             return name
     raise OnnxPassesError("no graph of the original carries a state", found=", ".join(program.graphs))
 

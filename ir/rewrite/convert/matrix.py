@@ -41,7 +41,7 @@ def _in_place(model: ir.Model, states: Sequence[State], chosen: Sequence[State],
     if options.ops is Ops.TENSOR_SCATTER and model.opset_imports.get("", 0) < TENSOR_SCATTER_OPSET:
         raise_opset(model, TENSOR_SCATTER_OPSET, options.owner)
         states = find_states(model)
-        chosen = [state for state in states if state.layout in _MOVING]
+        chosen = [state for state in states if state.is_movable]
     return append_to_scatter(survey(model, states, chosen, options))
 
 
@@ -68,9 +68,6 @@ _LEFT = {
     Layout.RECURRENT: "{n} recurrent states stay as they are",
     Layout.WINDOW: "{n} states of the last rows stay as they are",
 }
-_MOVING = (Layout.APPEND, Layout.SCATTER, Layout.DELTA)
-_PADDED = (Layout.RECURRENT, Layout.WINDOW)
-"""Layouts that take every row they are given: with padding among the rows they would go wrong."""
 
 
 def convert(model: ir.Model, to: To, options: Options) -> Outcome:
@@ -79,11 +76,11 @@ def convert(model: ir.Model, to: To, options: Options) -> Outcome:
     states = find_states(model)
     _refuse_unfit(model, states, to, options)
     path, total.notes = _path(model, states, to, options), _left(states)
-    if not path and any(state.layout in _MOVING for state in states):
+    if not path and any(state.is_movable for state in states):
         total.notes = (*total.notes, f"the states have the layout {to.value} already")
     for step in path:
         states = find_states(model)
-        found = step(model, states, [s for s in states if s.layout in _MOVING], options)
+        found = step(model, states, [s for s in states if s.is_movable], options)
         total = replace(
             found,
             notes=(*total.notes, *found.notes),
@@ -93,7 +90,7 @@ def convert(model: ir.Model, to: To, options: Options) -> Outcome:
 
 
 def _path(model: ir.Model, states: Sequence[State], to: To, options: Options) -> tuple[Step, ...]:
-    forms = {_form(state) for state in states if state.layout in _MOVING}
+    forms = {_form(state) for state in states if state.is_movable}
     if not forms:
         return ()
     if len(forms) > 1:
@@ -119,14 +116,14 @@ def _left(states: Sequence[State]) -> tuple[str, ...]:
 
 def _refuse_unfit(model: ir.Model, states: Sequence[State], to: To, options: Options) -> None:
     where = f"{options.owner}, graph {model.graph.name!r}"
-    moving = [state for state in states if state.layout in _MOVING]
+    moving = [state for state in states if state.is_movable]
     for state in moving:
-        if "branch" in state.extra:
+        if state.branch is not None:
             raise PassRefused(
-                f"state {state.name!r} lives inside a branch of If {state.extra['branch']!r}",
+                f"state {state.name!r} lives inside a branch of If {state.branch.holder!r}",
                 where=where,
                 wanted="a graph with the branch chosen",
-                hint=f"Put select-branch{{input={state.extra['switch']} value=true}} (or false) before this pass: "
+                hint=f"Put select-branch{{input={state.branch.switch} value=true}} (or false) before this pass: "
                 "the run with a past.",
             )
         if state.pairing is not Pairing.BOTH:
@@ -137,7 +134,7 @@ def _refuse_unfit(model: ir.Model, states: Sequence[State], to: To, options: Opt
                 wanted="a past and a present",
                 hint="Convert the graph that has both (a decoder with past), not a prefill graph.",
             )
-    stack = next((state for state in moving if "stacked" in state.extra), None)
+    stack = next((state for state in moving if state.stacked), None)
     if stack is not None and to is not To.APPEND:
         raise PassRefused(
             f"state {stack.name!r} holds several caches in one tensor",
@@ -146,7 +143,7 @@ def _refuse_unfit(model: ir.Model, states: Sequence[State], to: To, options: Opt
             wanted="a tensor for each cache",
             hint="Export the model with a past and a present for each layer's keys and values.",
         )
-    padded = [state for state in states if state.layout in _PADDED or state.extra.get("recurrent")]
+    padded = [state for state in states if state.takes_padding]
     if padded and to is To.SCATTER and any(state.layout is not Layout.SCATTER for state in moving):
         raise PassRefused(
             f"state {padded[0].name!r} is {padded[0].layout.value}: it takes in every row of a run, padded ones too",

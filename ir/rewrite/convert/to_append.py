@@ -87,7 +87,7 @@ def _append(context: ConversionContext, state: State) -> ir.Value:
     """Puts the Concat in the write's place; gives the grown cache."""
     update, carried = state.update, state.carried
     assert update is not None and carried is not None and state.new is not None and state.input is not None
-    axis = state.extra.get("axis_at_update", state.axis)
+    axis = state.axis_at_update if state.axis_at_update is not None else state.axis
     new = _unpadded(context, state.new)
     past = state.chain[-1].outputs[0] if state.chain else state.input
     dtype = dtype_of(past) or ir.DataType.FLOAT

@@ -24,8 +24,6 @@ from ..convert.to_delta import hand_out_rows, hands_out_rows
 from .open_norm import open_norm
 from .spans import Span, find_spans
 
-ROWS = (Layout.APPEND, Layout.SCATTER, Layout.DELTA, Layout.FUSED)
-
 
 class Shared(enum.Enum):
     """What becomes of masks, rotary tables and the like, which all layers take."""
@@ -81,10 +79,11 @@ def cut_layer(model: ir.Model, number: int, shared: Shared, *, owner: str, where
 def _refuse_hidden(states: Iterable[State], where: str) -> None:
     """Refuses states inside functions and branches: a layer is cut out of the main graph."""
     for state in states:
-        if "branch" in state.extra or "function" in state.extra:
-            inside = "a branch of an If" if "branch" in state.extra else "a local function"
-            switch = f"select-branch{{input={state.extra.get('switch', 'NAME')} value=true|false}}"
-            put = switch if "branch" in state.extra else "ir-inline"
+        if state.branch is not None or state.function:
+            inside = "a branch of an If" if state.branch is not None else "a local function"
+            put = "ir-inline"
+            if state.branch is not None:
+                put = f"select-branch{{input={state.branch.switch} value=true|false}}"
             raise PassRefused(
                 f"state {state.name!r} lives inside {inside}", where=where, hint=f"Put {put} before this pass."
             )
@@ -106,7 +105,7 @@ def _hand_out(graph: ir.Graph, states: Sequence[State], site: Site, length: obje
             continue
         if state.layout is Layout.FUSED and isinstance(length, int) and hand_out_fused_rows(graph, site, state, length):
             continue
-        if state.layout in ROWS and isinstance(length, int) and hands_out_rows(state):
+        if state.traits.keeps_every_row and isinstance(length, int) and hands_out_rows(state):
             hand_out_rows(graph, site, state, length)
         else:
             whole.append(state.name)

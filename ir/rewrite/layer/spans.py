@@ -16,7 +16,7 @@ from ...core.errors import PassRefused
 from ...core.scopes import holders
 from ...interface.logits import logits_output
 from ...interface.roles import Role
-from ...states import Layout, State
+from ...states import State
 
 LOOKUPS = frozenset(("Gather", "GatherBlockQuantized", "EmbedLayerNormalization"))
 SUMS = frozenset(("Add", "Sum"))
@@ -49,7 +49,7 @@ def find_spans(
     where: str,
 ) -> list[Span]:
     """The layers of a decoder in their order; PassRefused where no single value leads from each to the next."""
-    updated = [state for state in states if state.layout is not Layout.FIXED and state.output is not None]
+    updated = [state for state in states if state.traits.changes and state.output is not None]
     if not updated:
         raise PassRefused(
             "no graph carries a state from run to run, so there is no decoder layer", where=where,

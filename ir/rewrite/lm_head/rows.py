@@ -67,7 +67,7 @@ def validity_of(
     A mask over the rows of a cache that is written in place tells nothing of the run's own rows: positions do.
     """
     paired = [state for state in states if state.pairing is Pairing.BOTH]
-    written = any(state.inside is Layout.SCATTER for state in paired)
+    written = any(state.in_place for state in paired)
     mask = None if written else _mask(model, states, roles, facts)
     if mask is not None:
         fused = [s for s in paired if s.layout is Layout.FUSED and s.axis is not None and s.input is not None]

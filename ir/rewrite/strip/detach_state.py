@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ...core.scopes import remove_dead
 from ...states.base import Layout, State
-from ...states.ports import CACHE_ATTRIBUTES, Port
+from ...states.ports import CACHE_ATTRIBUTES
 from ...states.positions import PositionSource, position_source
 from ...states.ranges import context_inputs
 from ...symbolic.dims import Dim, Expr
@@ -76,13 +76,13 @@ def initial_dims(state: State, unbinding: Unbinding) -> list[Source | None]:
     dims: list[Source | None] = []
     for axis, dim in enumerate(dims_of(state.input) or ()):
         if axis == state.axis and state.layout is not Layout.RECURRENT:
-            dims.append(unbinding.tokens(state) if state.inside is Layout.SCATTER else 0)
+            dims.append(unbinding.tokens(state) if state.in_place else 0)
         elif axis == 0 and state.selector is not None and source is not None and source.batch_axis is not None:
             dims.append((source.input, source.batch_axis))
         elif isinstance(dim, int):
             dims.append(dim)
-        elif axis == state.axis and isinstance(state.extra.get("rows"), int):
-            dims.append(int(str(state.extra["rows"])))
+        elif axis == state.axis and state.conv_rows is not None:
+            dims.append(state.conv_rows)
         else:
             known = unbinding.anchors.get(dim) if dim is not None else None
             dims.append(known or (unbinding.batch if axis == 0 else None))
@@ -92,7 +92,7 @@ def initial_dims(state: State, unbinding: Unbinding) -> list[Source | None]:
 def take_out(state: State, unbinding: Unbinding) -> None:
     """Rewires the graph around ``state``; its input and output lose their uses but stay in the graph's lists."""
     assert state.input is not None
-    if state.update is not None and "stacked" not in state.extra:  # else a function has let go of it, or parts take it
+    if state.update is not None and not state.stacked:  # else a function has let go of it, or parts take it
         _TAKE_OUT[Layout.FUSED if state.inside is Layout.FUSED else state.layout](state, unbinding)
     remove_dead(unbinding.dead)
     for node, index in tuple(state.input.uses()):
@@ -113,8 +113,8 @@ def _new_rows_for_all(state: State, unbinding: Unbinding) -> None:
 
 def _clear_port(state: State, unbinding: Unbinding) -> None:
     """Fused: the past port is left empty. The present output stays, unconnected: trimmed, kernels change by an ulp."""
-    port, node = state.extra["port"], state.update
-    assert isinstance(port, Port) and node is not None
+    port, node = state.port, state.update
+    assert port is not None and node is not None
     node.replace_input_with(port.past, None)
     for name in CACHE_ATTRIBUTES.get((node.domain, node.op_type), ()):
         node.attributes.pop(name, None)

@@ -8,14 +8,13 @@ import onnx_ir as ir
 
 from ...core.errors import PassRefused
 from ...states.base import Layout, Pairing, State
-from ...states.ports import KEY_VALUE_INPUTS, NEEDS_CACHE, PORTS, Port
-from ...states.ranges import cache_ranges, row_count, unmasked_reads
+from ...states.ports import KEY_VALUE_INPUTS, NEEDS_CACHE, PORTS
+from ...states.ranges import cache_ranges, unmasked_reads
 from ...states.signatures import Signatures, reads_in_order
-from ...symbolic.dims import Expr
+from ...symbolic.dims import Dim, Expr
 from .detach_state import Unbinding, initial_dims
 
 HALF_BITS = 16
-_GROWS = frozenset((Layout.APPEND, Layout.SCATTER, Layout.WINDOW, Layout.DELTA))
 
 
 def refuse_unprovable(
@@ -30,10 +29,10 @@ def refuse_unprovable(
     for state in (s for s in chosen if s.layout is Layout.SCATTER):
         _refuse_positions(where, state, unbinding)  # before their lengths: a ring is refused as a ring
     for state in chosen:
-        if state.pairing is not Pairing.OUTPUT_ONLY and state.layout is not Layout.FIXED:
+        if state.pairing is not Pairing.OUTPUT_ONLY and state.traits.changes:
             _refuse_length(where, state)
             _refuse_unknown_dims(where, state, unbinding)
-    scattered = [state for state in chosen if state.inside is Layout.SCATTER]
+    scattered = [state for state in chosen if state.in_place]
     signatures = Signatures(model)
     for state in scattered:
         _refuse_readers(where, state, signatures)
@@ -49,12 +48,12 @@ def refuse_unprovable(
 def _refuse_hidden(where: str, chosen: Sequence[State]) -> None:
     """A state inside If branches waits for the branch to be chosen."""
     for state in chosen:
-        if "branch" in state.extra:
+        if state.branch is not None:
             raise PassRefused(
-                f"state {state.name!r} lives inside a branch of If {state.extra['branch']!r}",
+                f"state {state.name!r} lives inside a branch of If {state.branch.holder!r}",
                 where=where,
                 wanted="a graph with the branch chosen",
-                hint=f"Put select-branch{{input={state.extra['switch']} value=false}} (or true) before this pass: "
+                hint=f"Put select-branch{{input={state.branch.switch} value=false}} (or true) before this pass: "
                 "true is the run with a past.",
             )
 
@@ -63,7 +62,7 @@ def _refuse_half_paired(where: str, states: Sequence[State], chosen: Sequence[St
     """An output alone is only dropped where no other state of its kind is paired (a prefill graph's)."""
     paired = {state.kind for state in states if state.pairing is Pairing.BOTH}
     for state in chosen:
-        if state.pairing is Pairing.INPUT_ONLY and state.layout is not Layout.FIXED:
+        if state.pairing is Pairing.INPUT_ONLY and state.traits.changes:
             raise PassRefused(
                 f"state {state.name!r} is updated but its new value is no output",
                 where=where,
@@ -85,12 +84,11 @@ def _refuse_ports(where: str, chosen: Sequence[State]) -> None:
     """An operator's ports are cleared together, and only where it works without them."""
     going: dict[int, set[int]] = {}
     for state in chosen:
-        port = state.extra.get("port")
-        if isinstance(port, Port) and state.update is not None:
-            going.setdefault(id(state.update), set()).add(port.past)
+        if state.port is not None and state.update is not None:
+            going.setdefault(id(state.update), set()).add(state.port.past)
     for state in chosen:
-        port, node = state.extra.get("port"), state.update
-        if not isinstance(port, Port) or node is None:
+        port, node = state.port, state.update
+        if port is None or node is None:
             continue
         if not port.optional or node.op_type in NEEDS_CACHE:
             raise PassRefused(
@@ -127,14 +125,13 @@ def _is_rounded(state: State) -> bool:
 
 
 def _refuse_shared_lengths(where: str, states: Sequence[State], chosen: Sequence[State]) -> None:
-    lengths = {row_count(state): state for state in chosen if isinstance(row_count(state), Expr)}
+    lengths: dict[Dim | None, State] = {s.length: s for s in chosen if isinstance(s.length, Expr)}
     kept = [state for state in states if all(state is not other for other in chosen)]
     for state in kept:
-        other = lengths.get(row_count(state)) if state.axis is not None else None
+        other = lengths.get(state.length) if state.axis is not None else None
         if other is not None:
             raise PassRefused(
-                f"state {state.name!r} stays but shares its length '{row_count(state)}' "
-                f"with {other.name!r}, which goes",
+                f"state {state.name!r} stays but shares its length '{state.length}' with {other.name!r}, which goes",
                 where=where,
                 wanted="all states of one length together",
                 hint="Widen layers= or kinds=, or leave them out.",
@@ -150,14 +147,14 @@ def _refuse_length(where: str, state: State) -> None:
             wanted="rows appended by Concat, or written at positions by a scatter",
             hint="Export the model with a cache that grows, or with one that is written by index.",
         )
-    if state.layout in _GROWS and state.axis is None:
+    if state.traits.shows_axis and state.axis is None:
         raise PassRefused(
             f"the axis on which state {state.name!r} grows is not clear",
             where=where,
             found=state.evidence,
             hint="Give the graph's input and output their shapes (symbolic ones will do), then run again.",
         )
-    rows = row_count(state)
+    rows = state.length
     if state.layout is not Layout.RECURRENT and isinstance(rows, int) and rows != 0:
         raise PassRefused(
             f"the length of state {state.name!r} is baked into the graph",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from ...core.errors import PassRefused
-from ...states.base import Layout, State
+from ...states.base import State
 from ...states.positions import PositionSource, position_source
 from ...states.ranges import View, cache_ranges, views
 from ...states.trace import constant_ints
@@ -27,7 +27,7 @@ def mask_by_key_positions(states: Sequence[State], head: Head) -> None:
     from a first position, have no need of it and are left alone. Raises PassRefused where a consumer of the range is
     not understood.
     """
-    scattered = [state for state in states if state.inside is Layout.SCATTER and not _is_counted(state)]
+    scattered = [state for state in states if state.in_place and not _is_counted(state)]
     if not scattered:
         return
     ranges = cache_ranges(scattered)

@@ -8,12 +8,10 @@ import onnx_ir as ir
 
 from ...core.errors import PassRefused
 from ...interface.roles import Role
-from ...states.base import Layout, State
+from ...states.base import State
 from ...symbolic.dims import Dim, Expr, free_symbols, substitute
 from ...symbolic.symbols import dims_of
 from .detach_state import Unbinding
-
-_GROWING = frozenset((Layout.APPEND, Layout.FUSED))
 
 
 def vanishing_symbols(
@@ -37,13 +35,13 @@ def vanishing_symbols(
 def _length(state: State, unbinding: Unbinding) -> dict[str, Dim]:
     """``past`` → 0 where the state grows, ``ctx`` → the run's own length where it is written in place."""
     dims = dims_of(state.input) if state.input is not None else None
-    if dims is None or state.axis is None or state.layout in (Layout.FIXED, Layout.RECURRENT):
+    if dims is None or state.axis is None or not state.traits.keeps_rows:
         return {}
     dim = dims[state.axis]
     if not isinstance(dim, Expr) or not dim.is_symbol:
         return {}
     name = next(iter(free_symbols(dim)))
-    if state.inside is not Layout.SCATTER:
+    if not state.in_place:
         return {name: 0}
     tokens = unbinding.tokens(state)
     sequence = (dims_of(tokens[0]) or ())[tokens[1]] if tokens is not None else None
@@ -53,7 +51,7 @@ def _length(state: State, unbinding: Unbinding) -> dict[str, Dim]:
 def _total(state: State, binding: Mapping[str, Dim], model: ir.Model, roles: Mapping[str, Role]) -> dict[str, Dim]:
     """A bare symbol on the output's axis (``total_sequence_length``) becomes the sequence length."""
     dims = dims_of(state.output) if state.output is not None else None
-    if dims is None or state.axis is None or state.layout not in _GROWING or state.axis >= len(dims):
+    if dims is None or state.axis is None or not state.traits.longer_output or state.axis >= len(dims):
         return {}
     dim = dims[state.axis]
     sequence = _sequence(model, roles)
