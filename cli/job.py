@@ -36,6 +36,7 @@ class Job:
     force: bool = False
     describe: bool = False
     reproducer: Path | None = None
+    prove: str = "auto"
 
 
 @dataclass
@@ -53,6 +54,7 @@ class Outcome:
     files: dict[str, int] = field(default_factory=dict[str, int])
     weights: dict[str, int] = field(default_factory=dict[str, int])
     save_notes: tuple[str, ...] = ()
+    proof: str = ""
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     began: float = field(default_factory=time.perf_counter)
 
@@ -81,6 +83,7 @@ class Outcome:
             ],
             "assumptions": self.assumptions,
             "notes": list(self.save_notes),
+            "proof": self.proof,
             "files": self.files,
             "weights": self.weights,
         }
@@ -104,6 +107,7 @@ def execute(job: Job, on_progress: Callable[[str, int, int], None] | None = None
         outcome.seconds.update({record.text: record.seconds for record in outcome.records})
         outcome.pipeline, outcome.assumptions = program.pipeline, program.assumptions
         outcome.after = _facts(program)
+        outcome.proof = _timed(outcome, "prove", lambda: _prove(job, program, done))
         saved = _timed(outcome, "save", lambda: _save(job, program, on_progress))
         outcome.files = {path.name: path.stat().st_size for path in saved.files}
         outcome.weights = {"referred": saved.referred, "copied": saved.copied, "moved": saved.moved}
@@ -122,6 +126,13 @@ def _save(job: Job, program: Program, on_progress: Callable[[str, int, int], Non
     return program.save(
         job.out, weights=job.weights, force=job.force, fill_shapes=job.fill_shapes, on_progress=on_progress
     )
+
+
+def _prove(job: Job, program: Program, done: int) -> str:
+    """What running the result beside its original said; raises where the two differ."""
+    from ..runtime.verify.prove_run import Prove, prove_result
+
+    return prove_result(lambda: _load(job), program, done, Prove(job.prove)).text
 
 
 def _run(job: Job, passes: list[Pass], program: Program) -> None:

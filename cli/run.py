@@ -24,6 +24,14 @@ class Weights(enum.StrEnum):
     COPY = "copy"
 
 
+class Proving(enum.StrEnum):
+    """When the result is run beside its original before it is written."""
+
+    NEVER = "never"
+    AUTO = "auto"
+    ALWAYS = "always"
+
+
 Pipeline = Annotated[
     str,
     typer.Argument(metavar="PIPELINE", help="Passes and presets, like 'strip-states,simplify'.", show_default=False),
@@ -55,6 +63,14 @@ NoShapes = Annotated[bool, typer.Option("--no-shapes", help="Do not fill in miss
 AllowScripts = Annotated[
     bool, typer.Option("--allow-scripts", help="Let passes run Python scripts that the pipeline names.")
 ]
+ProveChoice = Annotated[
+    Proving,
+    typer.Option(
+        metavar="never|auto|always",
+        help="Run the result beside its original on tiny sizes and seeded weights before it is written: where that "
+        "takes about a second (auto).",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that an earlier run did not write.")]
 
 
@@ -74,6 +90,7 @@ def run_pipeline(
     no_shapes: NoShapes = False,
     allow_scripts: AllowScripts = False,
     force: Force = False,
+    prove: ProveChoice = Proving.AUTO,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -98,6 +115,7 @@ def run_pipeline(
         force=force,
         describe=report is not None,
         reproducer=reproducer,
+        prove=prove.value,
     )
     with render.Progress() as progress:
         outcome = execute(job, progress)
@@ -136,6 +154,8 @@ def _show(outcome: Outcome) -> None:
         render.show(f"  {record.text}: {render.counts(record.counts)}")
     for assumption in outcome.assumptions:
         render.show(f"  assumes {assumption}")
+    if outcome.proof:
+        render.show(f"  {outcome.proof}")
     _show_files(outcome)
 
 

@@ -1,0 +1,163 @@
+"""The proof by running: a result and its original are run on tiny sizes and seeded weights before anything is written.
+
+Rules over the graph's structure refuse what they know. This is the second line, for what no rule sees: both graphs
+run on onnxruntime as ``verify`` runs them, weights in files replaced by seeded numbers of the same shape, so that no
+weight is read.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir.core.errors import NotEqualError, OnnxPassesError
+from ...ir.core.scopes import scopes
+from ...ir.program.program import Program
+from ..session.limited import Ended, in_limits
+from .report import Verdict
+
+MAX_NODES = 4_000  # of the original and of every graph that is written: about a second of onnxruntime 1.32
+MAX_WEIGHTS = 1 << 22  # elements that a run multiplies with
+CPU_SECONDS, MEMORY = 20, 1 << 30  # what a proof that was not asked for may take before it is given up
+REWRITES = frozenset(("strip-states", "convert-states", "clone-decode", "keep-last-logits", "select-branch"))
+"""Passes that rewrite what a graph carries or answers: their results are proved."""
+EXACT = REWRITES | frozenset(
+    "simplify check check-speculation-safe custom-io emit-manifest specialize bind rename-io argmax-tail".split()
+)
+"""Passes after which the original's numbers are still to be had; others change them on purpose, or part of a graph."""
+
+
+class Prove(enum.StrEnum):
+    """When a result is run before it is written."""
+
+    NEVER = "never"
+    AUTO = "auto"
+    ALWAYS = "always"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What came of it: ``runs`` that were compared and equal, else why nothing was (empty where not asked)."""
+
+    runs: int = 0
+    reason: str = ""
+
+    @property
+    def text(self) -> str:
+        """One line for the summary; empty where there is nothing to say."""
+        if self.runs:
+            return f"proved by running it on tiny sizes: equal in {self.runs} runs"
+        return f"not proved by running it: {self.reason}" if self.reason else ""
+
+
+def prove_result(load: Callable[[], Program], result: Program, done: int, choice: Prove) -> Proof:
+    """Runs ``result`` and what ``load`` reads anew, and compares; ``done`` passes of its history ran before this run.
+
+    With AUTO only where that takes about a second. Raises NotEqualError where the two differ, or where the runtime
+    takes the original and not the result.
+    """
+    names = {record.text.split("{")[0] for record in result.history[done:]}
+    if choice is Prove.NEVER or not names & REWRITES:
+        return Proof()
+    if others := sorted(names - EXACT):
+        return Proof(reason=f"{', '.join(others)} changes what is computed")
+    if choice is Prove.AUTO and (large := _too_large(result)):
+        return Proof(reason=f"{large}; --prove always runs it, and `verify` runs what is written")
+    ended = in_limits(lambda: _told(load(), result), *((CPU_SECONDS, MEMORY) if choice is Prove.AUTO else (None, None)))
+    return _proof(ended)
+
+
+def _too_large(result: Program) -> str:
+    nodes = sum(len(result.graphs[base].graph) for base in [*result.graphs, *(c.base for c in result.clones.values())])
+    if nodes > MAX_NODES:
+        return f"{nodes:,} nodes are many"
+    elements = sum(math.prod(tensor.shape.numpy()) for model in result.graphs.values() for _, tensor in _files(model))
+    return f"{elements:,} weights are many" if elements > MAX_WEIGHTS else ""
+
+
+def _proof(ended: Ended) -> Proof:
+    if ended.reason:
+        return Proof(reason=ended.reason)
+    found: dict[str, Any] = json.loads(ended.text)
+    if found["different"]:
+        raise NotEqualError(
+            "the result does not compute what the original does, and is not written",
+            where="proof by running",
+            found=found["different"],
+            hint="What the passes assume of the graph does not hold for it: --prove never writes the result "
+            "nevertheless, for a look at it with `verify`.",
+        )
+    return Proof(found["runs"], found["reason"])
+
+
+def _told(original: Program, result: Program) -> str:
+    """What ``verify`` says of the two, as JSON; what it cannot run says nothing against the result."""
+    from .verify import verify
+
+    try:
+        report = verify(seeded(original), seeded(result))
+    except OnnxPassesError as error:
+        return json.dumps({"different": "", "runs": 0, "reason": str(error)})
+    differs = report.first_difference if report.verdict is Verdict.DIFFERENT else ""
+    reason = "" if report.runs else "; ".join(report.structure or report.notes) or "nothing could be compared"
+    return json.dumps({"different": differs, "runs": report.runs, "reason": reason})
+
+
+def seeded(program: Program) -> Program:
+    """The program with seeded numbers in place of the weights that lie in files; where none do, the program itself."""
+    return replace(program, graphs={name: _seeded_graph(model) for name, model in program.graphs.items()})
+
+
+def _seeded_graph(model: ir.Model) -> ir.Model:
+    if not any(True for _ in _files(model)):
+        return model
+    copy = model.clone()
+    for value, tensor in list(_files(copy)):
+        value.const_value = ir.Tensor(_numbers(tensor), name=value.name)
+    return copy
+
+
+def _files(model: ir.Model) -> Iterator[tuple[ir.Value, ir.ExternalTensor]]:
+    """The weights of a graph that lie in files: floats that are multiplied with, or rows that tokens choose."""
+    for scope in scopes(model):
+        for value in scope.initializers.values() if isinstance(scope, ir.Graph) else ():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor) and _is_weight(value, tensor):
+                yield value, tensor
+
+
+def _is_weight(value: ir.Value, tensor: ir.ExternalTensor) -> bool:
+    """Stored masks and tables mean something: they are read, and are small. Products and embeddings are not read."""
+    rank = len(tensor.shape)
+    return tensor.dtype.is_floating_point() and any(
+        node.op_type in _PRODUCTS or (node.op_type == "Gather" and rank == 2) for node, _ in _users(value)
+    )
+
+
+_PRODUCTS = frozenset(("MatMul", "Gemm", "Conv", "Einsum", "FusedMatMul"))
+_MOVES = frozenset(("Transpose", "Cast", "Identity", "Reshape"))
+
+
+def _users(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
+    for node, index in value.uses():
+        yield node, index
+        if node.op_type in _MOVES and index == 0:
+            yield from ((user, at) for user, at in node.outputs[0].uses())
+
+
+def _numbers(tensor: ir.ExternalTensor) -> np.ndarray[Any, Any]:
+    """Seeded numbers of the tensor's shape and type; the same for the same bytes of the same file."""
+    place = f"{Path(tensor.base_dir or '.').resolve()}/{tensor.location}:{tensor.offset}"
+    shape = tuple(int(size) for size in tensor.shape.numpy())
+    random = np.random.default_rng(list(place.encode()))
+    return (random.standard_normal(shape, np.float32) / math.sqrt(shape[0] if shape else 1)).astype(
+        tensor.dtype.numpy()
+    )
