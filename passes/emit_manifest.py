@@ -30,17 +30,16 @@ class EmitManifest(Pass):
 
         specializations of the program   →   specializations.json, custom_io.yaml, compile_args.json   (target=qaic)
 
-    1. ``qaic`` writes named specializations, ``qaic-flat`` unnamed ones for compilers and firmware that want these.
-    2. ``qnn`` writes shapes for its converter, ``tensorrt`` optimization profiles, ``ort`` dimension overrides.
-    3. Arguments name what there is: retained states where states remain, functions where the graph has some, a
+    1. Each target writes the form that its compiler reads: named sizes, shapes of inputs, profiles, overrides.
+    2. Arguments name what there is: retained states where states remain, functions where the graph has some, a
        partition where ``partition`` ran before.
-    4. A program of several graphs gets ``<graph>.`` before each file's name.
+    3. A program of several graphs gets ``<graph>.`` before each file's name.
 
     Refused: no specialization; one that leaves a symbol of the graph open, binds a symbol no graph has, or does not fit
     the graph, as ``check`` proves it.
 
     Attributes:
-        target: The compiler or runtime: ort, qaic, qaic-flat, qnn, tensorrt.
+        target: The compiler or runtime, by its name in docs/manifests.md; any other name is answered with all of them.
     """
 
     name: ClassVar[str] = "emit-manifest"

@@ -11,6 +11,7 @@ import pytest
 
 from onnx_llm_passes.ir.core.errors import UnknownNameError
 from onnx_llm_passes.ir.core.specialization import Manifest, Specialization, SpecRole
+from onnx_llm_passes.ir.manifests import TARGETS, get_target
 from onnx_llm_passes.ir.manifests.read_any import read_manifest
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.ir.proof import Claims, prove, prove_program
@@ -101,9 +102,6 @@ def test_an_index_that_says_a_thing_twice_is_refused(command: Command, tmp_path:
     assert "batch_size" in ran.error
 
 
-TARGETS = ("qaic", "qaic-flat", "ort", "tensorrt", "qnn")
-
-
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", ["scatter", "append", "append dynamo"])
 def test_what_a_target_writes_is_read_and_sound(name: str, target: str, tmp_path: Path) -> None:
@@ -111,9 +109,9 @@ def test_what_a_target_writes_is_read_and_sound(name: str, target: str, tmp_path
     wanted = [spec.binding for spec in Manifest.of(program.specializations).specializations]
     for file, content in program.artifacts.items():
         (tmp_path / file).write_text(content, encoding="utf-8")
-    files = ("specializations.json", "free_dimension_overrides.json", "profiles.json", "custom_io_config.yaml")
-    path = next(tmp_path / file for file in (*files, *program.artifacts) if (tmp_path / file).exists())
-    reading = read_manifest(path)
+    reading = read_manifest(tmp_path / get_target(target).file)
+    assert reading.target == target
+    assert read_manifest(tmp_path) == reading
     assert len(reading.specializations) == len(wanted)
     (proof,) = prove_program(program, reading.specializations, tolerated=reading.tolerated)
     assert proof.all_failures == []

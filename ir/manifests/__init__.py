@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 from ..core.errors import UnknownNameError
-from .base import Command, GraphInterface, Port, Target, interface_of
+from .base import Command, GraphInterface, Port, Target, entries_of, interface_of
 
 TARGETS: dict[str, str] = {  # name in pipeline text -> module of this package, which has the target as TARGET
     "ort": "ort",
@@ -23,4 +23,4 @@ def get_target(name: str) -> Target:
     return importlib.import_module(f".{TARGETS[name]}", __package__).TARGET
 
 
-__all__ = ["TARGETS", "Command", "GraphInterface", "Port", "Target", "get_target", "interface_of"]
+__all__ = ["TARGETS", "Command", "GraphInterface", "Port", "Target", "entries_of", "get_target", "interface_of"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 import onnx_ir as ir
 
@@ -84,7 +84,7 @@ class Command:
 
 
 class Target(Protocol):
-    """A compiler or runtime that a manifest is written for: one file of this package each."""
+    """A compiler or runtime that a manifest is written for: one file of this package each, and one row in TARGETS."""
 
     @property
     def name(self) -> str:
@@ -94,6 +94,15 @@ class Target(Protocol):
     @property
     def tolerated(self) -> frozenset[str]:
         """Symbols that the target takes though no graph has them."""
+        ...
+
+    @property
+    def file(self) -> str:
+        """The name of the file that ``read`` takes; several graphs have their own names before it."""
+        ...
+
+    def matches(self, data: object) -> bool:
+        """Whether a parsed JSON or YAML file has this target's form, and no other's; a broken one has none."""
         ...
 
     def write(self, interface: GraphInterface) -> dict[str, str]:
@@ -107,6 +116,13 @@ class Target(Protocol):
     def commands(self, interface: GraphInterface) -> list[Command]:
         """The calls of the target's compiler that consume these files."""
         ...
+
+
+def entries_of(data: object, key: str) -> list[dict[str, object]]:
+    """The objects in the list that a file has under ``key``; empty where there is no such list."""
+    found = cast("dict[str, object]", data).get(key) if isinstance(data, dict) else None
+    items = cast("list[object]", found) if isinstance(found, list) else []
+    return [cast("dict[str, object]", item) for item in items if isinstance(item, dict)]
 
 
 def interface_of(

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from ..core.specialization import ManifestInvalid, Specialization, read_specialization
 from ..symbolic.dims import Expr, parse, substitute
-from .base import Command, GraphInterface, Port
+from .base import Command, GraphInterface, Port, entries_of
 from .strict import load_list
 
 OVERRIDES = "free_dimension_overrides.json"
@@ -24,6 +24,11 @@ class Ort:
 
     name: str = "ort"
     tolerated: frozenset[str] = frozenset()
+    file: str = OVERRIDES
+
+    def matches(self, data: object) -> bool:
+        """Specializations with ``overrides``."""
+        return any("overrides" in entry for entry in entries_of(data, "specializations"))
 
     def write(self, interface: GraphInterface) -> dict[str, str]:
         """``free_dimension_overrides.json``: specialization -> dimension's name -> number."""

@@ -8,7 +8,7 @@ from typing import cast
 
 from ..core.specialization import ManifestInvalid, Specialization, read_specialization
 from ..specialize.naming import to_named
-from .base import Command, GraphInterface
+from .base import Command, GraphInterface, entries_of
 from .custom_io_yaml import CUSTOM_IO, write_custom_io
 from .strict import dump_json, load_list
 
@@ -22,6 +22,11 @@ class Qaic:
 
     name: str = "qaic"
     tolerated: frozenset[str] = TOLERATED
+    file: str = SPECIALIZATIONS
+
+    def matches(self, data: object) -> bool:
+        """Specializations with ``symbols``."""
+        return any("symbols" in entry for entry in entries_of(data, "specializations"))
 
     def write(self, interface: GraphInterface) -> dict[str, str]:
         """``specializations.json`` where symbols are left, and ``custom_io.yaml`` where precisions are chosen."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..core.specialization import ManifestInvalid, Specialization
-from .base import Command, GraphInterface
-from .qaic import TOLERATED, custom_io_file, qaic_commands, read_entries, specializations_file
+from .base import Command, GraphInterface, entries_of
+from .qaic import SPECIALIZATIONS, TOLERATED, custom_io_file, qaic_commands, read_entries, specializations_file
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,12 @@ class QaicFlat:
 
     name: str = "qaic-flat"
     tolerated: frozenset[str] = TOLERATED
+    file: str = SPECIALIZATIONS
+
+    def matches(self, data: object) -> bool:
+        """Specializations that hold sizes and nothing else."""
+        entries = entries_of(data, "specializations")
+        return bool(entries) and all(isinstance(size, str | int) for entry in entries for size in entry.values())
 
     def write(self, interface: GraphInterface) -> dict[str, str]:
         """``specializations.json``, and ``custom_io.yaml`` where precisions are chosen.

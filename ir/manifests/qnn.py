@@ -25,6 +25,11 @@ class Qnn:
 
     name: str = "qnn"
     tolerated: frozenset[str] = frozenset({"full_batch_exec_size"})
+    file: str = CONFIG
+
+    def matches(self, data: object) -> bool:
+        """An object with the converter's list of inputs."""
+        return isinstance(data, dict) and INPUTS in data
 
     def write(self, interface: GraphInterface) -> dict[str, str]:
         """The converter's configuration, each input with its shape in every specialization, and the graphs' names."""

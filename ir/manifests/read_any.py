@@ -1,15 +1,15 @@
-"""Reading a manifest of any target: the form is told by its content, and everything else is refused."""
+"""A manifest of any target is read: each target recognises its own form by the content."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from ..core.specialization import ManifestInvalid, Specialization, read_specialization
 from ..serialization.index import INDEX_NAME
-from . import get_target
+from . import TARGETS, Target, entries_of, get_target
 from .custom_io_yaml import CUSTOM_IO, read_custom_io
 from .qaic import SPECIALIZATIONS
 from .strict import load_json, load_yaml, read_text
@@ -35,43 +35,52 @@ class Reading:
 def read_manifest(path: Path) -> Reading:
     """The specializations, or precisions, of a file, or of the one in a folder; InputError or ManifestInvalid."""
     if path.is_dir():
-        names = (SPECIALIZATIONS, INDEX_NAME)
-        path = next((path / name for name in names if (path / name).is_file()), path / SPECIALIZATIONS)
+        path = _in_folder(path)
     text, where = read_text(path), path.name
     is_yaml = path.suffix in (".yaml", ".yml")
-    data = load_yaml(text, where=where) if is_yaml else load_json(text, where=where)
-    if is_yaml and not isinstance(data, dict):
+    data: object = load_yaml(text, where=where) if is_yaml else load_json(text, where=where)
+    if is_yaml and not _is_object(data):
         return Reading(custom_io=read_custom_io(text, where=where))
     beside = path.with_name(CUSTOM_IO)
     listed = read_custom_io(read_text(beside), where=CUSTOM_IO) if beside.is_file() else {}
-    name = "qnn" if is_yaml else next((name for name, test in _FORMS if test(data)), "qaic")
-    if name == OWN:
+    if _is_own(data):
         return Reading(specializations=_own(data), custom_io=listed)
-    target = get_target(name)
-    return Reading(name, tuple(target.read(text, where=where)), target.tolerated, listed)
+    target = _target_of(data, where)
+    return Reading(target.name, tuple(target.read(text, where=where)), target.tolerated, listed)
 
 
-OWN = "program"
+def _in_folder(folder: Path) -> Path:
+    """The file of a target, else the program's own index, else the name that a user most likely meant."""
+    names = [*dict.fromkeys(target.file for target in _targets()), INDEX_NAME]
+    return next((folder / name for name in names if (folder / name).is_file()), folder / SPECIALIZATIONS)
 
 
-def _entries(data: Any) -> list[Any]:
-    found = cast("dict[str, Any]", data).get("specializations") if isinstance(data, dict) else None
-    return cast("list[Any]", found) if isinstance(found, list) else []
+def _target_of(data: object, where: str) -> Target:
+    """The target whose form the content has, else the one whose name the file has: its reader says what is wrong."""
+    targets = _targets()
+    named = (target for target in targets if f".{where}".endswith(f".{target.file}"))
+    found = next((target for target in targets if target.matches(data)), next(named, None))
+    if found is None:
+        keys = ", ".join(map(repr, cast("dict[str, object]", data))) if isinstance(data, dict) else type(data).__name__
+        wanted = "the form of " + ", ".join(f"{target.file} ({target.name})" for target in targets)
+        raise ManifestInvalid("is no target's manifest", where=where, found=keys[:120], wanted=wanted)
+    return found
 
 
-def _have(data: Any, key: str) -> bool:
-    return any(isinstance(entry, dict) and key in entry for entry in _entries(data))
+def _targets() -> list[Target]:
+    return [get_target(name) for name in TARGETS]
 
 
-_FORMS: tuple[tuple[str, Callable[[Any], bool]], ...] = (
-    ("tensorrt", lambda data: isinstance(data, dict) and "profiles" in data),
-    ("ort", lambda data: _have(data, "overrides")),
-    (OWN, lambda data: _have(data, "binding")),
-)
+def _is_object(data: object) -> bool:
+    return isinstance(data, dict)
 
 
-def _own(data: Any) -> tuple[Specialization, ...]:
-    entries = _entries(data)
-    if not all(isinstance(entry, dict) for entry in entries):
+def _is_own(data: object) -> bool:
+    return any("binding" in entry for entry in entries_of(data, "specializations"))
+
+
+def _own(data: object) -> tuple[Specialization, ...]:
+    entries = entries_of(data, "specializations")
+    if len(entries) < len(cast("dict[str, list[object]]", data)["specializations"]):
         raise ManifestInvalid("holds an entry that is no specialization", where="specializations")
     return tuple(read_specialization(entry, index) for index, entry in enumerate(entries))

@@ -25,6 +25,11 @@ class TensorRT:
 
     name: str = "tensorrt"
     tolerated: frozenset[str] = frozenset()
+    file: str = PROFILES
+
+    def matches(self, data: object) -> bool:
+        """An object with ``profiles``."""
+        return isinstance(data, dict) and "profiles" in data
 
     def write(self, interface: GraphInterface) -> dict[str, str]:
         """``profiles.json``: profiles, each input with ``min``, ``opt`` and ``max`` as Polygraphy names them."""

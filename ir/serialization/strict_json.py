@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, cast
 
 MAX_DEPTH = 64
-
 MAX_DIGITS = 39  # of a whole number: 128 bits
 _CONTAINERS = frozenset((dict, list))
 # A string, a bracket, or a bare word (a number, a constant): strings are whole, so that nothing inside one is a token.
