@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ..ir.core.errors import UsageError
 from ..ir.interface.roles import find_roles
-from ..ir.rewrite.builder_typed import Site
+from ..ir.rewrite.builder import Builder
 from ..ir.rewrite.lm_head import find_logits
 from ..ir.shapes.infer import propagate
 from ..ir.shapes.infer.declared import is_fresh
@@ -72,24 +72,20 @@ class ArgmaxTail(Pass):
 
     def _tail(self, model: ir.Model, logits: ir.Value) -> list[ir.Value]:
         """The new outputs: ids, and for more than one token a row their values."""
-        site = Site(model.graph, self.name)
+        builder = Builder(model.graph, self.name)
         rows = list(logits.shape[:-1]) if logits.shape is not None else []
         ids_name, values_name = _free(model, IDS), _free(model, VALUES)
         if self.top_k == 1:
-            ids = site.op("ArgMax", [logits], "ids", {"axis": -1, "keepdims": 0})
+            ids = builder.op("ArgMax", [logits], "ids", {"axis": -1, "keepdims": 0})
             ids.shape, ids.name = ir.Shape(rows), ids_name
             outputs = [ids]
         else:
-            values = site.op("TopK", [logits, site.ints([self.top_k], "k")], "best", {"axis": -1}, dtype=_dtype(logits))
-            node = values.producer()
-            assert node is not None, "a new node made it"
-            node.resize_outputs(2)
-            ids = node.outputs[1]
-            ids.type = ir.TensorType(ir.DataType.INT64)
+            values, ids = builder.ops("TopK", [logits, builder.ints([self.top_k], "k")], "best", 2, {"axis": -1})
+            values.type, ids.type = ir.TensorType(_dtype(logits)), ir.TensorType(ir.DataType.INT64)
             for value, name in ((values, values_name), (ids, ids_name)):
                 value.shape, value.name = ir.Shape([*rows, self.top_k]), name
             outputs = [ids, values]
-        site.place_after(logits)
+        builder.place_after(logits)
         return outputs
 
 

@@ -11,7 +11,7 @@ from onnx_ir.passes.common import InlinePass
 
 from ..ir.core.errors import PassRefused, UsageError
 from ..ir.interface.roles import Role, find_roles
-from ..ir.rewrite.builder_typed import Site
+from ..ir.rewrite.builder import Builder
 from ..ir.rewrite.lm_head import (
     Count,
     InFunction,
@@ -114,7 +114,7 @@ class KeepLastLogits(Pass):
         rewrite = Rewrite.plan(head, kept, tokens, facts, where)
         idle = {value for value in model.graph.inputs if not value.uses()}
         count = self._count(model, roles, where)
-        rewrite.apply(Selector(Site(model.graph, self.name), tokens, validity, count))
+        rewrite.apply(Selector(Builder(model.graph, self.name), tokens, validity, count))
         gone = _drop_told(model, roles, idle, count)
         return GraphResult(
             model,

@@ -14,7 +14,7 @@ from onnx_ir.passes.common import RemoveUnusedFunctionsPass
 from ..ir.core.errors import PassRefused
 from ..ir.core.scopes import remove_dead
 from ..ir.interface.roles import Role, find_roles
-from ..ir.rewrite.builder import Head
+from ..ir.rewrite.builder import Builder
 from ..ir.rewrite.strip.detach_state import Unbinding, anchors_of, take_out
 from ..ir.rewrite.strip.exactness import refuse_unprovable
 from ..ir.rewrite.strip.functions import release_functions
@@ -97,12 +97,12 @@ class StripStates(Pass):
         unused_before = {id(value) for value in model.graph.inputs if not value.uses()}
         _drop_outputs(model.graph, chosen)
         if self.positions is Positions.ANY:
-            mask_by_key_positions(paired, unbinding.head)
+            mask_by_key_positions(paired, unbinding.builder)
         for state in paired:
             take_out(state, unbinding)
-        unbinding.head.place()
+        unbinding.builder.place_front()
         remove_dead(unbinding.dead)
-        fix_known_lengths(model, paired, unbinding.head)
+        fix_known_lengths(model, paired, unbinding.builder)
         _drop_inputs(model.graph, chosen, unused_before)
         if model.functions:
             RemoveUnusedFunctionsPass()(model)
@@ -169,7 +169,7 @@ def _prepare(model: ir.Model, roles: dict[str, Role], chosen: Sequence[State]) -
     tokens = [v for v in stay if roles.get(v.name or "") in (Role.TOKEN_IDS, Role.EMBEDDINGS) and v.shape]
     batch = (tokens[0], 0) if tokens else None
     sequence = (tokens[0], 1) if tokens and len(tokens[0].shape or ()) > 1 else None
-    return Unbinding(Head(model.graph, StripStates.name), anchors_of(stay), batch, sequence)
+    return Unbinding(Builder(model.graph, StripStates.name), anchors_of(stay), batch, sequence)
 
 
 def _drop_outputs(graph: ir.Graph, states: Iterable[State]) -> None:

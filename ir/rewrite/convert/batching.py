@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from ...symbolic.dims import Dim
 from ...symbolic.symbols import dims_of
-from ..builder_insertion import anchors_of
+from ..size_arithmetic import anchors_of, emit_sizes
 from .context import ConversionContext
 
 Rule = Callable[["Lifting", ir.Node], "ir.Value | None"]
@@ -36,7 +36,7 @@ class Lifting:
         if node.outputs[0].is_graph_output():
             raise self.context.refuse(f"output {node.outputs[0].name!r} tells query positions only", node=node)
         self.forms[node.outputs[0]] = form
-        self.context.site.place_after(node)
+        self.context.builder.place_after(node)
 
     def operands(self, node: ir.Node) -> list[int]:
         """The operands that are lifted."""
@@ -51,7 +51,7 @@ class Lifting:
 
     def settle(self, node: ir.Node, form: ir.Value) -> None:
         """``form`` takes the place of the node's result, which had a first axis of 1."""
-        self.context.site.place_after(node)
+        self.context.builder.place_after(node)
         self.context.facts.shapes[form] = self.shape(node, node.outputs[0])  # as the old one's, for what follows
         node.outputs[0].replace_all_uses_with(form)
         self.batched.add(form)
@@ -62,7 +62,7 @@ class Lifting:
         """The node once more, with these operands."""
         dtype = node.outputs[0].dtype or ir.DataType.UNDEFINED
         kept = {name: attr for name, attr in node.attributes.items() if name not in (attributes or {})}
-        value = self.context.site.op(
+        value = self.context.builder.op(
             node.op_type, operands, f"{node.name or node.op_type}/rows", attributes, dtype=dtype
         )
         made = value.producer()
@@ -96,10 +96,10 @@ class Lifting:
         )
 
     def _reaxed(self, op_type: str, form: ir.Value, axes: list[int], name: str) -> ir.Value:
-        site = self.context.site
-        value = site.op(
+        builder = self.context.builder
+        value = builder.op(
             op_type,
-            [form, site.ints(axes, "axes_" + "_".join(map(str, axes)))],
+            [form, builder.axes(axes)],
             name,
             dtype=form.dtype or ir.DataType.INT64,
         )
@@ -116,6 +116,6 @@ class Lifting:
         inputs = [value for value in self.context.model.graph.inputs if not value.is_initializer()]
         anchors = anchors_of(inputs, [dims_of(value) or () for value in inputs])
         try:
-            return self.context.site.measure(items, anchors, f"{node.name or node.op_type}/shape")
+            return emit_sizes(self.context.builder, items, anchors, f"{node.name or node.op_type}/shape")
         except KeyError as error:
             raise self.unknown(node) from error

@@ -19,7 +19,7 @@ def elementwise(lifting: Lifting, node: ir.Node) -> ir.Value | None:
             value = node.inputs[index]
             assert value is not None
             form = lifting.spread(node, value, rank)
-            lifting.context.site.place_before(node)
+            lifting.context.builder.place_before(node)
             node.replace_input_with(index, form)
         if result[0] == 1:
             lifting.batched.add(node.outputs[0])
@@ -40,7 +40,7 @@ def _unsqueeze(lifting: Lifting, node: ir.Node) -> ir.Value | None:
     places = [axis for axis in places if axis] if settled else [axis + 1 for axis in places]
     form = lifting.forms[value]
     if places:
-        form = lifting.copy(node, [form, lifting.context.site.ints(places, "axes_" + "_".join(map(str, places)))])
+        form = lifting.copy(node, [form, lifting.context.builder.axes(places)])
     if not settled:
         return form
     lifting.settle(node, form)
@@ -88,7 +88,7 @@ def _slice(lifting: Lifting, node: ir.Node) -> ir.Value | None:
     if axes is None or lifting.operands(node) != [0] or node.inputs[0] is None:
         raise lifting.unknown(node)
     moved = [axis + 1 if axis >= 0 else axis for axis in axes]
-    named = lifting.context.site.ints(moved, "axes_" + "_".join(map(str, moved)))
+    named = lifting.context.builder.axes(moved)
     return lifting.copy(node, [lifting.forms[node.inputs[0]], *node.inputs[1:3], named, *node.inputs[4:]])
 
 

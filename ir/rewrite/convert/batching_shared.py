@@ -29,7 +29,7 @@ def _unsqueeze(lifting: Lifting, node: ir.Node) -> ir.Value | None:
         return None
     landed = next(axis for axis in range(rank) if axis not in places)
     kept = sorted(places - {0} | {landed})
-    operands = [source, lifting.context.site.ints(kept, "axes_" + "_".join(map(str, kept)))]
+    operands = [source, lifting.context.builder.axes(kept)]
     lifting.settle(node, lifting.copy(node, operands))
     return None
 
@@ -46,7 +46,7 @@ def _squeeze(lifting: Lifting, node: ir.Node) -> ir.Value | None:
     kept = [axis for axis in places if axis]
     if not kept:
         return source
-    return lifting.copy(node, [source, lifting.context.site.ints(kept, "axes_" + "_".join(map(str, kept)))])
+    return lifting.copy(node, [source, lifting.context.builder.axes(kept)])
 
 
 def _reshape(lifting: Lifting, node: ir.Node) -> ir.Value | None:

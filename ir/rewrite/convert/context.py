@@ -14,7 +14,7 @@ from ...shapes.infer.declared import is_fresh
 from ...states import Layout, State
 from ...symbolic.dims import Call, Dim, Expr, free_symbols, parse, substitute, symbol
 from ...symbolic.symbols import dims_of, symbols_of
-from ..builder_insertion import Site
+from ..builder import Builder
 from .options import Options
 
 
@@ -52,7 +52,7 @@ class ConversionContext:
     aliases: Mapping[str, Dim]
     facts: Facts
     derived: Facts
-    site: Site
+    builder: Builder
     known: dict[Expr, Dim] = field(default_factory=dict[Expr, Dim])
     told: dict[Expr, bool] = field(default_factory=dict[Expr, bool])
 
@@ -153,7 +153,7 @@ def survey(model: ir.Model, states: Sequence[State], chosen: Sequence[State], op
         aliases=aliases,
         facts=propagate(model, binding=aliases),  # pyright: ignore[reportArgumentType]  # expressions bind as well
         derived=propagate(model, binding=aliases, trust=Trust.INPUTS),  # pyright: ignore[reportArgumentType]
-        site=Site(model.graph, options.owner),
+        builder=Builder(model.graph, options.owner),
     )
 
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ...states import State
 from ...states.ports import GROWING_AXIS
 from ...symbolic.symbols import dims_of
-from ..builder_insertion import Site
+from ..builder import Builder
 from .to_delta import hand_out
 
 MS = "com.microsoft"
@@ -25,7 +25,7 @@ COUNTED = {(MS, "GroupQueryAttention"): 5}
 """Operators that put the new rows where an input says that the tokens end: the last token's number, row by row."""
 
 
-def hand_out_fused_rows(graph: ir.Graph, site: Site, state: State, length: int) -> bool:
+def hand_out_fused_rows(graph: ir.Graph, builder: Builder, state: State, length: int) -> bool:
     """Makes the ``length`` new rows of a run the state's output; False where it is not known where they lie.
 
     The present is ``[B, H, rows, size]`` (or has a first axis of two more); the new rows keep their order.
@@ -38,12 +38,12 @@ def hand_out_fused_rows(graph: ir.Graph, site: Site, state: State, length: int) 
     axis = GROWING_AXIS.get(key, 2)
     dims[axis] = length
     if key in GROWN and not _in_buffer(node):
-        rows = _last(site, state, whole, length, axis)
+        rows = _last(builder, state, whole, length, axis)
     elif key in COUNTED and node.inputs[COUNTED[key]] is not None and not _is_on(node, RING):
-        rows = _counted(site, state, whole, node.inputs[COUNTED[key]], [int(str(dim)) for dim in dims])
+        rows = _counted(builder, state, whole, node.inputs[COUNTED[key]], [int(str(dim)) for dim in dims])
     else:
         return False
-    hand_out(graph, site, state, rows, dims)
+    hand_out(graph, builder, state, rows, dims)
     return True
 
 
@@ -62,21 +62,20 @@ def _is_on(node: ir.Node, name: str) -> bool:
     return attribute is not None and attribute.as_int() == 1
 
 
-def _last(site: Site, state: State, whole: ir.Value, length: int, axis: int) -> ir.Value:
-    operands = [site.ints([number], str(number)) for number in (-length, END, axis)]
-    return site.op("Slice", [whole, *operands], f"{state.name}/rows", dtype=whole.dtype or ir.DataType.FLOAT)
+def _last(builder: Builder, state: State, whole: ir.Value, length: int, axis: int) -> ir.Value:
+    operands = [builder.ints([number], str(number)) for number in (-length, END, axis)]
+    return builder.op("Slice", [whole, *operands], f"{state.name}/rows", dtype=whole.dtype or ir.DataType.FLOAT)
 
 
-def _counted(site: Site, state: State, whole: ir.Value, last: ir.Value | None, dims: list[int]) -> ir.Value:
+def _counted(builder: Builder, state: State, whole: ir.Value, last: ir.Value | None, dims: list[int]) -> ir.Value:
     """Rows ``max(last + 1 - length, 0)`` and those after it, as many as there are tokens."""
     batch, heads, length, size = dims
-    number = site.op("Cast", [last], "last", {"to": int(ir.DataType.INT64)})
-    column = site.op("Reshape", [number, site.ints([batch, 1, 1, 1], "column")], "last/column")
-    first = site.op(
-        "Max", [site.op("Add", [column, site.ints([1 - length], "back")], "start"), site.ints([0], "0")], "first"
-    )
-    count = site.constant(ir.Tensor(np.arange(length, dtype=np.int64).reshape(1, 1, length, 1)), "count")
-    shape = site.ints([batch, heads, length, size], f"{state.name}/shape")
-    rows = site.op("Expand", [site.op("Add", [first, count], "rows"), shape], f"{state.name}/index")
+    number = builder.op("Cast", [last], "last", {"to": int(ir.DataType.INT64)})
+    column = builder.op("Reshape", [number, builder.ints([batch, 1, 1, 1], "column")], "last/column")
+    start = builder.op("Add", [column, builder.ints([1 - length], "back")], "start")
+    first = builder.op("Max", [start, builder.ints([0], "0")], "first")
+    count = builder.constant(ir.Tensor(np.arange(length, dtype=np.int64).reshape(1, 1, length, 1)), "count")
+    shape = builder.ints([batch, heads, length, size], f"{state.name}/shape")
+    rows = builder.op("Expand", [builder.op("Add", [first, count], "rows"), shape], f"{state.name}/index")
     dtype = whole.dtype or ir.DataType.FLOAT
-    return site.op("GatherElements", [whole, rows], f"{state.name}/rows", {"axis": 2}, dtype=dtype)
+    return builder.op("GatherElements", [whole, rows], f"{state.name}/rows", {"axis": 2}, dtype=dtype)

@@ -9,7 +9,7 @@ from ...shapes.infer import Facts, IntTensor, Trust, propagate
 from ...shapes.infer.declared import is_fresh
 from ...symbolic.dims import Dim
 from ...symbolic.symbols import dims_of
-from ..builder_insertion import anchors_of
+from ..size_arithmetic import anchors_of, emit_sizes
 from .context import ConversionContext
 
 MAX_ROUNDS = 8  # a replaced length can unmask one that was right by accident; two rounds do for every exporter
@@ -26,7 +26,7 @@ def rewire_lengths(context: ConversionContext) -> None:
         dead = _round(context)
         if not dead:
             return
-        context.site.place()
+        context.builder.place_front()
         remove_dead(dead)
     raise context.refuse(
         "its lengths could not be told in the new symbols", found=f"{MAX_ROUNDS} rounds without an end"
@@ -69,10 +69,10 @@ def _to_replace(context: ConversionContext, node: ir.Node, value: ir.Value, now:
 def _emit(
     context: ConversionContext, node: ir.Node, content: IntTensor, anchors: dict[str, tuple[ir.Value, int]]
 ) -> ir.Value:
-    site, name = context.site, f"{node.name or node.op_type}/length"
+    builder, name = context.builder, f"{node.name or node.op_type}/length"
     items: list[Dim] = [int(item) if isinstance(item, bool) else item for item in content.items]
     try:
-        value = site.measure(items, anchors, name)
+        value = emit_sizes(builder, items, anchors, name)
     except KeyError as error:
         raise context.refuse(
             f"a length is computed that no input tells: {error.args[0]}",
@@ -81,9 +81,9 @@ def _emit(
             hint="Name the dimensions of the graph's inputs, then run again.",
         ) from error
     if len(content.shape) == 0:
-        value = site.op("Squeeze", [value, site.ints([0], "first")], f"{name}/scalar", shape=())
+        value = builder.op("Squeeze", [value, builder.ints([0], "first")], f"{name}/scalar", shape=())
     elif len(content.shape) > 1:
-        value = site.op(
-            "Reshape", [value, site.ints(list(content.shape), "shape")], f"{name}/shaped", shape=content.shape
+        value = builder.op(
+            "Reshape", [value, builder.ints(list(content.shape), "shape")], f"{name}/shaped", shape=content.shape
         )
-    return site.cast(value, content.dtype, f"{name}/cast")
+    return builder.cast(value, content.dtype, f"{name}/cast")

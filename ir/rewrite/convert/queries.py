@@ -115,18 +115,20 @@ _COUNTS: dict[str, Callable[[ConversionContext, ir.Node, int], ir.Value | None]]
 
 def _form(context: ConversionContext, value: ir.Value, positions: ir.Value) -> ir.Value:
     """``positions`` as ``[B, *shape of value]``, in the element type that the counting had; at the head."""
-    site, shape = context.site, context.facts.shape(value) or ()
+    builder, shape = context.builder, context.facts.shape(value) or ()
     content = context.facts.ints(value)
     dtype = content.dtype if content is not None else _counting_type(context, value)
-    form = site.cast(positions, dtype, f"positions/{dtype.name.lower()}") if dtype != positions.dtype else positions
+    form = builder.cast(positions, dtype, f"positions/{dtype.name.lower()}") if dtype != positions.dtype else positions
     if content is not None and (offset := _offset(context, content)):
-        distance = site.cast(site.ints([offset], f"offset_{offset}"), dtype, f"offset_{offset}/{dtype.name.lower()}")
-        form = site.op("Add", [form, distance], f"positions/offset_{offset}", dtype=dtype)
+        distance = builder.cast(
+            builder.ints([offset], f"offset_{offset}"), dtype, f"offset_{offset}/{dtype.name.lower()}"
+        )
+        form = builder.op("Add", [form, distance], f"positions/offset_{offset}", dtype=dtype)
     if not shape:
-        form = site.op("Squeeze", [form, site.ints([1], "tokens_axis")], "positions/flat", dtype=dtype)
+        form = builder.op("Squeeze", [form, builder.ints([1], "tokens_axis")], "positions/flat", dtype=dtype)
     axis = next((i for i, dim in enumerate(shape) if dim == context.sequence), 0)
-    form = site.unsqueeze(form, [i + 1 for i in range(len(shape)) if i != axis], f"positions/rank_{len(shape) + 1}")
-    site.place()
+    form = builder.unsqueeze(form, [i + 1 for i in range(len(shape)) if i != axis], f"positions/rank_{len(shape) + 1}")
+    builder.place_front()
     return form
 
 

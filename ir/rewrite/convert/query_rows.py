@@ -31,26 +31,26 @@ def is_query_slice(context: ConversionContext, node: ir.Node) -> bool:
 
 def take_query_rows(lifting: Lifting, node: ir.Node, positions: ir.Value) -> None:
     """Gathers the rows at ``positions`` instead, one line a sequence; raises PassRefused where batch is in the way."""
-    context, site, source = lifting.context, lifting.context.site, node.inputs[0]
+    context, builder, source = lifting.context, lifting.context.builder, node.inputs[0]
     axis, shape = _axis(context, node), lifting.shape(node, source)
     assert source is not None and axis is not None
     name = f"{node.name or node.op_type}/rows"
-    positions = site.cast(positions, ir.DataType.INT64, f"{name}/positions")
+    positions = builder.cast(positions, ir.DataType.INT64, f"{name}/positions")
     if source in lifting.forms or source in lifting.batched:
         raise lifting.unknown(node)
     if context.batch not in shape:
-        rows = site.op("Gather", [source, positions], name, {"axis": axis})
+        rows = builder.op("Gather", [source, positions], name, {"axis": axis})
         rest = [at for at in range(len(shape) + 1) if at != axis]
-        form = site.op("Transpose", [rows], f"{name}/batch_first", {"perm": [axis, *rest]})
+        form = builder.op("Transpose", [rows], f"{name}/batch_first", {"perm": [axis, *rest]})
         rows.type = form.type = source.type
         lifting.take(node, form)
         return
     if shape[0] != context.batch or axis != 1:
         raise lifting.unknown(node)
-    index = site.op("Unsqueeze", [positions, site.ints([-1], "last_axis")], f"{name}/index")
-    rows = site.op("GatherND", [source, index], name, {"batch_dims": 1})
+    index = builder.op("Unsqueeze", [positions, builder.ints([-1], "last_axis")], f"{name}/index")
+    rows = builder.op("GatherND", [source, index], name, {"batch_dims": 1})
     rows.type = source.type
-    site.place_after(node)
+    builder.place_after(node)
     node.outputs[0].replace_all_uses_with(rows)
 
 

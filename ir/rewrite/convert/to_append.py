@@ -32,7 +32,7 @@ def scatter_to_append(context: ConversionContext) -> Outcome:
     _resize_inputs(context)
     reads = {state.name: _append(context, state) for state in context.states}
     rewire_lengths(context)
-    context.site.place()
+    context.builder.place_front()
     remove_dead([*dead, *unused(context.model.graph)])
     for source in {id(source): source for source in sources.values()}.values():
         refuse_unmasked(context, reads, source)
@@ -91,9 +91,9 @@ def _append(context: ConversionContext, state: State) -> ir.Value:
     new = _unpadded(context, state.new)
     past = state.chain[-1].outputs[0] if state.chain else state.input
     dtype = dtype_of(past) or ir.DataType.FLOAT
-    grown = context.site.op("Concat", [past, new], f"{state.name}/appended", {"axis": axis}, dtype=dtype)
+    grown = context.builder.op("Concat", [past, new], f"{state.name}/appended", {"axis": axis}, dtype=dtype)
     grown.type = carried.type or grown.type
-    context.site.place_before(update)
+    context.builder.place_before(update)
     for reader in state.readers:
         reader.outputs[0].replace_all_uses_with(grown, replace_graph_outputs=False)
     if carried.is_graph_output():

@@ -9,8 +9,7 @@ from ...core.scopes import remove_dead
 from ...states import State
 from ...symbolic.dims import Dim
 from ...symbolic.symbols import dims_of
-from ..builder import Source
-from ..builder_insertion import Site
+from ..builder import Builder, Source
 from .context import ConversionContext, whole_masks
 from .indices import Block
 from .lengths import rewire_lengths
@@ -37,7 +36,7 @@ def append_to_scatter(context: ConversionContext) -> Outcome:
     reads = _write_states(context, positions, blocks)
     rewire_lengths(context)
     rewire_queries(context, positions)
-    context.site.place()
+    context.builder.place_front()
     remove_dead(unused(context.model.graph))
     refuse_unmasked(context, reads, positions)
     refuse_selections(context, positions)
@@ -138,17 +137,17 @@ def _resize_inputs(context: ConversionContext) -> None:
 
 def _write_states(context: ConversionContext, positions: ir.Value, blocks: dict[int, Block]) -> dict[str, ir.Value]:
     """Puts the writes in the Concats' place; gives what attention reads of each state."""
-    rewriter = Rewriter(context.model, positions, context.site, context.options.ops)
+    rewriter = Rewriter(context.model, positions, context.builder, context.options.ops)
     for block in blocks.values():
         rewriter.share(block)
-    context.site.place()
+    context.builder.place_front()
     reads: dict[str, ir.Value] = {}
     for state in context.states:
         update, new = state.update, state.new
         assert update is not None and new is not None and state.input is not None and state.carried is not None
         past = next(v for v in update.inputs if v is not None and v is not new)
         written, read = rewriter.write(past, new, blocks[id(state)], state.name)
-        context.site.place_before(update)
+        context.builder.place_before(update)
         shape = context.facts.shape(state.carried)
         if shape is not None:
             context.facts.shapes[written] = context.facts.shapes[read] = shape  # as before, for the proof
@@ -185,10 +184,10 @@ def _drop_mask(context: ConversionContext, outcome: Outcome) -> None:
     rows: Source = context.rows if isinstance(context.rows, int) else (first.input, first.axis)
     batch: Source = context.batch if isinstance(context.batch, int) else (context.tokens, 0)
     one = ir.Tensor(np.ones([1], dtype=mask.dtype.numpy()), name="one")
-    site = Site(context.model.graph, context.options.owner)
-    shape = site.dims([batch, rows], "mask/shape")
-    ones = site.op("ConstantOfShape", [shape], "mask", {"value": one}, dtype=mask.dtype)
+    builder = Builder(context.model.graph, context.options.owner)
+    shape = builder.dims([batch, rows], "mask/shape")
+    ones = builder.op("ConstantOfShape", [shape], "mask", {"value": one}, dtype=mask.dtype)
     mask.replace_all_uses_with(ones, replace_graph_outputs=False)
-    site.place()
+    builder.place_front()
     context.model.graph.inputs.remove(mask)
     outcome.removed.append(mask.name or "")

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from ...core.errors import PassRefused
 from ...shapes.dtypes import dtype_of
-from ..builder_insertion import Site
+from ..builder import Builder
 from .functions import CLOUD, add_cache_functions
 from .indices import BOOL, Block, Rows
 from .options import Ops
@@ -29,13 +29,13 @@ class Rewriter:
 
     model: ir.Model
     positions: ir.Value
-    site: Site
+    builder: Builder
     ops: Ops
     shared: dict[Block, Shared] = field(default_factory=dict[Block, Shared])
     rows: Rows = field(init=False)
 
     def __post_init__(self) -> None:
-        self.rows = Rows(self.positions, self.site)
+        self.rows = Rows(self.positions, self.builder)
 
     def share(self, block: Block) -> None:
         """Emits what all states of one shape have in common."""
@@ -47,12 +47,19 @@ class Rewriter:
         return _WRITE[self.ops](self, cache, new, block, name)
 
     def op(
-        self, op_type: str, operands: list[ir.Value], name: str, like: ir.Value, axis: int | None = None
+        self,
+        op_type: str,
+        operands: list[ir.Value],
+        name: str,
+        like: ir.Value,
+        axis: int | None = None,
+        *,
+        domain: str = "",
     ) -> ir.Value:
         """One node whose result has ``like``'s element type."""
         attributes: dict[str, object] | None = None if axis is None else {"axis": axis}
         dtype = dtype_of(like) or ir.DataType.FLOAT  # new rows often come without a declared type: give it the cache
-        return self.site.op(op_type, operands, name, attributes, dtype=dtype)
+        return self.builder.op(op_type, operands, name, attributes, dtype=dtype, domain=domain)
 
 
 def refuse_unfit(ops: Ops, block: Block, where: str) -> None:
@@ -72,14 +79,14 @@ def refuse_unfit(ops: Ops, block: Block, where: str) -> None:
 
 def _prepare_kept(w: Rewriter, block: Block) -> Shared:
     """What keeps padded rows from writing: which are padding, and the token that writes row 0."""
-    rows, site = w.rows, w.site
+    rows, builder = w.rows, w.builder
     token, there = rows.first_token()
     first = tuple(1 if axis == block.axis else dim for axis, dim in enumerate(block.dims))
-    shape = site.dims(first, "first/shape")
+    shape = builder.dims(first, "first/shape")
     return {
         "padded": rows.spread(rows.padded, block, "is_padding/spread"),
         "there": rows.spread(there, block, "has_first/spread"),
-        "token": site.op("Expand", [rows.spread(token, block, "first/spread"), shape], "first/token"),
+        "token": builder.op("Expand", [rows.spread(token, block, "first/spread"), shape], "first/token"),
     }
 
 
@@ -92,27 +99,27 @@ def _prepare_onnx(w: Rewriter, block: Block) -> Shared:
 def _prepare_ctx(w: Rewriter, block: Block) -> Shared:
     shared, length = _prepare_kept(w, block), block.dims[block.axis]
     if not any(name == "CtxScatter" and domain == CLOUD for domain, name, _ in w.model.functions):
-        add_cache_functions(w.model, w.site.owner)
-    shared["length"] = w.site.scalar(length, "ctx")
-    shared["numbers"] = w.site.unsqueeze(w.site.count(length, "ctx/rows"), (0, 1), "ctx/rows/spread")
+        add_cache_functions(w.model, w.builder.owner)
+    shared["length"] = w.builder.scalar(length, "ctx")
+    shared["numbers"] = w.builder.unsqueeze(w.builder.count(length, "ctx/rows"), (0, 1), "ctx/rows/spread")
     return shared
 
 
 def _prepare_window(w: Rewriter, block: Block) -> Shared:
     """The window of S rows that holds all positions, moved back where it would leave the cache."""
-    site, op = w.site, w.site.op
+    builder, op = w.builder, w.builder.op
     count = (w.positions, 1)
-    offsets, zero = site.count(count, "offsets"), w.rows.zero
+    offsets, zero = builder.count(count, "offsets"), w.rows.zero
     start = op("Max", [op("Gather", [w.rows.positions, zero], "window/first", {"axis": 1}), zero], "window/wanted")
-    last = op("Sub", [site.scalar(block.dims[block.axis], "ctx"), site.scalar(count, "tokens")], "window/last")
+    last = op("Sub", [builder.scalar(block.dims[block.axis], "ctx"), builder.scalar(count, "tokens")], "window/last")
     begin = op("Min", [start, last], "window/start")
-    shift = site.unsqueeze(op("Sub", [start, begin], "window/shift"), (1,), "window/shift/spread")
+    shift = builder.unsqueeze(op("Sub", [start, begin], "window/shift"), (1,), "window/shift/spread")
     token = op("Sub", [offsets, shift], "window/token")
     clipped = op("Max", [token, zero], "window/token/clipped")
     there = op("GreaterOrEqual", [token, zero], "window/inside", dtype=BOOL)
     position = op("GatherElements", [w.rows.positions, clipped], "window/position", {"axis": 1})
     valid = op("GreaterOrEqual", [position, zero], "window/valid", dtype=BOOL)
-    numbers = op("Add", [site.unsqueeze(begin, (1,), "window/start/spread"), offsets], "window/rows")
+    numbers = op("Add", [builder.unsqueeze(begin, (1,), "window/start/spread"), offsets], "window/rows")
     return {
         "start": begin,
         "live": w.rows.spread(op("And", [there, valid], "window/live", dtype=BOOL), block, "window/live/spread"),
@@ -123,9 +130,9 @@ def _prepare_window(w: Rewriter, block: Block) -> Shared:
 
 def _kept(w: Rewriter, cache: ir.Value, new: ir.Value, block: Block, name: str) -> ir.Value:
     """The new rows, padded ones replaced by what row 0 holds after the run."""
-    shared, site = w.shared[block], w.site
-    bounds = [site.ints([number], str(number)) for number in (0, 1)]
-    old = w.op("Slice", [cache, *bounds, site.ints([block.axis], str(block.axis))], f"{name}/first/old", cache)
+    shared, builder = w.shared[block], w.builder
+    bounds = [builder.ints([number], str(number)) for number in (0, 1)]
+    old = w.op("Slice", [cache, *bounds, builder.ints([block.axis], str(block.axis))], f"{name}/first/old", cache)
     fresh = w.op("GatherElements", [new, shared["token"]], f"{name}/first/new", cache, block.axis)
     first = w.op("Where", [shared["there"], fresh, old], f"{name}/first", cache)
     return w.op("Where", [shared["padded"], first, new], f"{name}/rows", cache)
@@ -139,12 +146,8 @@ def _write_onnx(w: Rewriter, cache: ir.Value, new: ir.Value, block: Block, name:
 
 def _write_ctx(w: Rewriter, cache: ir.Value, new: ir.Value, block: Block, name: str) -> tuple[ir.Value, ir.Value]:
     rows, shared = _kept(w, cache, new, block, name), w.shared[block]
-    written = w.op("CtxScatter", [cache, w.rows.numbers, rows], f"{name}/written", cache)
-    read = w.op("CtxGather", [written, shared["numbers"], shared["length"]], f"{name}/read", cache)
-    for value in (written, read):
-        node = value.producer()
-        assert node is not None
-        node.domain = CLOUD
+    written = w.op("CtxScatter", [cache, w.rows.numbers, rows], f"{name}/written", cache, domain=CLOUD)
+    read = w.op("CtxGather", [written, shared["numbers"], shared["length"]], f"{name}/read", cache, domain=CLOUD)
     return written, read
 
 

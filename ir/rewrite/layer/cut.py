@@ -17,7 +17,7 @@ from ...shapes.float_values import element_types
 from ...shapes.infer import propagate
 from ...states import Layout, State, find_states
 from ...symbolic.symbols import dims_of
-from ..builder_insertion import Site
+from ..builder import Builder
 from ..convert.context import tokens_of
 from ..convert.fused_rows import hand_out_fused_rows
 from ..convert.to_delta import hand_out_rows, hands_out_rows
@@ -68,7 +68,7 @@ def cut_layer(model: ir.Model, number: int, shared: Shared, *, owner: str, where
     hidden, result = (open_norm(model.graph, point, owner) for point in (span.start, span.end))
     length = dims_of(tokens_of(model, roles, states, where)) or ()
     entering = _entering(model, hidden, span.states) if shared is Shared.INPUTS else []
-    whole = _hand_out(model.graph, span.states, Site(model.graph, owner), length[1] if len(length) > 1 else None)
+    whole = _hand_out(model.graph, span.states, Builder(model.graph, owner), length[1] if len(length) > 1 else None)
     others = _other_outputs(model, hidden, result, states)
     _declare(model, (hidden, result, *entering, *others), where)
     cut = _extract(model, (hidden, *entering), [result, *_carried(model, span.states), *others])
@@ -97,16 +97,20 @@ def _chosen(spans: Sequence[Span], number: int, where: str) -> Span:
     raise UsageError("there is no such layer", where=f"{where}, index", found=number, wanted=f"one of {there}")
 
 
-def _hand_out(graph: ir.Graph, states: Sequence[State], site: Site, length: object) -> tuple[str, ...]:
+def _hand_out(graph: ir.Graph, states: Sequence[State], builder: Builder, length: object) -> tuple[str, ...]:
     """Makes the new rows of each state its output; the names of states whose rows no value holds."""
     whole: list[str] = []
     for state in states:
         if state.layout is Layout.DELTA or state.input is None:
             continue
-        if state.layout is Layout.FUSED and isinstance(length, int) and hand_out_fused_rows(graph, site, state, length):
+        if (
+            state.layout is Layout.FUSED
+            and isinstance(length, int)
+            and hand_out_fused_rows(graph, builder, state, length)
+        ):
             continue
         if state.traits.keeps_every_row and isinstance(length, int) and hands_out_rows(state):
-            hand_out_rows(graph, site, state, length)
+            hand_out_rows(graph, builder, state, length)
         else:
             whole.append(state.name)
     return tuple(whole)

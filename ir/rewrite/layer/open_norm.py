@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from ...core.dataflow import Point
-from ..builder_insertion import Site
+from ..builder import Builder
 
 NORMS: dict[str, tuple[str, tuple[int, ...], int]] = {  # operator -> the norm alone, its weights' ports, the bias's
     "SkipLayerNormalization": ("LayerNormalization", (2, 3), 4),
@@ -26,16 +26,16 @@ def open_norm(graph: ir.Graph, point: Point, owner: str) -> ir.Value:
     if isinstance(point, ir.Value):
         return point
     norm, weights, bias = NORMS[point.op_type]
-    site = Site(graph, owner)
+    builder = Builder(graph, owner)
     dtype = point.outputs[0].dtype or ir.DataType.FLOAT
     parts = [value for value in (*point.inputs[:2], *point.inputs[bias : bias + 1]) if value is not None]
     # three parts in one operator, as no run of the whole graph ever shows what two of them sum up to
-    total = site.op("Add" if len(parts) == 2 else "Sum", parts, f"{point.name}/sum", dtype=dtype)
+    total = builder.op("Add" if len(parts) == 2 else "Sum", parts, f"{point.name}/sum", dtype=dtype)
     epsilon = point.attributes.get("epsilon")
     attributes: dict[str, object] = {"axis": -1, "epsilon": EPSILON if epsilon is None else epsilon.as_float()}
     operands = [total, *(point.inputs[port] for port in weights if port < len(point.inputs))]
-    normed = site.op(norm, operands, f"{point.name}/norm", attributes, dtype=dtype)
-    site.place_before(point)
+    normed = builder.op(norm, operands, f"{point.name}/norm", attributes, dtype=dtype)
+    builder.place_before(point)
     for old, new in ((point.outputs[0], normed), *((value, total) for value in point.outputs[SUM : SUM + 1])):
         if old.name:
             _replace(old, new)

@@ -38,7 +38,7 @@ class Rewrite:
         rows = self.kept.full
         if count.number is None or count.number != self.tokens.length:
             rows = selector.select(self.kept.full, self._width(self.kept.full), f"{self.kept.full.name}/last")
-        selector.site.place_before(users[0])
+        selector.builder.place_before(users[0])
         for node in users:
             for at, given in enumerate(node.inputs):
                 if given is point:
@@ -73,7 +73,7 @@ class Rewrite:
         assert given is not None, "a side operand is there"
         if selector.count.number != self.tokens.length:
             new = selector.select(given, self._width(given), f"{given.name}/last")
-            selector.site.place_before(node)
+            selector.builder.place_before(node)
             node.replace_input_with(at, new)
 
     def _retarget(self, selector: Selector, node: ir.Node, rank: int, width: int) -> None:
@@ -83,9 +83,9 @@ class Rewrite:
         rows = selector.dim
         lines: list[Source] = [-1, rows] if isinstance(rows, int) else [batch, -1]
         wanted: list[Source] = [*lines, width] if rank == 3 else [-1, width]
-        node.replace_input_with(1, selector.site.dims(wanted, f"{node.name}/target"))
+        node.replace_input_with(1, selector.builder.dims(wanted, f"{node.name}/target"))
         node.attributes.pop("allowzero", None)
-        selector.site.place_before(node)
+        selector.builder.place_before(node)
         maker = old.producer() if old is not None else None
         if maker is not None:
             remove_dead([maker])

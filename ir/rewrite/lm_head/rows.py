@@ -13,8 +13,7 @@ from ...shapes.dtypes import dtype_of
 from ...shapes.infer import Facts
 from ...states import Layout, Pairing, State
 from ...symbolic.dims import Dim, minimum, symbol
-from ..builder import Source
-from ..builder_typed import Site
+from ..builder import Builder, Source
 from .find import Tokens
 
 INT64_MAX = 2**63 - 1
@@ -108,9 +107,9 @@ def text_of(dim: Dim) -> int | str:
 
 @dataclass(eq=False)
 class Selector:
-    """Emits into ``site`` what keeps the last ``count`` rows of values of one graph; the indices are shared."""
+    """Emits into ``builder`` what keeps the last ``count`` rows of values of one graph; the indices are shared."""
 
-    site: Site
+    builder: Builder
     tokens: Tokens
     validity: Validity
     count: Count
@@ -133,53 +132,53 @@ class Selector:
         dtype = dtype_of(rows)
         shape = [text_of(self.tokens.batch), text_of(self.dim), width]
         if self.validity.how is Valid.ALL:
-            operands = [rows, self._start(), self.site.ints([INT64_MAX], "end"), self.site.ints([1], "1")]
-            return self.site.typed("Slice", operands, name, {}, shape, dtype)
+            operands = [rows, self._start(), self.builder.ints([INT64_MAX], "end"), self.builder.ints([1], "1")]
+            return self.builder.op("Slice", operands, name, None, shape, dtype)
         if self._indices is None:
             self._indices = self._rows_up_to(self._last())
-        wide = self.site.op(
-            "Expand", [self._indices, self.site.ints([1, 1, width], f"width_{width}")], f"{name}/indices"
+        wide = self.builder.op(
+            "Expand", [self._indices, self.builder.ints([1, 1, width], f"width_{width}")], f"{name}/indices"
         )
-        return self.site.typed("GatherElements", [rows, wide], name, {"axis": 1}, shape, dtype)
+        return self.builder.op("GatherElements", [rows, wide], name, {"axis": 1}, shape, dtype)
 
     def _start(self) -> ir.Value:
         if self.count.number is not None:
-            return self.site.ints([-self.count.number], "start")
-        return self.site.op("Neg", [self._told()], "start", shape=(1,))
+            return self.builder.ints([-self.count.number], "start")
+        return self.builder.op("Neg", [self._told()], "start", shape=(1,))
 
     def _told(self) -> ir.Value:
         assert self.count.told is not None, "a count is a number or told by an input"
-        return self.site.dims([(self.count.told, 0)], "count")
+        return self.builder.dims([(self.count.told, 0)], "count")
 
     def _rows_up_to(self, last: ir.Value) -> ir.Value:
         """``[batch, n, 1]``: the n rows that end with ``last``; from row 0 on where fewer are valid."""
-        site = self.site
+        builder = self.builder
         if self.count.number == 1:
-            return site.unsqueeze(last, [2], "indices")
+            return builder.unsqueeze(last, [2], "indices")
         if self.count.number is not None:
-            first = site.op("Sub", [last, site.ints([self.count.number - 1], "n-1")], "first")
+            first = builder.op("Sub", [last, builder.ints([self.count.number - 1], "n-1")], "first")
             offsets = self._offsets(self.count.number)
         else:
-            told = site.op("Min", [self._told(), site.dims([self.length], "tokens")], "count", shape=(1,))
-            past = site.op("Add", [last, site.ints([1], "1")], "end_row")
-            first = site.op("Sub", [past, told], "first")
-            limit = site.op("Squeeze", [told, site.ints([0], "axis_0")], "count/scalar", shape=())
-            offsets = site.op("Range", [site.ints(0, "zero"), limit, site.ints(1, "one")], "offsets")
-        lower = site.op("Max", [first, site.ints([0], "0")], "lower")
-        return site.unsqueeze(site.op("Add", [lower, offsets], "rows"), [2], "indices")
+            told = builder.op("Min", [self._told(), builder.dims([self.length], "tokens")], "count", shape=(1,))
+            past = builder.op("Add", [last, builder.ints([1], "1")], "end_row")
+            first = builder.op("Sub", [past, told], "first")
+            limit = builder.op("Squeeze", [told, builder.ints([0], "axis_0")], "count/scalar", shape=())
+            offsets = builder.op("Range", [builder.ints(0, "zero"), limit, builder.ints(1, "one")], "offsets")
+        lower = builder.op("Max", [first, builder.ints([0], "0")], "lower")
+        return builder.unsqueeze(builder.op("Add", [lower, offsets], "rows"), [2], "indices")
 
     def _offsets(self, number: int) -> ir.Value:
         """0 … n-1, cut to the tokens there are."""
-        offsets = self.site.ints(list(range(number)), "offsets")
+        offsets = self.builder.ints(list(range(number)), "offsets")
         if isinstance(self.length, int):
             return offsets
         operands = [
             offsets,
-            self.site.ints([0], "0"),
-            self.site.dims([self.length], "tokens"),
-            self.site.ints([0], "0"),
+            self.builder.ints([0], "0"),
+            self.builder.dims([self.length], "tokens"),
+            self.builder.ints([0], "0"),
         ]
-        return self.site.op("Slice", operands, "offsets", shape=(text_of(self.dim),))
+        return self.builder.op("Slice", operands, "offsets", shape=(text_of(self.dim),))
 
     def _last(self) -> ir.Value:
         """``[batch, 1]``: the last valid row of each batch line."""
@@ -187,49 +186,49 @@ class Selector:
 
     def flagged(self, flags: ir.Value, name: str) -> ir.Value:
         """``[batch, 1]``: the last column that is not zero; the last of all where none is."""
-        whole = self.site.op("Cast", [flags], f"{name}/int", {"to": int(INT32)}, dtype=INT32)
-        return self.site.op("ArgMax", [whole], name, {"axis": 1, "keepdims": 1, "select_last_index": 1})
+        whole = self.builder.op("Cast", [flags], f"{name}/int", {"to": int(INT32)}, dtype=INT32)
+        return self.builder.op("ArgMax", [whole], name, {"axis": 1, "keepdims": 1, "select_last_index": 1})
 
 
 def _by_mask(make: Selector) -> ir.Value:
-    site, mask = make.site, make.validity.source
+    builder, mask = make.builder, make.validity.source
     assert mask is not None, "a mask tells it"
     if isinstance(make.length, int):
-        start = site.ints([-make.length], "minus_tokens")
+        start = builder.ints([-make.length], "minus_tokens")
     else:
-        start = site.op("Neg", [site.dims([make.length], "tokens")], "minus_tokens", shape=(1,))
-    columns = [mask, start, site.ints([INT64_MAX], "end"), site.ints([1], "1")]
-    last = make.flagged(site.op("Slice", columns, "valid", dtype=mask.dtype or INT64), "last")
+        start = builder.op("Neg", [builder.dims([make.length], "tokens")], "minus_tokens", shape=(1,))
+    columns = [mask, start, builder.ints([INT64_MAX], "end"), builder.ints([1], "1")]
+    last = make.flagged(builder.op("Slice", columns, "valid", dtype=mask.dtype or INT64), "last")
     return last if make.validity.cache is None else _unless_cache_wide(make, mask, last)
 
 
 def _unless_cache_wide(make: Selector, mask: ir.Value, last: ir.Value) -> ir.Value:
     """A mask as long as a shared cache buffer has this run's tokens somewhere inside it, and all of them are valid."""
-    site, cache = make.site, make.validity.cache
+    builder, cache = make.builder, make.validity.cache
     assert cache is not None, "asked for with a cache only"
-    tokens, columns = site.dims([make.length], "tokens"), site.dims([(mask, 1)], "columns")
-    grown = site.op("Add", [site.dims([cache], "cache"), tokens], "grown", shape=(1,))
-    first = site.op("Equal", [columns, tokens], "is_first", shape=(1,), dtype=BOOL)
-    appended = site.op("Equal", [columns, grown], "is_appended", shape=(1,), dtype=BOOL)
-    tells = site.op("Or", [first, appended], "mask_tells", shape=(1,), dtype=BOOL)
-    end = site.op("Sub", [tokens, site.ints([1], "1")], "last_row", shape=(1,))
-    return site.op("Where", [tells, last, end], "last_valid")
+    tokens, columns = builder.dims([make.length], "tokens"), builder.dims([(mask, 1)], "columns")
+    grown = builder.op("Add", [builder.dims([cache], "cache"), tokens], "grown", shape=(1,))
+    first = builder.op("Equal", [columns, tokens], "is_first", shape=(1,), dtype=BOOL)
+    appended = builder.op("Equal", [columns, grown], "is_appended", shape=(1,), dtype=BOOL)
+    tells = builder.op("Or", [first, appended], "mask_tells", shape=(1,), dtype=BOOL)
+    end = builder.op("Sub", [tokens, builder.ints([1], "1")], "last_row", shape=(1,))
+    return builder.op("Where", [tells, last, end], "last_valid")
 
 
 def _by_positions(make: Selector) -> ir.Value:
-    site, positions = make.site, make.validity.source
+    builder, positions = make.builder, make.validity.source
     assert positions is not None, "positions tell it"
     if positions.shape is not None and len(positions.shape) == 3:
         dtype = positions.dtype or INT64
-        positions = site.op("Gather", [positions, site.ints(0, "zero")], "positions", {"axis": 0}, dtype=dtype)
-    whole = site.cast(positions, INT64, "positions/int")
-    return make.flagged(site.op("GreaterOrEqual", [whole, site.ints(0, "zero")], "valid", dtype=BOOL), "last")
+        positions = builder.op("Gather", [positions, builder.ints(0, "zero")], "positions", {"axis": 0}, dtype=dtype)
+    whole = builder.cast(positions, INT64, "positions/int")
+    return make.flagged(builder.op("GreaterOrEqual", [whole, builder.ints(0, "zero")], "valid", dtype=BOOL), "last")
 
 
 def _by_argmax(make: Selector) -> ir.Value:
     last = make.validity.last
     assert last is not None, "an ArgMax of the graph tells it"
-    return make.site.op("Reshape", [last, make.site.ints([-1, 1], "column")], "last")
+    return make.builder.op("Reshape", [last, make.builder.ints([-1, 1], "column")], "last")
 
 
 _LAST = {Valid.MASK: _by_mask, Valid.POSITIONS: _by_positions, Valid.LARGEST: _by_argmax}

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...core.errors import PassRefused
-from ..builder import Head
+from ..builder import Builder
 from .body import Body, branch_of, function_of
 
 Wrap = Callable[["Body", "Packed"], ir.Graph]
@@ -204,12 +204,12 @@ def _nest(
 ) -> None:
     """Puts the branches into nested Ifs, the last one in the innermost else."""
     graph = packed.model.graph
-    head = Head(graph, packed.owner)
+    builder = Builder(graph, packed.owner)
     conditions = [
-        _condition(head, graph, chosen, wanted, branch.name or "")
+        _condition(builder, graph, chosen, wanted, branch.name or "")
         for branch, wanted in zip(branches[:-1], sizes, strict=False)
     ]
-    head.place()
+    builder.place_front()
     rest = branches[-1]
     for at in range(len(branches) - 2, -1, -1):
         outer = at == 0
@@ -228,17 +228,17 @@ def _nest(
 
 
 def _condition(
-    head: Head, graph: ir.Graph, chosen: Sequence[tuple[int, int]], wanted: Sequence[int], name: str
+    builder: Builder, graph: ir.Graph, chosen: Sequence[tuple[int, int]], wanted: Sequence[int], name: str
 ) -> ir.Value:
     """True where the inputs have these sizes: a BOOL scalar."""
     found: ir.Value | None = None
     for (at, axis), size in zip(chosen, wanted, strict=True):
         value = graph.inputs[at]
-        length = head.dims([(value, axis)], f"{value.name}_length")
-        scalar = head.op("Squeeze", [length], f"{value.name}_{name}_length", shape=())
-        same = head.op(
-            "Equal", [scalar, head.ints(size, f"{size}")], f"is_{name}_{at}_{axis}", None, (), ir.DataType.BOOL
+        length = builder.dims([(value, axis)], f"{value.name}_length")
+        scalar = builder.op("Squeeze", [length], f"{value.name}_{name}_length", shape=())
+        same = builder.op(
+            "Equal", [scalar, builder.ints(size, f"{size}")], f"is_{name}_{at}_{axis}", None, (), ir.DataType.BOOL
         )
-        found = same if found is None else head.op("And", [found, same], f"is_{name}", None, (), ir.DataType.BOOL)
+        found = same if found is None else builder.op("And", [found, same], f"is_{name}", None, (), ir.DataType.BOOL)
     assert found is not None, "several graphs differ in some axis"
     return found

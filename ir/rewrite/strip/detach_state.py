@@ -15,7 +15,7 @@ from ...states.positions import PositionSource, position_source
 from ...states.ranges import context_inputs
 from ...symbolic.dims import Dim, Expr
 from ...symbolic.symbols import dims_of
-from ..builder import Head, Source
+from ..builder import Builder, Source
 
 Anchor = tuple[ir.Value, int]
 """An input that stays, and one of its axes."""
@@ -26,7 +26,7 @@ class Unbinding:
     """What is known about the graph while its states are taken out.
 
     Attributes:
-        head: Where new nodes are emitted.
+        builder: Where new nodes are emitted.
         anchors: For each symbol where an input that stays has it.
         batch: What counts the batch, for symbols that only states had.
         sequence: What counts the tokens of a run.
@@ -34,7 +34,7 @@ class Unbinding:
         dead: Nodes that may have lost their last use.
     """
 
-    head: Head
+    builder: Builder
     anchors: dict[Dim, Anchor]
     batch: Anchor | None
     sequence: Anchor | None
@@ -142,12 +142,11 @@ def _new_rows(state: State, unbinding: Unbinding) -> ir.Value:
     assert state.update is not None
     past = state.chain[-1].outputs[0] if state.chain else state.input
     rest = [value for value in state.update.inputs if value is not past]
-    node = ir.Node("", "Concat", rest, state.update.attributes.values(), name=f"{state.update.name}/new")
-    node.metadata_props["pass"] = unbinding.head.owner
-    node.outputs[0].name = f"{state.update.outputs[0].name}/new"
-    node.outputs[0].type = state.update.outputs[0].type
-    unbinding.head.graph.insert_after(state.update, [node])
-    return node.outputs[0]
+    builder, old = unbinding.builder.aside(), state.update.outputs[0]
+    new = builder.op("Concat", rest, f"{state.update.name}/new", state.update.attributes, exact=True)
+    new.name, new.type = f"{old.name}/new", old.type
+    builder.place_after(state.update)
+    return new
 
 
 def _feed_initial(state: State, node: ir.Node, index: int, unbinding: Unbinding) -> None:
@@ -156,7 +155,7 @@ def _feed_initial(state: State, node: ir.Node, index: int, unbinding: Unbinding)
     if node.op_type == "Shape" and not node.domain:
         _replace_shape(node, dims, unbinding, state.name)
     else:
-        node.replace_input_with(index, _zeros(state, dims, unbinding.head))
+        node.replace_input_with(index, _zeros(state, dims, unbinding.builder))
 
 
 def _shape_of_run(context: ir.Value, state: State, unbinding: Unbinding) -> None:
@@ -170,17 +169,17 @@ def _shape_of_run(context: ir.Value, state: State, unbinding: Unbinding) -> None
 def _replace_shape(node: ir.Node, dims: Sequence[Source], unbinding: Unbinding, name: str) -> None:
     start = node.attributes["start"].as_int() if "start" in node.attributes else None
     end = node.attributes["end"].as_int() if "end" in node.attributes else None
-    node.outputs[0].replace_all_uses_with(unbinding.head.dims(dims[start:end], f"{name}/shape"))
+    node.outputs[0].replace_all_uses_with(unbinding.builder.dims(dims[start:end], f"{name}/shape"))
     unbinding.dead.append(node)
 
 
-def _zeros(state: State, dims: Sequence[Source], head: Head) -> ir.Value:
+def _zeros(state: State, dims: Sequence[Source], builder: Builder) -> ir.Value:
     assert state.input is not None and state.input.dtype is not None
     dtype = state.input.dtype
     name = f"{state.name}/initial"
     if all(isinstance(d, int) for d in dims):
         sizes = [int(d) for d in dims if isinstance(d, int)]
-        return head.constant(ir.Tensor(np.zeros(sizes, dtype=dtype.numpy())), name)
-    shape = head.dims(dims, f"{state.name}/shape")
+        return builder.constant(ir.Tensor(np.zeros(sizes, dtype=dtype.numpy())), name)
+    shape = builder.dims(dims, f"{state.name}/shape")
     fill = ir.Tensor(np.zeros([1], dtype=dtype.numpy()), name=name)
-    return head.op("ConstantOfShape", [shape], name, {"value": fill}, dtype=dtype)
+    return builder.op("ConstantOfShape", [shape], name, {"value": fill}, dtype=dtype)

@@ -12,7 +12,7 @@ from ...core.scopes import all_nodes, remove_dead
 from ...states.base import Layout, Pairing, State
 from ...states.control_flow_outputs import cache_functions
 from ...states.find import find_in
-from ..builder import Constants, Head
+from ..builder import Builder
 from .detach_state import Unbinding, anchors_of, initial_dims, take_out
 
 _KNOWN = frozenset((Layout.APPEND, Layout.SCATTER))
@@ -94,7 +94,7 @@ def _typed(plan: _Plan) -> Generator[None]:
 def _unbinding(function: ir.Function, states: Sequence[State], owner: str) -> Unbinding:
     gone = {id(state.input) for state in states}
     stay = [value for value in function.inputs if id(value) not in gone]
-    return Unbinding(Head(function.graph, owner, Constants.NODES), anchors_of(stay), None, None)
+    return Unbinding(Builder(function, owner), anchors_of(stay), None, None)
 
 
 def _take_out_of_body(plan: _Plan, owner: str) -> None:
@@ -104,7 +104,7 @@ def _take_out_of_body(plan: _Plan, owner: str) -> None:
     graph.outputs[:] = [value for i, value in enumerate(graph.outputs) if i not in gone]
     for state in plan.states:
         take_out(state, unbinding)
-    unbinding.head.place()
+    unbinding.builder.place_front()
     remove_dead(unbinding.dead)
 
 

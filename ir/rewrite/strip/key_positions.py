@@ -11,7 +11,7 @@ from ...states.base import State
 from ...states.positions import PositionSource, position_source
 from ...states.ranges import View, cache_ranges, views
 from ...states.trace import constant_ints
-from ..builder import Head
+from ..builder import Builder
 
 FAR = 2**31 - 1
 """The position that stands for a padded row: behind every query, so every causal mask hides it."""
@@ -19,7 +19,7 @@ FAR = 2**31 - 1
 _COMPARES = frozenset("Greater GreaterOrEqual Less LessOrEqual Equal Sub Add Where Max Min Mul".split())
 
 
-def mask_by_key_positions(states: Sequence[State], head: Head) -> None:
+def mask_by_key_positions(states: Sequence[State], builder: Builder) -> None:
     """Replaces every cache-row range of the scatter states by the key positions ``[B, 1 …, S]``, padding as ``FAR``.
 
     With it ``row > query`` reads ``kpos > qpos or kpos < 0``, values are zeroed where ``row > last`` that is where
@@ -35,9 +35,9 @@ def mask_by_key_positions(states: Sequence[State], head: Head) -> None:
     source = position_source(scattered[0].update, scattered[0].positions)
     _refuse_unknown(uses, source, bool(ranges))
     assert source is not None
-    keys = _key_positions(source, head)
+    keys = _key_positions(source, builder)
     for view in uses:
-        shaped = _shape_like(keys, view, head)
+        shaped = _shape_like(keys, view, builder)
         view.consumer.replace_input_with(view.operand, shaped)
 
 
@@ -63,31 +63,33 @@ def _refuse_unknown(uses: Sequence[View], source: PositionSource | None, any_ran
             )
 
 
-def _key_positions(source: PositionSource, head: Head) -> ir.Value:
-    """``Where(p < 0, FAR, p)`` as ``[B, S]`` int64, from the input itself, at the graph's head."""
+def _key_positions(source: PositionSource, builder: Builder) -> ir.Value:
+    """``Where(p < 0, FAR, p)`` as ``[B, S]`` int64, from the input itself, at the graph's builder."""
     positions = source.input
     if positions.dtype != ir.DataType.INT64:
-        positions = head.op("Cast", [positions], "key_positions/int64", {"to": int(ir.DataType.INT64)})
+        positions = builder.op("Cast", [positions], "key_positions/int64", {"to": int(ir.DataType.INT64)})
     for _ in range((source.sequence_axis or 0) - (source.batch_axis is not None)):
-        positions = head.op("Gather", [positions, head.ints(0, "zero")], "key_positions/row", {"axis": 0})
+        positions = builder.op("Gather", [positions, builder.ints(0, "zero")], "key_positions/row", {"axis": 0})
     if source.batch_axis is None:
-        positions = head.op("Unsqueeze", [positions, head.ints([0], "first_axis")], "key_positions/batch")
-    padded = head.op("Less", [positions, head.ints(0, "zero")], "key_positions/is_padding", dtype=ir.DataType.BOOL)
-    return head.op("Where", [padded, head.ints(FAR, "far"), positions], "key_positions")
+        positions = builder.op("Unsqueeze", [positions, builder.ints([0], "first_axis")], "key_positions/batch")
+    padded = builder.op(
+        "Less", [positions, builder.ints(0, "zero")], "key_positions/is_padding", dtype=ir.DataType.BOOL
+    )
+    return builder.op("Where", [padded, builder.ints(FAR, "far"), positions], "key_positions")
 
 
-def _shape_like(keys: ir.Value, view: View, head: Head) -> ir.Value:
+def _shape_like(keys: ir.Value, view: View, builder: Builder) -> ir.Value:
     """``keys`` with ones between batch and sequence, of the consumer's rank; cast to the view's dtype."""
     rank = max((len(v.shape) for v in view.consumer.inputs if v is not None and v.shape is not None), default=0)
     unsqueezes = _unsqueezed_rank(view)
     rank = max(rank, unsqueezes, 2)
     shaped = keys
     if rank > 2:
-        axes = head.ints(list(range(1, rank - 1)), f"axes_{rank}")
-        shaped = head.op("Unsqueeze", [keys, axes], f"key_positions/rank_{rank}")
+        axes = builder.ints(list(range(1, rank - 1)), f"axes_{rank}")
+        shaped = builder.op("Unsqueeze", [keys, axes], f"key_positions/rank_{rank}")
     dtype = view.value.dtype
     if dtype is not None and dtype != ir.DataType.INT64:
-        shaped = head.op("Cast", [shaped], f"key_positions/rank_{rank}/cast", {"to": int(dtype)}, dtype=dtype)
+        shaped = builder.op("Cast", [shaped], f"key_positions/rank_{rank}/cast", {"to": int(dtype)}, dtype=dtype)
     return shaped
 
 

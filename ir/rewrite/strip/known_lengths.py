@@ -8,10 +8,10 @@ import onnx_ir as ir
 
 from ...shapes.infer import Trust, propagate
 from ...states.base import Layout, State
-from ..builder import Head
+from ..builder import Builder
 
 
-def fix_known_lengths(model: ir.Model, states: Iterable[State], head: Head) -> int:
+def fix_known_lengths(model: ir.Model, states: Iterable[State], builder: Builder) -> int:
     """Makes integer operands of the states' fused operators initializers where they are known; returns how many.
 
     A total length that was past + 1 is now 1. onnxruntime follows such sums through Cast with the wrong type and
@@ -28,6 +28,6 @@ def fix_known_lengths(model: ir.Model, states: Iterable[State], head: Head) -> i
             if value is None or content is None or not content.concrete:
                 continue
             tensor = ir.Tensor(content.numpy(), dtype=content.dtype)
-            node.replace_input_with(place, head.constant(tensor, f"{value.name}/known"))
+            node.replace_input_with(place, builder.constant(tensor, f"{value.name}/known"))
             fixed += 1
     return fixed
