@@ -17,7 +17,8 @@ alone. Header lines, each ``# key: value``, then the sections::
     # --- after                                       or  # --- error  followed by parts of the message, one a line
     ...
 
-``pytest --update-golden`` writes the after and error sections anew. Checked for every case: the text after, structure,
+``pytest --update-golden`` writes all sections anew, ``before`` as onnx prints it too, so that the two can be diffed.
+Checked for every case: the text after, structure,
 onnx's checker, that added nodes carry the pass's name, that both graphs compute the same on onnxruntime, and what a
 second run does; for an error that nothing was changed.
 
@@ -49,6 +50,7 @@ from onnx_llm_passes.passes.syntax import parse_specs
 KEYS = {"title", "options", "given", "run", "symbols", "inputs", "match", "again", "says"}
 SIZES = (2, 3, 5, 7, 4, 6)  # for symbols that a case does not size
 SEED = 0
+UPDATE = "`pytest --update-golden tests/test_fixtures.py`"
 Arrays = dict[str, np.ndarray]
 
 
@@ -138,10 +140,10 @@ def check_error(case: Case, *, update: bool) -> None:
     else:
         raise AssertionError(f"{case.path}: no error; the pass gave\n{canonical(model)}")
     if update:
-        write_section(case, "error", message)
+        write_case(case, text, "error", message)
         return
     for part in case.error:
-        assert part.strip() in message, f"{case.path}: {part!r} is not in {message!r}"
+        assert part.strip() in message, f"{case.path}: {part!r} is not in {message!r}; {UPDATE} writes what is said"
     assert canonical(model) == text, f"{case.path}: the refused pass changed the graph"
 
 
@@ -151,9 +153,10 @@ def check_change(case: Case, *, update: bool) -> None:
     program = run_pass(case, model)
     record = program.history[-1]
     if update:
-        write_section(case, "after", canonical(model))
+        write_case(case, canonical(original), "after", canonical(model))
     else:
-        assert canonical(model) == canonical(load(case.after or "", case)), f"{case.path}: another graph came out"
+        same = canonical(model) == canonical(load(case.after or "", case))
+        assert same, f"{case.path}: another graph came out; {UPDATE} writes it, then read the difference"
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     check_tags(case, original, model)
     if case.path.name.startswith("noop-"):
@@ -328,8 +331,14 @@ def _size(case: Case, dim: int | ir.SymbolicDim, sizes: dict[str, int]) -> int:
     return size
 
 
-def write_section(case: Case, name: str, text: str) -> None:
-    """Writes one section of the fixture's file anew, all else as it is."""
-    whole = case.path.read_text(encoding="utf-8")
-    head, _, _ = whole.partition(f"# --- {name}")
-    case.path.write_text(f"{head}# --- {name}\n{text.strip()}\n", encoding="utf-8")
+def is_canonical(case: Case) -> bool:
+    """Whether the graph before is as onnx prints it; true where this release prints the one after in another way."""
+    if case.after and canonical(load(case.after, case)).strip() != case.after.strip():
+        return True
+    return canonical(load(case.before, case)).strip() == case.before.strip()
+
+
+def write_case(case: Case, before: str, name: str, text: str) -> None:
+    """Writes the sections of the fixture's file anew; the header stays."""
+    head, _, _ = case.path.read_text(encoding="utf-8").partition("# --- before")
+    case.path.write_text(f"{head}# --- before\n{before.strip()}\n# --- {name}\n{text.strip()}\n", encoding="utf-8")

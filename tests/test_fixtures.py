@@ -9,7 +9,7 @@ import pytest
 from onnx_llm_passes.passes.presets import PRESETS
 from onnx_llm_passes.passes.registry import pass_names
 
-from .harness import CaseError, check_case, find_cases, read_case
+from .harness import UPDATE, CaseError, check_case, find_cases, is_canonical, read_case
 
 ROOT = Path(__file__).parent / "fixtures"
 CASES = find_cases(ROOT)
@@ -25,6 +25,11 @@ GOOD = """\
 @pytest.mark.parametrize("path", CASES, ids=[f"{path.parent.name}/{path.stem}" for path in CASES])
 def test_fixture(path: Path, request: pytest.FixtureRequest) -> None:
     check_case(path, update=request.config.getoption("--update-golden"))
+
+
+@pytest.mark.parametrize("path", CASES, ids=[f"{path.parent.name}/{path.stem}" for path in CASES])
+def test_both_graphs_of_a_fixture_are_written_alike(path: Path) -> None:
+    assert is_canonical(read_case(path)), f"{path}: {UPDATE} writes it so that before and after can be diffed"
 
 
 def test_every_fixture_folder_is_named_after_a_pass() -> None:
@@ -98,6 +103,12 @@ def test_an_error_that_does_not_come_fails(tmp_path: Path) -> None:
 def test_update_golden_writes_what_comes_out(tmp_path: Path) -> None:
     head, _, _ = GOOD.partition("# --- after")
     path = write(tmp_path, f"{head}# --- after\n")
+    assert not is_canonical(read_case(path))
     check_case(path, update=True)
-    assert "Identity" not in (read_case(path).after or "")
+    case = read_case(path)
+    assert case.header == {"title": "an identity in the middle goes"}
+    assert "Identity" not in (case.after or "")
+    removed = [line for line in case.before.splitlines() if line not in (case.after or "").splitlines()]
+    assert len(removed) == 2  # the node that went, and the one that reads another value now
+    assert is_canonical(case)
     check_case(path)
