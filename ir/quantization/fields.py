@@ -12,7 +12,7 @@ from .base import EncodingsInvalid
 
 MAX_INT = 1 << 53
 MAX_SHOWN = 16  # names that a message repeats
-READER = StrictReader("encodings", EncodingsInvalid, EncodingsInvalid, max_bytes=64 << 20)
+READER = StrictReader("a file of encodings", EncodingsInvalid, EncodingsInvalid, max_bytes=64 << 20)
 
 
 class Fields:
