@@ -100,7 +100,6 @@ def _refuse_doubled_keys(program: Program) -> None:
 def _prove(program: Program, reading: Reading, *, own: bool) -> list[Proof]:
     from ..ir.proof import prove_program
     from ..ir.proof.prove import TOLERATED
-    from ..passes.claims import claims_of
 
     listed: Mapping[str, str] = {**program.custom_io, **reading.custom_io} if own else reading.custom_io
     return prove_program(
@@ -108,7 +107,7 @@ def _prove(program: Program, reading: Reading, *, own: bool) -> list[Proof]:
         reading.specializations,
         tolerated=reading.tolerated if reading.target else TOLERATED,
         custom_io=listed,
-        claims=claims_of(program) if own else None,
+        claims=program.claims if own else None,
     )
 
 

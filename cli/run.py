@@ -179,7 +179,7 @@ def _show_files(outcome: Outcome) -> None:
     for what, count in outcome.weights.items():
         if count:
             render.show(f"  {WEIGHTS[what].format(render.size(count))}")
-    ran = {record.text.split("{")[0] for record in outcome.records}
+    ran = {record.name for record in outcome.records}
     following = next(text for passes, text in NEXT if passes <= ran)
     render.show(f"next: onnx-passes {following.format(source=_quoted(outcome.source), out=_quoted(outcome.out))}")
 

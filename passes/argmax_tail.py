@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from ..ir.core.errors import UsageError
 from ..ir.interface.roles import find_roles
+from ..ir.program.contracts import BestTokens
 from ..ir.rewrite.builder import Builder
 from ..ir.rewrite.lm_head import find_logits
 from ..ir.shapes.infer import propagate
@@ -62,13 +63,9 @@ class ArgmaxTail(Pass):
         logits.shape = ir.Shape([_text(dim) for dim in known]) if known is not None else None
         at = list(model.graph.outputs).index(logits)
         model.graph.outputs[at : at + 1] = outputs
-        values = f", values in {outputs[1].name}" if len(outputs) > 1 else ""
-        return GraphResult(
-            model,
-            True,
-            counts={"outputs": 1},
-            assumptions=(f"logits=best: {outputs[0].name}: the {self.top_k} best of {logits.name}{values}",),
-        )
+        names = [value.name or "" for value in (*outputs, logits)]
+        best = BestTokens(ids=names[0], logits=names[-1], k=self.top_k, values=names[1] if len(outputs) > 1 else "")
+        return GraphResult(model, True, counts={"outputs": 1}, contracts=(best,))
 
     def _tail(self, model: ir.Model, logits: ir.Value) -> list[ir.Value]:
         """The new outputs: ids, and for more than one token a row their values."""

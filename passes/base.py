@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import onnx_ir as ir
 
 from ..ir.core.errors import UsageError
+from ..ir.program.contract import Contract
 from ..ir.program.program import Program
 
 
@@ -15,13 +16,14 @@ from ..ir.program.program import Program
 class GraphResult(ir.passes.PassResult):
     """What a pass did to one graph: ``counts`` of what changed, sentences for the user, and what it assumed.
 
-    ``notes`` tell, ``warnings`` ask for attention, ``assumptions`` are recorded in program.json and checked by verify.
+    ``notes`` tell, ``warnings`` ask for attention, ``contracts`` are recorded in program.json and checked by verify:
+    what must hold of the inputs, and how inputs and outputs differ from those before.
     """
 
     counts: dict[str, int] = field(default_factory=dict[str, int])
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    assumptions: tuple[str, ...] = ()
+    contracts: tuple[Contract, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Report:
     counts: dict[str, int] = field(default_factory=dict[str, int])
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    assumptions: tuple[str, ...] = ()
+    contracts: tuple[Contract, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,5 +78,9 @@ def merge_results(results: list[tuple[str, GraphResult]]) -> Report:
         counts=counts,
         notes=sentences("notes"),
         warnings=sentences("warnings"),
-        assumptions=sentences("assumptions"),
+        contracts=tuple(
+            replace(contract, graphs=(graph,)) if len(results) > 1 and not contract.graphs else contract
+            for graph, result in results
+            for contract in result.contracts
+        ),
     )

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from ..ir.core.errors import PassRefused, UnknownNameError
 from ..ir.core.specialization import Manifest, Specialization
 from ..ir.interface.dimensions import analyze_dimensions
+from ..ir.program.contracts import SizesBound
 from ..ir.program.program import Program
 from ..ir.proof import prove
 from ..ir.rewrite.bind_sizes import make_static, static_facts
@@ -53,6 +54,8 @@ class Bind(Pass):
         graphs = {name: model for name, model in program.graphs.items() if chosen.graph in ("", name)}
         proved = {name: self._proved(name, model, chosen) for name, model in graphs.items()}
         results = [(name, self._bound(name, model, *proved[name])) for name, model in graphs.items()]
+        several = len(program.graphs) > 1
+        bound = (SizesBound(proved[name][0], graphs=(name,) if several else ()) for name in graphs)
         kept = [item for item in manifest.specializations if item is chosen or item.graph not in ("", *graphs)]
         program.specializations = list(kept)
         ports = {v.name for model in program.graphs.values() for v in (*model.graph.inputs, *model.graph.outputs)}
@@ -60,7 +63,7 @@ class Bind(Pass):
         report = merge_results(results)
         gone = len(manifest.specializations) - len(kept)
         notes = (f"{gone} other specializations went: the graph has one size now",) if gone else ()
-        return Report(True, report.counts, (*report.notes, *notes), report.warnings, report.assumptions)
+        return Report(True, report.counts, (*report.notes, *notes), report.warnings, tuple(bound))
 
     def _find(self, known: Sequence[Specialization]) -> Specialization:
         for item in known:

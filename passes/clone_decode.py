@@ -13,6 +13,7 @@ from ..ir.interface.dimensions import DimensionAnalysis, analyze_dimensions
 from ..ir.interface.logits import logits_output
 from ..ir.interface.roles import Role
 from ..ir.program.clone import Clone, inner_symbols, materialize
+from ..ir.program.contracts import Claims, CloneOf, StaticPast
 from ..ir.program.program import Program
 from ..ir.rewrite.scalar_ranges import squeeze_ranges
 from ..ir.specialize.length_choices import refuse_length_choices
@@ -108,15 +109,15 @@ class CloneDecode(Pass):
         }
         for found in decoders.values() if self.static else ():
             chosen.check_choices(found)
-        squeezed = 0
+        squeezed, placed = 0, dict[str, list[Specialization]]()
         for name, specs in plans.items():
             squeezed += squeeze_ranges(program.graphs[name], self.name) if self.static else 0
-            chosen.place(program, name, _prefixed(specs, name if len(plans) > 1 else ""), decoders[name].needed)
+            placed[name] = _prefixed(specs, name if len(plans) > 1 else "")
+            chosen.place(program, name, placed[name], decoders[name].needed)
         counts = {"graphs": len(program.names), "squeezed": squeezed}
         warnings += _unhidden(decoders, chosen)
-        return Report(
-            True, counts, notes=_notes(decoders, chosen), warnings=warnings, assumptions=_assumed(decoders, chosen)
-        )
+        contracts = (*_clones(placed), *_static_past(decoders, chosen), _claimed(chosen))
+        return Report(True, counts, notes=_notes(decoders, chosen), warnings=warnings, contracts=contracts)
 
     def _check_lengths(self) -> None:
         """Refuses what the context or the target cannot hold."""
@@ -275,9 +276,24 @@ def _unhidden(graphs: Mapping[str, DimensionAnalysis], settings: CloneDecode) ->
 _TELLS_ROWS = {Role.ATTENTION_MASK, Role.CONTEXT_LENGTHS}
 
 
-def _assumed(graphs: Mapping[str, DimensionAnalysis], settings: CloneDecode) -> tuple[str, ...]:
+def _clones(placed: Mapping[str, Sequence[Specialization]]) -> list[CloneOf]:
+    """Which graph each clone is of, and what it is for."""
+    return [
+        CloneOf(graph=spec.name, base=base, role=spec.role.value, k=spec.k)
+        for base, specs in placed.items()
+        for spec in specs
+    ]
+
+
+def _static_past(graphs: Mapping[str, DimensionAnalysis], settings: CloneDecode) -> tuple[StaticPast, ...]:
     """What a static growing cache asks of its caller."""
-    grows = any(state.layout is Layout.APPEND for graph in graphs.values() for state in graph.states)
-    if not grows or not settings.static:
+    grown = [state for graph in graphs.values() for state in graph.states if state.layout is Layout.APPEND]
+    if not grown or not settings.static:
         return ()
-    return ("growing caches have a fixed length: rows that hold no token are hidden by the attention mask",)
+    names = [state.input.name or "" for state in grown if state.input is not None]
+    return (StaticPast(tuple(dict.fromkeys(names))),)
+
+
+def _claimed(settings: CloneDecode) -> Claims:
+    """What the specializations claim to cover: a prompt of one token is a decode."""
+    return Claims(prefill=(settings.prefill or 0) > 1, ks=settings.k)

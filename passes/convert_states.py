@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedFunctionsPass
 
-from ..ir.rewrite.convert import MaskInput, Names, Ops, Options, To, convert
+from ..ir.program.contract import Contract
+from ..ir.program.contracts import CacheRowPositions, ConsecutivePositions, LayoutChanged, RenamedIO
+from ..ir.rewrite.convert import MaskInput, Names, Ops, Options, Outcome, To, convert
 from ..ir.states import find_states
 from ..ir.states.control_flow_outputs import inline_cache_functions
 from .base import GraphResult, Pass
@@ -72,12 +75,36 @@ class ConvertStates(Pass):
         options = Options(
             self.name, self.ops, self.mask, self.names, self.ctx or _LENGTHS[self.to], self.transpose_keys
         )
+        before = [s for s in find_states(model) if s.input is not None and s.output is not None]
+        moving = [(s.input.name or "", s.output.name or "", s.layout.value) for s in before if s.input and s.output]
         outcome = convert(model, self.to, options)
         if outcome.states:
             RemoveUnusedFunctionsPass()(model)
             counts |= {"states": outcome.states}
         notes = outcome.notes if outcome.states or outcome.notes else ("no carried state to convert in this graph",)
-        return GraphResult(model, bool(counts), counts=counts, notes=notes, assumptions=outcome.assumptions)
+        return GraphResult(
+            model, bool(counts), counts=counts, notes=notes, contracts=_contracts(model, moving, outcome)
+        )
+
+
+def _contracts(model: ir.Model, before: Sequence[tuple[str, str, str]], outcome: Outcome) -> tuple[Contract, ...]:
+    """The states whose layout changed, what positions must hold now, and names; ``before`` has names and layouts."""
+    if not outcome.states:
+        return ()
+    new = {old: outcome.renamed.get(old, old) for old, _, _ in before}
+    now = {state.input.name: state.layout.value for state in find_states(model) if state.input is not None}
+    changed = [(old, out, was, now.get(new[old])) for old, out, was in before if now.get(new[old]) not in (None, was)]
+    layouts: list[Contract] = []
+    for pair in dict.fromkeys((was, after) for _, _, was, after in changed):
+        own = [(old, out) for old, out, was, after in changed if (was, after) == pair]
+        inputs, outputs = (tuple(names[side] for names in own) for side in (0, 1))
+        layouts.append(LayoutChanged(inputs, outputs, before=pair[0], after=pair[1] or ""))
+    renames = (RenamedIO(tuple(outcome.renamed.items())),) if outcome.renamed else ()
+    positions = (
+        *(ConsecutivePositions(name) for name in outcome.consecutive),
+        *(CacheRowPositions(name) for name in outcome.cache_rows),
+    )
+    return (*layouts, *renames, *positions)
 
 
 _LENGTHS = {To.SCATTER: "ctx_len", To.APPEND: "past_len", To.DELTA: "past_len"}

@@ -13,6 +13,7 @@ from ..ir.core.errors import PassRefused, UsageError
 from ..ir.core.specialization import Manifest, Specialization, SpecRole, read_specialization
 from ..ir.interface.dimensions import analyze_dimensions
 from ..ir.program.clone import Clone, materialize
+from ..ir.program.contracts import LayerCut
 from ..ir.program.program import Program
 from ..ir.rewrite.layer.cut import Cut, Shared, cut_layer
 from ..ir.rewrite.scalar_ranges import squeeze_ranges
@@ -72,6 +73,7 @@ class ExtractLayer(Pass):
         """Replaces the graphs of the program by one layer each; raises PassRefused before it changes anything."""
         chosen = self._chosen(program)
         cuts = {spec.name: self._cut(program, spec) for spec in chosen}
+        bases = {spec.name: spec.graph or program.names[0] for spec in chosen}
         names = {spec.name: f"{spec.graph or spec.name}_layer{self.index}" for spec in chosen}
         program.specializations = list(Manifest.of([_moved(spec, names[spec.name]) for spec in chosen]).specializations)
         program.graphs = {names[name]: cut.model for name, cut in cuts.items()}
@@ -85,7 +87,7 @@ class ExtractLayer(Pass):
             {"layers": len(cuts), "nodes": nodes},
             notes=tuple(_told(names[name], cut) for name, cut in cuts.items()),
             warnings=tuple(text for cut in cuts.values() for text in _warned(cut)),
-            assumptions=tuple(_assumed(spec, names[spec.name], cuts[spec.name]) for spec in chosen),
+            contracts=tuple(_cut_of(bases[spec.name], names[spec.name], cuts[spec.name]) for spec in chosen),
         )
 
     def _chosen(self, program: Program) -> list[Specialization]:
@@ -143,5 +145,5 @@ def _warned(cut: Cut) -> list[str]:
     return [f"{', '.join(cut.whole)}: not made of rows, or it is not known which are new; the whole state leaves"]
 
 
-def _assumed(spec: Specialization, name: str, cut: Cut) -> str:
-    return f"layer={cut.number}: {name}: of {spec.graph}, {cut.hidden} to {cut.result}"
+def _cut_of(base: str, name: str, cut: Cut) -> LayerCut:
+    return LayerCut(graph=name, base=base, layer=cut.number, hidden=cut.hidden, result=cut.result)

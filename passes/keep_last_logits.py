@@ -11,6 +11,7 @@ from onnx_ir.passes.common import InlinePass
 
 from ..ir.core.errors import PassRefused, UsageError
 from ..ir.interface.roles import Role, find_roles
+from ..ir.program.contracts import LastRows
 from ..ir.rewrite.builder import Builder
 from ..ir.rewrite.lm_head import (
     Count,
@@ -120,7 +121,7 @@ class KeepLastLogits(Pass):
             model,
             True,
             counts={"heads": 1, "widened": int(kept.selects), **({"inputs": gone} if gone else {})},
-            assumptions=(_assumption(head, count, validity),),
+            contracts=(_kept(head, count, validity, tokens),),
         )
 
     def _declare(self, model: ir.Model, head: LmHead, tokens: Tokens) -> GraphResult:
@@ -208,9 +209,15 @@ def _drop_told(model: ir.Model, roles: dict[str, Role], idle: set[ir.Value], cou
     return before - len(model.graph.inputs)
 
 
-def _assumption(head: LmHead, count: Count, validity: Validity) -> str:
-    source = f" {validity.source.name}" if validity.source is not None else ""
-    return f"logits=last: {head.output.name}: {count.dim} rows of at least as many tokens, {validity.how.value}{source}"
+def _kept(head: LmHead, count: Count, validity: Validity, tokens: Tokens) -> LastRows:
+    return LastRows(
+        output=head.output.name or "",
+        rows=count.number,
+        symbol=count.symbol,
+        how=validity.how.value,
+        source=validity.source.name or "" if validity.source is not None else "",
+        tokens=tokens.value.name or "",
+    )
 
 
 def _needs_inlining(model: ir.Model, owner: str) -> set[ir.OperatorIdentifier]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from ..ir.core.errors import PassRefused
 from ..ir.manifests.custom_io_yaml import CUSTOM_IO, write_custom_io
+from ..ir.program.contracts import Grid, QuantizedIO
 from ..ir.program.program import Program
 from ..ir.quantization.qdq import MARK, plain_pairs
 from ..ir.states import State, find_states
@@ -57,12 +58,14 @@ class KvIo(Pass):
         states = [state for state in found if state.axis is not None and _is_float(state)]
         plans = [self._plan(state) for state in states if state.layout.value not in ("fixed", "recurrent")]
         plans += self._marked(model, {id(node) for plan in plans for node in plan})
+        passed = _passed(plans)
         for past, present in plans:
             if past is not None:
                 _cut_input(past)
             if present is not None:
                 _cut_output(model, present)
-        return GraphResult(model, bool(plans), counts={"states": len(plans)} if plans else {})
+        counts = {"states": len(plans)} if plans else {}
+        return GraphResult(model, bool(plans), counts=counts, contracts=passed)
 
     def run(self, program: Program) -> Report:
         """Changes every graph, and what was written of the states' precision before."""
@@ -169,6 +172,31 @@ def _grid(node: ir.Node) -> tuple[object, ...]:
     """Scale and zero point as numbers: two initializers of one content are one grid."""
     tensors = [value.const_value for value in node.inputs[1:] if value is not None]
     return tuple((t.dtype, t.shape.numpy(), t.tobytes()) if t is not None else None for t in tensors)
+
+
+def _passed(plans: Sequence[tuple[ir.Node | None, ir.Node | None]]) -> tuple[QuantizedIO, ...]:
+    """The inputs and outputs that become integers, each with the grid of its node."""
+    ports: dict[str, Grid] = {}
+    for past, present in plans:
+        if past is not None and past.inputs[0] is not None:
+            ports[past.inputs[0].name or ""] = _contract_grid(past)
+        for user, _ in present.outputs[0].uses() if present is not None else ():
+            if present is not None and user.outputs[0].is_graph_output():
+                ports[user.outputs[0].name or ""] = _contract_grid(present)
+    return (QuantizedIO(tuple(ports), tuple(ports.values())),) if ports else ()
+
+
+def _contract_grid(node: ir.Node) -> Grid:
+    """The grid of a QuantizeLinear as numbers; its axis where there are several."""
+    scale, zero = (
+        value.const_value if value is not None else None for value in (node.inputs[1], (*node.inputs, None, None)[2])
+    )
+    assert scale is not None, "insert-qdq's scales are constants"
+    axis = node.attributes.get("axis")
+    scales = tuple(float(number) for number in scale.numpy().reshape(-1))
+    zeros = tuple(int(number) for number in zero.numpy().reshape(-1)) if zero is not None else (0,)
+    several = len(scales) > 1 or len(zeros) > 1
+    return Grid(_integers(node).name, scales, zeros, (axis.as_int() if axis is not None else 1) if several else None)
 
 
 def _cut_input(node: ir.Node) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..ir.core.errors import PassRefused, UsageError
@@ -39,7 +40,7 @@ class PassManager:
         self.reproducer = reproducer
 
     def run(self, program: Program) -> Program:
-        """Runs every pass on ``program`` in place and returns it; its history, pipeline and assumptions grow.
+        """Runs every pass on ``program`` in place and returns it; its history, pipeline and contracts grow.
 
         Raises what the failing pass raised, prefixed with the pass and those before it. A refused pass has changed
         nothing; the passes before it have.
@@ -103,6 +104,9 @@ def _run_pass(pass_: Pass, program: Program) -> Report:
 
 def _record(program: Program, pass_: Pass, report: Report, seconds: float) -> None:
     text = print_pass(pass_)
-    program.history.append(PassRecord(text, dict(report.counts), seconds, report.notes, report.warnings))
+    step = len(program.pass_texts)
+    program.history.append(PassRecord(text, dict(report.counts), seconds, report.notes, report.warnings, pass_.name))
     program.pipeline = f"{program.pipeline},{text}" if program.pipeline else text
-    program.assumptions.extend(line for line in report.assumptions if line not in program.assumptions)
+    for contract in report.contracts:
+        if not (contract.assumes and contract in program.contracts):  # what is assumed twice is told once
+            program.contracts.append(replace(contract, step=step))

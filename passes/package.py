@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from ..ir.core.errors import PassRefused
 from ..ir.core.specialization import Specialization, read_specialization
+from ..ir.program.contracts import Packed
 from ..ir.program.program import Program
 from ..ir.rewrite.pack.packing import pack
 from .base import Pass, Report
@@ -77,7 +78,7 @@ class Package(Pass):
         program.clones = {}
         program.bound = {name: sizes for name, sizes in program.bound.items() if name in rest}
         program.specializations = [self._moved(spec, names, sizes) for spec in specs]
-        return Report(True, {"graphs": len(names)})
+        return Report(True, {"graphs": len(names)}, contracts=(Packed(graph=self.graph, parts=tuple(names)),))
 
     def _moved(self, spec: Specialization, names: list[str], sizes: dict[str, dict[str, int]]) -> Specialization:
         """A specialization of a packed graph: of the whole, with the sizes of symbols that had to be made up."""

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from ..ir.core.errors import PassRefused, UnknownNameError, UsageError
 from ..ir.core.scopes import nested
+from ..ir.program.contracts import renamed
 from ..ir.program.program import Program
 from .base import GraphResult, Pass, Report, merge_results
 
@@ -24,7 +25,7 @@ class RenameIO(Pass):
 
     1. An input or output takes its new name in every graph of the program that has it.
     2. A value that is both input and output has one name, and keeps one.
-    3. Custom I/O, encodings and assumptions of the program that name it follow; a text that an earlier pass wrote for
+    3. Custom I/O, encodings and contracts of the program that name it follow; a text that an earlier pass wrote for
        a file of its own does not, and is warned of.
     4. Inner values, nodes and weights are left alone, for other files may name them: a new name that one of them holds
        is refused, as is a name that no graph has as an input or output.
@@ -59,12 +60,15 @@ class RenameIO(Pass):
         """Checks every graph, then renames in all of them and in what else the program holds."""
         names = dict(self.map)
         _check_known(self.map, program.graphs.values())
+        known = {name for model in program.graphs.values() for name in _interface(model)}
         for model in program.graphs.values():
             _check_free(names, model)
         results = [(name, _rename(names, model)) for name, model in program.graphs.items()]
         program.custom_io = _renamed_keys(names, program.custom_io)
         program.encodings = _renamed_keys(names, program.encodings)
-        program.assumptions = [_renamed_assumption(names, line) for line in program.assumptions]
+        moved = {old: new for old, new in names.items() if old != new}
+        if moved:
+            program.contracts = renamed(program.contracts, moved, known, len(program.pass_texts))
         report = merge_results(results)
         return replace(report, warnings=(*report.warnings, *_stale(names, program.artifacts)))
 
@@ -136,13 +140,6 @@ def _own_copy(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     if isinstance(tensor, ir.serde.TensorProtoTensor):
         return ir.from_proto(ir.to_proto(tensor))
     return copy.copy(tensor)
-
-
-def _renamed_assumption(names: Mapping[str, str], line: str) -> str:
-    """An assumption reads ``what: input: how``."""
-    what, colon, rest = line.partition(": ")
-    old = next((old for old in names if rest.startswith(f"{old}: ")), None)
-    return line if old is None else f"{what}{colon}{names[old]}{rest[len(old) :]}"
 
 
 def _stale(names: Mapping[str, str], artifacts: Mapping[str, str]) -> list[str]:

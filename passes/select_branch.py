@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ..ir.core.errors import PassRefused, UnknownNameError
 from ..ir.core.scopes import nested
+from ..ir.program.contracts import FixedSwitch
 from ..ir.rewrite.simplify.branches import inline_branches
 from .base import GraphResult, Pass
 
@@ -63,7 +64,7 @@ class SelectBranch(Pass):
             True,
             counts={"branches": inlined, "inputs": len(gone)},
             notes=notes if idle else (),
-            assumptions=(f"fixed: {self.input}: {str(self.value).lower()}",),
+            contracts=(FixedSwitch(self.input, self.value),),
         )
 
     def _find(self, model: ir.Model) -> ir.Value:

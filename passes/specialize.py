@@ -12,6 +12,7 @@ from ..ir.core.errors import PassRefused, UnknownNameError
 from ..ir.core.specialization import Manifest, Specialization, SpecRole
 from ..ir.interface.axes import Axis
 from ..ir.interface.dimensions import DimensionAnalysis, analyze_dimensions
+from ..ir.program.contracts import Claims
 from ..ir.program.program import Program
 from ..ir.specialize.assign import assign
 from ..ir.specialize.families import (
@@ -102,7 +103,16 @@ class Specialize(Pass):
                 found += named(self._entries(graph, model), own, found)
         program.specializations = list(Manifest.of(found).specializations)
         added = len(found) - len(before)
-        return Report(modified=bool(added), counts={"specializations": added}, notes=_notes(found[len(before) :]))
+        claims = (self._claims(),) if self.family in CAUSAL else ()
+        notes = _notes(found[len(before) :])
+        return Report(modified=bool(added), counts={"specializations": added}, notes=notes, contracts=claims)
+
+    def _claims(self) -> Claims:
+        """What was asked for: a prompt of one token is a decode; phases say where only half was."""
+        return Claims(
+            prefill=self.phases is not Phases.DECODE and self.prefill > 1,
+            ks=self.k if self.phases is not Phases.PREFILL else (),
+        )
 
     def _entries(self, graph: str, model: ir.Model) -> list[Entry]:
         canonical = analyze_dimensions(model)

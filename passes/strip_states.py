@@ -14,6 +14,13 @@ from onnx_ir.passes.common import RemoveUnusedFunctionsPass
 from ..ir.core.errors import PassRefused
 from ..ir.core.scopes import remove_dead
 from ..ir.interface.roles import Role, find_roles
+from ..ir.program.contracts import (
+    AnyPositions,
+    OrderedPositions,
+    PositionRows,
+    StatesRemoved,
+    ZeroPosition,
+)
 from ..ir.rewrite.builder import Builder
 from ..ir.rewrite.strip.detach_state import Unbinding, anchors_of, take_out
 from ..ir.rewrite.strip.exactness import refuse_unprovable
@@ -92,7 +99,8 @@ class StripStates(Pass):
         if all(state.update is not None for state in paired):
             refuse_unprovable(model, self.name, states, chosen, unbinding)
         binding = vanishing_symbols(model, chosen, roles, unbinding)
-        assumptions = _assumptions(paired, self.positions, unbinding)
+        contracts = _contracts(paired, self.positions, unbinding)
+        states_at = _interface_of(chosen)
         before = len(model.graph), len(model.graph.inputs)
         unused_before = {id(value) for value in model.graph.inputs if not value.uses()}
         _drop_outputs(model.graph, chosen)
@@ -118,7 +126,7 @@ class StripStates(Pass):
             },
             notes=_notes(model, roles),
             warnings=_warnings(model, roles),
-            assumptions=assumptions,
+            contracts=(*contracts, _removed(model, states_at)),
         )
 
     def _refuse_fixed(self, model: ir.Model, chosen: Sequence[State]) -> None:
@@ -190,24 +198,36 @@ def _drop_inputs(graph: ir.Graph, states: Iterable[State], unused_before: set[in
     ]
 
 
-_CONTRACTS = {
-    Positions.ORDERED: "rows run 0..n-1, then -1 (right padding)",
-    Positions.ANY: "the non-negative positions of each row are a permutation of 0..n-1, -1 anywhere",
-}
+_CONTRACTS: dict[Positions, type[PositionRows]] = {Positions.ORDERED: OrderedPositions, Positions.ANY: AnyPositions}
 
 
-def _assumptions(states: Iterable[State], positions: Positions, unbinding: Unbinding) -> tuple[str, ...]:
+def _contracts(states: Iterable[State], positions: Positions, unbinding: Unbinding) -> tuple[PositionRows, ...]:
     """What the position inputs must hold; an input that only told the first position goes, and was 0."""
-    told: dict[str, str] = {}
+    told: dict[str, PositionRows] = {}
     counters = {id(state.input) for state in states if state.layout is Layout.RECURRENT}
     for state in states:
         source = unbinding.source(state) if state.in_place else None
         if source is None or id(source.input) in counters:
             continue
-        first = f"positions=ordered: {source.input.name}: is 0"
-        rows = f"positions={positions.value}: {source.input.name}: {_CONTRACTS[positions]}"
-        told[source.input.name or ""] = rows if source.sequence_axis is not None else first
+        name = source.input.name or ""
+        told[name] = _CONTRACTS[positions](name) if source.sequence_axis is not None else ZeroPosition(name)
     return tuple(told.values())
+
+
+def _interface_of(states: Sequence[State]) -> tuple[list[str], list[str]]:
+    """The inputs and outputs of the states."""
+    inputs = [state.input.name or "" for state in states if state.input is not None]
+    outputs = [state.output.name or "" for state in states if state.output is not None]
+    return inputs, outputs
+
+
+def _removed(model: ir.Model, states_at: tuple[list[str], list[str]]) -> StatesRemoved:
+    """Which of the states' inputs and outputs are gone."""
+    left = {value.name for value in model.graph.inputs}, {value.name for value in model.graph.outputs}
+    inputs, outputs = (
+        tuple(name for name in names if name not in kept) for names, kept in zip(states_at, left, strict=True)
+    )
+    return StatesRemoved(inputs, outputs)
 
 
 def _warnings(model: ir.Model, roles: dict[str, Role]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from onnx_llm_passes.ir.core.errors import PassRefused
+from onnx_llm_passes.ir.program.contracts import Assumption
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.base import GraphResult, Pass
 
@@ -66,7 +67,9 @@ class Counts(Pass):
 
     def call(self, model: ir.Model) -> GraphResult:
         """Changes nothing."""
-        return GraphResult(model, False, {"seen": self.times}, ("a note",), ("a warning",), ("an assumption",))
+        return GraphResult(
+            model, False, {"seen": self.times}, ("a note",), ("a warning",), (Assumption("an assumption"),)
+        )
 
 
 @dataclass(frozen=True)

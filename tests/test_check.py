@@ -16,7 +16,6 @@ from onnx_llm_passes.ir.manifests.read_any import read_manifest
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.ir.proof import Claims, prove, prove_program
 from onnx_llm_passes.ir.rewrite.bind_sizes import bound_in
-from onnx_llm_passes.passes.claims import claims_of
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
 from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
@@ -150,9 +149,9 @@ def ir_shape(dims: list[object]):
 
 def test_claims_come_from_the_pipeline() -> None:
     program = made("append", "specialize{family=causal-lm prefill=8 ctx=32 k=0,4}")
-    assert claims_of(program) == Claims(prefill=True, ks=(0, 4))
+    assert program.claims == Claims(prefill=True, ks=(0, 4))
     kept = [item for item in Manifest.of(program.specializations).specializations if item.k != 4]
-    (proof,) = prove_program(program, kept, claims=claims_of(program))
+    (proof,) = prove_program(program, kept, claims=program.claims)
     assert [failure.what for failure in proof.failures] == ["the set claims K = 4 and has no decode of 5 tokens"]
 
 
@@ -262,7 +261,7 @@ def test_a_clone_is_bound_by_itself() -> None:
     assert not bound_in(program.graphs["prefill"])
     specs = Manifest.of(program.specializations).specializations
     assert [item.name for item in specs] == ["prefill", "decode_k0", "decode_k4"]
-    assert all(proof.sound for proof in prove_program(program, specs, claims=claims_of(program)))
+    assert all(proof.sound for proof in prove_program(program, specs, claims=program.claims))
 
 
 def test_a_specialization_of_no_graph_is_named() -> None:

@@ -11,11 +11,11 @@ import onnx_ir as ir
 import pytest
 
 from onnx_llm_passes.ir.core.errors import OnnxPassesError, PassRefused
+from onnx_llm_passes.ir.program.contracts import BestTokens, LastRows
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.keep_last_logits import KeepLastLogits
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
-from onnx_llm_passes.runtime.verify.kept_logits import Best, KeptLogits, LastRows
 from onnx_llm_passes.runtime.verify.verify import Verdict, verify
 
 from .harness import execute, find_cases, read_case
@@ -169,14 +169,14 @@ def test_verify_sees_a_wrong_token() -> None:
 
 
 def test_ties_go_to_the_lowest_id() -> None:
-    assert Best("ids", "logits", 2, "values").of(np.array([[1.0, 3.0, 3.0, 0.0]]))["ids"].tolist() == [[1, 2]]
+    assert BestTokens("ids", "logits", 2, "values").best(np.array([[1.0, 3.0, 3.0, 0.0]]))["ids"].tolist() == [[1, 2]]
 
 
 def test_rows_are_aligned_by_the_last_valid_one() -> None:
-    rule = KeptLogits({"y": LastRows("by positions", "p")})
+    rule = LastRows("y", how="by positions", source="p")
     full = np.arange(10.0).reshape(2, 5, 1)
     inputs = {"p": np.array([[0, 1, 2, 3, 4], [0, 1, -1, -1, -1]])}
-    old, new = rule.aligned("y", full, full[:, :3], inputs, (2, 5))
+    old, new = rule.comparable("y", full, full[:, :3], inputs)
     assert old.ravel().tolist() == [2, 3, 4, 5, 6, 7]
     assert new.ravel().tolist() == [0, 1, 2, 5, 6, 7]
 

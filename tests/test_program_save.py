@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from onnx_llm_passes.ir.core.errors import OutputError
+from onnx_llm_passes.ir.program.contracts import Assumption
 from onnx_llm_passes.ir.program.program import PassRecord, Program
 
 from .weight_models import (
@@ -29,7 +30,7 @@ __all__ = ["tiny_disk"]  # a fixture
 
 def test_round_trip(tmp_path: Path) -> None:
     program = Program.load(write_embedded(tmp_path / "src"))
-    program.assumptions.append("positions are ordered")
+    program.contracts.append(Assumption("positions are ordered"))
     program.custom_io["x"] = "float16"
     program.specializations.append({"name": "prefill", "symbols": {"n": 7}})
     program.pipeline = "strip-states"

@@ -6,6 +6,7 @@ import onnx_ir as ir
 import pytest
 
 from onnx_llm_passes.ir.core.errors import PassRefused, UnknownNameError
+from onnx_llm_passes.ir.program.contracts import Assumption, OrderedPositions, RenamedIO
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import print_pipeline
@@ -60,11 +61,12 @@ def test_what_else_the_program_holds_follows() -> None:
     made = program(CHAIN)
     made.custom_io = {"x": "float16", "y": "float16", "a": "int8"}
     made.encodings = {"x": 1}
-    made.assumptions = ["positions=ordered: x: each row is 0, 1, …", "of x nothing else is known"]
+    made.contracts = [OrderedPositions("x"), Assumption("of x nothing else is known")]
     rename(made, x="y", y="x")
     assert made.custom_io == {"y": "float16", "x": "float16", "a": "int8"}
     assert made.encodings == {"y": 1}
-    assert made.assumptions == ["positions=ordered: y: each row is 0, 1, …", "of x nothing else is known"]
+    assert made.contracts == [RenamedIO((("x", "y"), ("y", "x"))), OrderedPositions("y"), made.contracts[2]]
+    assert made.assumptions[1] == "of x nothing else is known"
 
 
 def test_a_text_written_before_is_warned_of() -> None:

@@ -12,6 +12,8 @@ import onnx_ir as ir
 import pytest
 
 from onnx_llm_passes.ir.core.errors import NotEqualError, PassRefused, UnknownNameError, UsageError
+from onnx_llm_passes.ir.program.contract import Contract
+from onnx_llm_passes.ir.program.contracts import AnyPositions, Chain, OrderedPositions, RenamedIO, ZeroPosition
 from onnx_llm_passes.ir.program.program import PassRecord, Program
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
@@ -22,17 +24,16 @@ from onnx_llm_passes.runtime.samples.writer import FLOAT, INT64, Writer
 from onnx_llm_passes.runtime.session.legalize import legalized
 from onnx_llm_passes.runtime.session.session import KernelMissing, Optimization, RunError, Session, SessionError
 from onnx_llm_passes.runtime.verify.compare import compare
-from onnx_llm_passes.runtime.verify.contract import renames_between
 from onnx_llm_passes.runtime.verify.verify import Verdict, VerifyReport, verify
 
 from .builders import BUILDERS
 
-ORDERED = "positions=ordered: position_ids: rows run 0..n-1, then -1 (right padding)"
-ANY = "positions=any: position_ids: the non-negative positions of each row are a permutation of 0..n-1, -1 anywhere"
+ORDERED = OrderedPositions("position_ids")
+ANY = AnyPositions("position_ids")
 
 
-def program(model: ir.Model, *assumptions: str) -> Program:
-    return Program({"model": model}, assumptions=list(assumptions))
+def program(model: ir.Model, *contracts: Contract) -> Program:
+    return Program({"model": model}, contracts=list(contracts))
 
 
 def perturbed(model: ir.Model, name: str = "lm_head.weight", factor: float = 1.0001) -> ir.Model:
@@ -179,18 +180,20 @@ def test_graphs_that_share_no_output_are_different() -> None:
 def test_outputs_renamed_by_a_pass_are_compared_under_their_old_names() -> None:
     after = program(perturbed(append_decoder()))
     after.graphs["model"].graph.outputs[0].name = "scores"
-    after.history.append(PassRecord("rename-io{map=logits:scores}"))
+    after.contracts.append(RenamedIO((("logits", "scores"),)))
     assert "scores" in verify(program(append_decoder()), after).first_difference
 
 
 def test_names_that_were_swapped_after_another_rename_lead_back() -> None:
     after = program(append_decoder())
-    texts = ("rename-io{map=a:b}", "rename-io{map=b:c,x:b}", "simplify")
-    after.history.extend(PassRecord(text) for text in texts)
-    assert renames_between(program(append_decoder()), after) == {"c": "a", "b": "x"}
+    after.history.extend(PassRecord(text) for text in ("one", "two", "simplify"))
+    after.contracts = [RenamedIO((("a", "b"),), step=0), RenamedIO((("b", "c"), ("x", "b")), step=1)]
+    whole = Chain.between(program(append_decoder()), after)
+    assert [whole.input_before(name) for name in "cbz"] == ["a", "x", "z"]
     halfway = program(append_decoder())
-    halfway.history.append(PassRecord(texts[0]))
-    assert renames_between(halfway, after) == {"c": "b", "b": "x"}
+    halfway.history.append(PassRecord("one"))
+    half = Chain.between(halfway, after)
+    assert [half.output_before(name) for name in "cb"] == ["b", "x"]
 
 
 def test_renames_of_a_saved_program_are_known_too(tmp_path: Path) -> None:
@@ -245,7 +248,7 @@ def given(positions: list[int]) -> dict[str, np.ndarray]:
     return {"input_ids": ids, "position_ids": np.array([positions])}
 
 
-def scatter_pair(assumption: str) -> tuple[Program, Program]:
+def scatter_pair(assumption: Contract) -> tuple[Program, Program]:
     return program(scatter_decoder()), program(scatter_decoder(), assumption)
 
 
@@ -270,7 +273,7 @@ def test_any_order_takes_a_permutation_with_holes_but_no_gaps() -> None:
 
 def test_a_start_that_must_be_zero_is_checked() -> None:
     pair = BUILDERS["tensor scatter"]
-    after = program(pair(), "positions=ordered: write_indices: is 0")
+    after = program(pair(), ZeroPosition("write_indices"))
     inputs = {**given([0, 1, 2]), "write_indices": np.array([2])}
     with pytest.raises(UsageError, match="input 'write_indices'"):
         verify(program(pair()), after, inputs=inputs)
@@ -306,7 +309,7 @@ def test_a_given_cache_must_be_empty_and_have_room_for_padding() -> None:
     before = program(scatter_decoder())
     after = program(scatter_decoder(), ORDERED)
     stripped = StripStates().run(after)
-    after.assumptions[:] = stripped.assumptions
+    after.contracts[:] = stripped.contracts
     inputs = given([0, 1, 2, -1])
     caches = {v.name or "": np.zeros((1, 2, 4, 8), np.float32) for v in before.graphs["model"].graph.inputs[2:]}
     assert verify(before, after, inputs={**inputs, **caches}).equal

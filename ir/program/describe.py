@@ -53,6 +53,7 @@ def describe_program(
         specializations=[_plain(item) for item in program.specializations],
         custom_io=program.custom_io,
         encodings={name: _plain(item) for name, item in program.encodings.items()},
+        contracts=[contract.to_json() for contract in program.contracts],
         assumptions=program.assumptions,
         digest=_digest(program, structures, files, referred),
         provenance=_provenance(program, notes),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,18 +18,21 @@ if TYPE_CHECKING:
     from ..serialization.index import Provenance
     from ..serialization.weights import WeightsMode
     from .clone import Clone
+    from .contract import Contract
+    from .contracts import Claims
     from .save import Saved
 
 
 @dataclass
 class PassRecord:
-    """One pass that ran: its text, what it counted, how long it took, what it said."""
+    """One pass that ran: its text, what it counted, how long it took, what it said; and its name."""
 
     text: str
     counts: dict[str, int] = field(default_factory=dict[str, int])
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Program:
         clones: Name -> a graph that differs from one of ``graphs`` in dimensions only; edited with it.
         bound: Graph -> the binding that its file was written with, for graphs loaded from a saved program.
         source: The file or folder it was loaded from.
+        contracts: What the passes say of inputs and outputs, oldest first: what must hold of them, how they changed.
         artifacts: Further files that a save writes beside the graphs: name -> text.
         origins: The files that the graphs were read from.
         earlier: How the program came to be before this run, oldest first.
@@ -60,7 +64,7 @@ class Program:
     specializations: list[Any] = field(default_factory=list[Any])
     custom_io: dict[str, str] = field(default_factory=dict[str, str])
     encodings: dict[str, Any] = field(default_factory=dict[str, Any])
-    assumptions: list[str] = field(default_factory=list[str])
+    contracts: list[Contract] = field(default_factory=list["Contract"])
     history: list[PassRecord] = field(default_factory=list[PassRecord])
     pipeline: str = ""
     artifacts: dict[str, str] = field(default_factory=dict[str, str])
@@ -68,6 +72,23 @@ class Program:
     earlier: list[Provenance] = field(default_factory=list["Provenance"])
     clones: dict[str, Clone] = field(default_factory=dict[str, "Clone"])
     bound: dict[str, dict[str, int]] = field(default_factory=dict[str, "dict[str, int]"])
+
+    @property
+    def assumptions(self) -> list[str]:
+        """What the contracts ask of the inputs, as sentences for people."""
+        return [str(contract) for contract in self.contracts if contract.assumes]
+
+    @property
+    def claims(self) -> Claims:
+        """What the specializations claim to cover, by the last pass that made them; nothing where none did."""
+        from .contracts import claims_in
+
+        return claims_in(self.contracts)
+
+    @property
+    def pass_texts(self) -> list[str]:
+        """Every pass that ran on the program, in this run and in those before it was saved."""
+        return [entry.text for run in self.earlier for entry in run.passes] + [record.text for record in self.history]
 
     @property
     def names(self) -> list[str]:
@@ -171,7 +192,21 @@ def _load_saved(folder: Path, *, follow_links: bool) -> Program:
     program.specializations = list(index.specializations)
     program.custom_io = dict(index.custom_io)
     program.encodings = dict(index.encodings)
-    program.assumptions = list(index.assumptions)
+    program.contracts = [_contract(folder, entry) for entry in index.contracts]
     program.earlier = [*index.earlier, index.provenance]
     program.bound = {entry.name: dict(entry.binding) for entry in index.graphs if entry.binding}
     return program
+
+
+def _contract(folder: Path, entry: Mapping[str, Any]) -> Contract:
+    from .contracts import read_contract
+
+    try:
+        return read_contract(entry)
+    except InputError as error:
+        raise InputError(
+            f"program.json: {error.what}",
+            where=str(folder),
+            found=error.found,
+            hint="It was edited: run the pipeline again.",
+        ) from None

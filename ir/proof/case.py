@@ -55,14 +55,6 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Claims:
-    """What a set says of itself: that it has a prefill, and the numbers of speculative tokens that it decodes with."""
-
-    prefill: bool = False
-    ks: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
 class Verdict:
     """One specialization: its failures, none where it is sound."""
 

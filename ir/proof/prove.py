@@ -9,8 +9,9 @@ import onnx_ir as ir
 
 from ..core.specialization import Specialization
 from ..interface.dimensions import DimensionAnalysis, analyze_dimensions
+from ..program.contracts import Claims
 from . import lengths, sets, shapes, symbols, tensors
-from .case import Case, Claims, Failure, Proof, Verdict, View
+from .case import Case, Failure, Proof, Verdict, View
 from .placed import in_symbols
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from ..core.specialization import SpecRole
 from ..interface.axes import Axis
+from ..program.contracts import Claims
 from ..states import Pairing
 from ..symbolic.symbols import dims_of
-from .case import Case, Claims, Failure, View
+from .case import Case, Failure, View
 
 
 def not_empty(case: Case) -> Iterator[Failure]:

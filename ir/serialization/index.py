@@ -12,9 +12,11 @@ from ..core.errors import InputError
 
 INDEX_NAME = "program.json"
 FORMAT = "onnx-llm-passes/program"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: contracts are typed entries. In 1 they were sentences, which only the passes of that version could tell apart."""
 MAX_INDEX_BYTES = 64 << 20
 READ_BYTES = 32 << 20  # weights up to this size are read when their program is loaded: a few hundredths of a second
+MAX_CONTRACTS = 1 << 16
 
 
 def plain_name(name: str) -> str:
@@ -137,6 +139,7 @@ class ProgramIndex(_Entry):
     specializations: list[Any] = []
     custom_io: dict[str, str] = {}
     encodings: dict[str, Any] = {}
+    contracts: list[dict[str, Any]] = Field(default=[], max_length=MAX_CONTRACTS)
     assumptions: list[str] = []
     digest: DigestEntry | None = None
     provenance: Provenance = Provenance()
@@ -170,8 +173,19 @@ def read_index(folder: Path, *, whole: bool = False) -> ProgramIndex:
         ) from error
     except (OSError, RecursionError) as error:
         raise InputError(f"cannot be read: {error}", where=str(path)) from error
+    _check_version(index, path)
     _check_files(index, folder, whole=whole)
     return index
+
+
+def _check_version(index: ProgramIndex, path: Path) -> None:
+    """What version 1 assumed of its inputs it told in prose: guessing at it would be neither exact nor refused."""
+    if index.schema_version < SCHEMA_VERSION:
+        raise InputError(
+            f"was written by an earlier version (schema {index.schema_version}), which kept what it assumes as prose",
+            where=str(path),
+            hint=f"Run the pipeline again: onnx-passes run '{index.provenance.pipeline}' MODEL -o OUT.",
+        )
 
 
 def _check_files(index: ProgramIndex, folder: Path, *, whole: bool) -> None:

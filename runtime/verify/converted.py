@@ -18,7 +18,6 @@ from ..session.session import RunError, Session
 from ..session.subject import Subject
 from .compare import Difference, compare, ulp_tolerance
 from .contract import Contract
-from .kept_logits import KeptLogits
 from .report import CaseReport
 
 OTHER_SUMS = 2e-6  # what another length of the cache may change
@@ -81,7 +80,7 @@ class _Text:
     def uneven(self, left: Stepper, right: Stepper) -> bool:
         """Whether sequences may be of unequal length, and a run holds padding for it."""
         apart = left.separates and right.separates and self.length in (None, 1)
-        return self.batch > 1 and apart and self.contract.logits == KeptLogits()
+        return self.batch > 1 and apart and not self.contract.changes_logits
 
     @property
     def length(self) -> int | None:

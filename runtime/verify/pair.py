@@ -22,8 +22,6 @@ from .contract import Contract, check_empty, check_given
 from .converted import Unplayable, changes_layout, play
 from .report import CaseReport, VerifyReport
 
-REBUILT_MASK = 2e-6  # what a mask rebuilt from positions, or another kernel for one row, may differ by
-
 
 @dataclass(eq=False)
 class Pair:
@@ -40,7 +38,7 @@ class Pair:
     def agree(self) -> None:
         """The result has no cache that would tell what positions mean: it is told. New outputs are noted."""
         self.result.pads_by_position = self.original.pads_by_position
-        known = {value.name for value in self.original.model.graph.outputs} | self.contract.logits.derived_names
+        known = {value.name for value in self.original.model.graph.outputs}
         for value in self.result.model.graph.outputs:
             if self.contract.old_output(value.name or "") not in known:
                 self.report.notes.append(f"{self.name}: {value.name} is no output of the original: not compared")
@@ -119,7 +117,7 @@ class Pair:
         for guess in dict.fromkeys((self.original.guess, *GUESSES)):
             self.original.guess = guess
             try:
-                inputs = self.contract.switched(build_inputs(self.original, case))
+                inputs = self.contract.allowed(build_inputs(self.original, case))
                 return inputs, self.sessions[0].run(inputs), ""
             except (RunError, UnknownSize) as error:
                 rejected = rejected or error.what
@@ -132,20 +130,19 @@ class Pair:
             others = self.sessions[1].run(self._inputs_of_result(case, inputs))
         except RunError as error:
             return CaseReport(self.name, case.name, failed=error.what)
-        expected = self.contract.logits.derived(outputs)
-        shared = [(name, old) for name in others if (old := self.contract.old_output(name)) in expected]
+        chain = self.contract.chain
+        expected = chain.expected(outputs, inputs)
+        shared = [name for name in others if name in expected]
         if not shared:
             return CaseReport(self.name, case.name, failed="the graphs share no output")
         found: list[Difference] = []
-        for name, old in shared:
-            size = (case.batch, case.length)
-            before, after = self.contract.logits.aligned(old, expected[old], others[name], inputs, size)
-            one_row = REBUILT_MASK if self.contract.logits.is_single_row(old, others[name]) else 0.0
-            found.append(compare(name, before, after, max(one_row, self._tolerance(before))))
+        for name in shared:
+            before, after = chain.comparable(name, expected[name], others[name], inputs)
+            found.append(compare(name, before, after, max(chain.tolerance(name, after), self._tolerance(before))))
         if not all(output.equal for output in found):
             found = self._without_chance(found, inputs, outputs)
         if self._cache_left and not all(output.equal for output in found):
-            found = [self._at_tokens(case, output, outputs, others) for output in found]
+            found = [self._at_tokens(case, output, expected, others) for output in found]
         return CaseReport(self.name, case.name, tuple(found))
 
     def _without_chance(
@@ -153,10 +150,9 @@ class Pair:
     ) -> list[Difference]:
         """Leaves out what the original itself answers differently when it runs again (rows it never initialized)."""
         assert self.sessions is not None, "open() comes first"
-        outputs = self.contract.logits.derived(outputs)
-        again = self.contract.logits.derived(self.sessions[0].run(inputs))
-        old = {output.output: self.contract.old_output(output.output) for output in found}
-        kept = [output for output in found if compare("", outputs[old[output.output]], again[old[output.output]]).equal]
+        outputs = self.contract.chain.expected(outputs, inputs)
+        again = self.contract.chain.expected(self.sessions[0].run(inputs), inputs)
+        kept = [o for o in found if compare("", outputs[o.output], again[o.output]).equal]
         for output in found:
             if output not in kept:
                 self.report.notes.append(
@@ -171,10 +167,10 @@ class Pair:
         return bool(written - {self.contract.old_input(state.name) for state in self.result.states})
 
     def _at_tokens(
-        self, case: Case, found: Difference, outputs: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]
+        self, case: Case, found: Difference, expected: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]
     ) -> Difference:
         """``found`` at the rows of real tokens: one of padding sees no key, and averages rows that nobody wrote."""
-        before, after = outputs.get(self.contract.old_output(found.output)), others[found.output]
+        before, after = expected.get(found.output), others[found.output]
         rows = (case.batch, case.length)
         if found.equal or before is None or before.shape != after.shape or before.shape[:2] != rows:
             return found
@@ -187,12 +183,14 @@ class Pair:
         return max(self.report.tolerance, ulp_tolerance(output) if self.report.ulp else 0.0)
 
     def _inputs_of_result(self, case: Case, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The original's arrays; masks and states, which may have another length here, built for this graph."""
+        """The original's arrays, adapted by the contracts; what may have another size here is built for this graph."""
         built = build_inputs(self.result, case)
+        adapted = self.contract.chain.adapt_inputs(inputs)
         own_size = (Role.ATTENTION_MASK, Role.STATE, Role.CONTEXT_LENGTHS)
         for name, array in built.items():
-            old = inputs.get(self.contract.old_input(name))
-            if old is not None and (self.result.roles[name] not in own_size or old.shape == array.shape):
+            old, role = adapted.get(name), self.result.roles[name]
+            asked = role is Role.LOGITS_TO_KEEP and self.contract.old_input(name) not in inputs  # as many as there are
+            if old is not None and not asked and (role not in own_size or old.shape == array.shape):
                 built[name] = old
         return built
 
@@ -201,7 +199,7 @@ class Pair:
         case = check_given(self.original, self.contract, given)
         check_empty(self.original, set(self.result.roles), given)
         assert self.sessions is not None, "open() comes first"
-        inputs = {**self.contract.switched(build_inputs(self.original, case)), **given}
+        inputs = {**self.contract.allowed(build_inputs(self.original, case)), **given}
         try:
             outputs = self.sessions[0].run(inputs)
         except RunError as error:
@@ -214,7 +212,7 @@ class Pair:
 
         check_structure(self.result.model)
         known = {value.name for value in (*self.original.model.graph.inputs, *self.original.model.graph.outputs)}
-        known |= {value.name for value in self.result.inputs(Role.LOGITS_TO_KEEP)} | self.contract.logits.derived_names
+        known |= {value.name for value in self.result.inputs(Role.LOGITS_TO_KEEP)}
         graph = self.result.model.graph
         new = [
             ("input", value.name) for value in graph.inputs if self.contract.old_input(value.name or "") not in known

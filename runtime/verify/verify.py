@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.core.errors import UsageError
+from ...ir.program.contracts import Chain
 from ...ir.program.program import Program
 from ..session.bound import at_sizes_of
 from ..session.session import KernelMissing, SessionError
@@ -21,7 +22,7 @@ from .contract import Contract
 from .fp16_fallback import settle
 from .layer_check import check_layers
 from .layer_play import layer_specs
-from .pair import REBUILT_MASK, Pair
+from .pair import Pair
 from .replay import replay, replays
 from .report import CaseReport, Verdict, VerifyReport
 
@@ -38,17 +39,22 @@ def verify(
 ) -> VerifyReport:
     """Compares ``result`` with ``original`` on generated inputs, or on the given ones.
 
+    Cases give the original's feeds, the contracts of the passes the result's feeds and what it must answer.
+
     ``tolerance`` is relative to each output's largest value; by default 0 (bit-equal), or 2e-6 where the result's
-    recorded assumptions allow positions in any order; "ulp" adds to that one unit in the last place of the largest
-    value for float16 and bfloat16. Given inputs that break a recorded assumption raise UsageError.
+    contracts allow positions in any order; "ulp" adds to that one unit in the last place of the largest
+    value for float16 and bfloat16. Given inputs that break a contract raise UsageError. Where the class
+    of a contract is not installed nothing is run: the verdict is NOT_RUN, and a note names the contract.
     """
-    contract = Contract.of(original, result)
-    default = REBUILT_MASK if contract.any_order else 0.0
-    allowed = tolerance if isinstance(tolerance, int | float) else default
+    whole = Contract.of(original, result)
+    allowed = tolerance if isinstance(tolerance, int | float) else whole.closeness
     report = VerifyReport(tolerance=allowed, ulp=tolerance == "ulp", seed=seed)
+    if unknown := whole.chain.unknown:
+        report.notes += list(dict.fromkeys(f"not verified: {link.sentence()}" for link in unknown))
+        return report
     played = _replayed(original, result, report) | _layers(original, result, report) if inputs is None else set[str]()
     for name, unbound, after in _pairs(original, result, played):
-        comparing = _Comparing(name, contract, inputs)
+        comparing = _Comparing(name, Contract.of(original, result, name), inputs)
         settle(report, name, comparing.of((unbound, after)), partial(comparing.wide, (unbound, after)))
     return report
 
@@ -101,16 +107,23 @@ def _compare(
 
 
 def _pairs(original: Program, result: Program, played: Collection[str]) -> Iterator[tuple[str, ir.Model, ir.Model]]:
-    """Graphs of one name, but those played; where the original has one graph, all of the result belong to it."""
+    """Graphs and what became of them, but those played; all of the result belong to an original's only graph."""
     names = [name for name in result.names if name not in played]
     if len(original.graphs) == 1:
         before = next(iter(original.graphs.values()))
         yield from ((name, before, result.graph(name)) for name in names)
         return
-    missing = [name for name in names if name not in original.graphs]
+    sources = {name: _source(original, result, name) for name in names}
+    missing = [name for name, source in sources.items() if source is None]
     if missing:
         raise UsageError(f"the original has no graph {missing[0]!r}", found=", ".join(original.graphs))
-    yield from ((name, original.graphs[name], result.graph(name)) for name in names)
+    yield from ((name, original.graphs[sources[name] or ""], result.graph(name)) for name in names)
+
+
+def _source(original: Program, result: Program, name: str) -> str | None:
+    """The graph of the original that a graph of the result was: by name, or by what it was cloned or cut from."""
+    sources = (name, *Chain.between(original, result, name).sources)
+    return next((source for source in sources if source in original.graphs), None)
 
 
 def _replayed(original: Program, result: Program, report: VerifyReport) -> set[str]:

@@ -84,7 +84,9 @@ def convert(model: ir.Model, to: To, options: Options) -> Outcome:
         total = replace(
             found,
             notes=(*total.notes, *found.notes),
-            assumptions=(*total.assumptions, *found.assumptions),
+            consecutive=(*total.consecutive, *found.consecutive),
+            cache_rows=(*total.cache_rows, *found.cache_rows),
+            renamed={**total.renamed, **found.renamed},
         )
     return total
 

@@ -17,11 +17,22 @@ from .options import Names
 
 @dataclass
 class Outcome:
-    """The states converted, sentences for the user, what the inputs must hold, and inputs that went."""
+    """What was converted, what the position inputs must hold, and which names changed.
+
+    Attributes:
+        states: How many states.
+        notes: Sentences for the user.
+        consecutive: Position inputs that must hold past, past + 1 …, without padding.
+        cache_rows: Position inputs that now tell the cache row of each token, -1 for padding.
+        renamed: Old names of states' inputs and outputs, and new ones.
+        removed: Inputs that went.
+    """
 
     states: int = 0
     notes: tuple[str, ...] = ()
-    assumptions: tuple[str, ...] = ()
+    consecutive: tuple[str, ...] = ()
+    cache_rows: tuple[str, ...] = ()
+    renamed: dict[str, str] = field(default_factory=dict[str, str])
     removed: list[str] = field(default_factory=list[str])
 
 
@@ -46,10 +57,14 @@ def _settle(value: ir.Value, gone: set[str], facts: Facts) -> None:
         value.shape = None
 
 
-def rename_retained(context: ConversionContext) -> None:
-    """``names=retained``: each output is called after its input, ``past_key.0`` and ``past_key.0_RetainedState``."""
+def rename_retained(context: ConversionContext) -> dict[str, str]:
+    """``names=retained``: each output is called after its input, ``past_key.0`` and ``past_key.0_RetainedState``.
+
+    Returns old names and new ones.
+    """
     if context.options.names is not Names.RETAINED:
-        return
+        return {}
+    moved: dict[str, str] = {}
     states = [state for state in context.states if state.input is not None and state.output is not None]
     plain = {id(s): f"past_{s.kind}.{s.layer}" for s in states if s.kind in ("key", "value") and s.layer is not None}
     unique = len(set(plain.values())) == len(states)
@@ -57,7 +72,9 @@ def rename_retained(context: ConversionContext) -> None:
     for state in states:
         assert state.input is not None and state.output is not None
         name = plain[id(state)] if unique and plain[id(state)] not in taken else state.name
+        moved |= {state.input.name or "": name, state.output.name or "": f"{name}_RetainedState"}
         state.input.name, state.output.name = name, f"{name}_RetainedState"
+    return {old: new for old, new in moved.items() if old != new}
 
 
 def unused(graph: ir.Graph) -> list[ir.Node]:

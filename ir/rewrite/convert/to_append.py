@@ -39,9 +39,7 @@ def scatter_to_append(context: ConversionContext) -> Outcome:
         refuse_selections(context, source)
     settle_types(context, prove(context))
     names = sorted({source.name or "" for source in sources.values()})
-    return Outcome(
-        states=len(context.states), assumptions=tuple(f"{name}: holds past, past + 1 …, no padding" for name in names)
-    )
+    return Outcome(states=len(context.states), consecutive=tuple(names))
 
 
 def _refuse_form(context: ConversionContext, state: State, signatures: Signatures) -> ir.Value:

@@ -44,10 +44,9 @@ def append_to_scatter(context: ConversionContext) -> Outcome:
     settle_types(context, facts)
     added = context.positions is None
     notes = (f"input {positions.name!r} is new: the cache row of each token, -1 for padding",) if added else ()
-    told = f"{positions.name}: a token's position is its cache row, -1 is padding; a row's tokens are consecutive"
-    outcome = Outcome(states=len(context.states), notes=notes, assumptions=(told,))
+    outcome = Outcome(states=len(context.states), notes=notes, cache_rows=(positions.name or "",))
     _drop_mask(context, outcome)
-    rename_retained(context)
+    outcome.renamed = rename_retained(context)
     return outcome
 
 

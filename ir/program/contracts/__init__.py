@@ -1,0 +1,47 @@
+"""The contracts that our passes record, the registry of kinds, and the chain of them between two programs."""
+
+from .chain import Chain, claims_in, renamed
+from .interface import CastIO, FixedSwitch, Grid, QuantizedIO, RenamedIO
+from .logits import BestTokens, LastRows
+from .positions import (
+    AnyPositions,
+    CacheRowPositions,
+    ConsecutivePositions,
+    OrderedPositions,
+    PositionRows,
+    ZeroPosition,
+)
+from .registry import UnknownContract, read_contract, register_contract
+from .sizes import Assumption, Claims, CloneOf, LayerCut, Packed, SizesBound
+from .states import LayoutChanged, StatesRemoved, StaticPast
+
+__all__ = [
+    "AnyPositions",
+    "Assumption",
+    "BestTokens",
+    "CacheRowPositions",
+    "CastIO",
+    "Chain",
+    "Claims",
+    "CloneOf",
+    "ConsecutivePositions",
+    "FixedSwitch",
+    "Grid",
+    "LastRows",
+    "LayerCut",
+    "LayoutChanged",
+    "OrderedPositions",
+    "Packed",
+    "PositionRows",
+    "QuantizedIO",
+    "RenamedIO",
+    "SizesBound",
+    "StatesRemoved",
+    "StaticPast",
+    "UnknownContract",
+    "ZeroPosition",
+    "claims_in",
+    "read_contract",
+    "register_contract",
+    "renamed",
+]

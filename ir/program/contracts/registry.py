@@ -1,0 +1,114 @@
+"""Which kinds of contracts there are: ours, those that a pass registered, and third parties' by entry point."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass, replace
+from typing import Any, ClassVar, TypeVar
+
+from ...core.errors import InputError, UsageError
+from ..contract import Contract
+from .interface import CastIO, FixedSwitch, QuantizedIO, RenamedIO
+from .logits import BestTokens, LastRows
+from .positions import AnyPositions, CacheRowPositions, ConsecutivePositions, OrderedPositions, ZeroPosition
+from .sizes import Assumption, Claims, CloneOf, LayerCut, Packed, SizesBound
+from .states import LayoutChanged, StatesRemoved, StaticPast
+
+GROUP = "onnx_llm_passes.contracts"  # the entry point group of third-party contracts: kind = module:Class
+NOT_INSTALLED = "is of a package that is not installed"
+MAX_KIND = 100
+
+BUILT_IN: tuple[type[Contract], ...] = (
+    AnyPositions, Assumption, BestTokens, CacheRowPositions, CastIO, Claims, CloneOf, ConsecutivePositions,
+    FixedSwitch, LastRows, LayerCut, LayoutChanged, OrderedPositions, Packed, QuantizedIO, RenamedIO, SizesBound,
+    StatesRemoved, StaticPast, ZeroPosition,
+)  # fmt: skip
+_KINDS: dict[str, type[Contract]] = {cls.kind: cls for cls in BUILT_IN}
+
+C = TypeVar("C", bound=Contract)
+
+
+@dataclass(frozen=True)
+class UnknownContract(Contract):
+    """A contract whose class is not here: kept as it was written, and nothing can be verified against it.
+
+    Attributes:
+        name: The kind that the entry has.
+        content: The entry.
+        why: Why there is no class.
+    """
+
+    kind: ClassVar[str] = "unknown"
+    assumes: ClassVar[bool] = True
+    knows_names: ClassVar[bool] = False
+
+    name: str = ""
+    content: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    why: str = field(default=NOT_INSTALLED, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry as it was read."""
+        return dict(self.content)
+
+    def sentence(self) -> str:
+        """As people read it."""
+        return f"contract {self.name} {self.why}"
+
+
+def register_contract(cls: type[C]) -> type[C]:
+    """A decorator: program.json entries of the class's kind become instances of it, as long as this process runs.
+
+    A package that others load programs with offers its class by the entry point group ``onnx_llm_passes.contracts``
+    too: ``kind = module:Class``. Raises UsageError for a class without a kind of its own.
+    """
+    if not _is_contract(cls) or not cls.kind:
+        raise UsageError("no contract", found=repr(cls), wanted="a dataclass that extends Contract and has a kind")
+    other = _KINDS.setdefault(cls.kind, cls)
+    if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise UsageError(f"two classes have the kind {cls.kind!r}", found=f"{other.__module__}, {cls.__module__}")
+    _KINDS[cls.kind] = cls
+    return cls
+
+
+def read_contract(entry: Mapping[str, Any]) -> Contract:
+    """The contract of an entry of program.json; InputError where it is none. Only an installed package's code runs."""
+    kind = entry.get("kind")
+    if not isinstance(kind, str) or not 0 < len(kind) <= MAX_KIND:
+        raise InputError("a contract has no kind", found=repr(kind)[:MAX_KIND])
+    cls, why = _class_of(kind)
+    if cls is not None:
+        return cls.from_json(entry)
+    known = Assumption.from_json({key: entry[key] for key in ("graphs", "step") if key in entry})
+    return replace(UnknownContract(kind, dict(entry), why), graphs=known.graphs, step=known.step)
+
+
+def _class_of(kind: str) -> tuple[type[Contract] | None, str]:
+    """The class of a kind, or why there is none."""
+    if kind in _KINDS:
+        return _KINDS[kind], ""
+    entry = _third_party().get(kind)
+    if entry is None:
+        return None, NOT_INSTALLED
+    try:
+        cls = entry.load()
+    except Exception as error:  # a stranger's module may raise anything while it is imported
+        return None, f"cannot be loaded: {type(error).__name__}: {error}"
+    if not _is_contract(cls) or cls.kind != kind:
+        return None, f"has an entry point that is no contract of this kind: {entry.value}"
+    return _KINDS.setdefault(kind, cls), ""
+
+
+def _is_contract(cls: object) -> bool:
+    return isinstance(cls, type) and issubclass(cls, Contract) and is_dataclass(cls)
+
+
+@functools.cache
+def _third_party() -> dict[str, importlib.metadata.EntryPoint]:
+    found: dict[str, importlib.metadata.EntryPoint] = {}
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        if entry.name in found and found[entry.name].value != entry.value:
+            raise UsageError(f"two packages offer a contract of kind {entry.name!r}", hint="Uninstall one of them.")
+        found[entry.name] = entry
+    return found

@@ -1,0 +1,153 @@
+"""Contracts on graphs and sizes: bound, cloned, packed, cut; and what the specializations claim to cover."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from ..contract import Contract
+
+
+@dataclass(frozen=True)
+class SizesBound(Contract):
+    """Sizes were written into a graph in place of symbols.
+
+    Attributes:
+        sizes: Symbol -> size.
+    """
+
+    kind: ClassVar[str] = "sizes-bound"
+
+    sizes: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    def sentence(self) -> str:
+        """As people read it."""
+        return f"sizes bound: {', '.join(f'{name}={size}' for name, size in self.sizes.items())}"
+
+
+@dataclass(frozen=True)
+class _OfOneGraph(Contract):
+    """The base of contracts that say where one graph came from."""
+
+    graph: str = ""
+    base: str = ""
+
+    def is_about(self, graph: str) -> bool:
+        """The graph that was made."""
+        return graph == self.graph
+
+    def graphs_before(self, name: str) -> tuple[str, ...]:
+        """The graph it was made of."""
+        return (self.base,) if name == self.graph else (name,)
+
+
+@dataclass(frozen=True)
+class CloneOf(_OfOneGraph):
+    """A graph is a clone of another one for one role and speculative length.
+
+    Attributes:
+        graph: The clone.
+        base: The graph whose nodes it has.
+        role: ``prefill`` or ``decode``.
+        k: Speculative tokens of a decode.
+    """
+
+    kind: ClassVar[str] = "clone-of"
+
+    role: str = ""
+    k: int | None = None
+
+    def sentence(self) -> str:
+        """As people read it."""
+        k = f" K={self.k}" if self.k is not None else ""
+        return f"clone: {self.graph}: of {self.base}, {self.role}{k}"
+
+
+@dataclass(frozen=True)
+class LayerCut(_OfOneGraph):
+    """A graph is one layer of another one; it takes and gives tensors under the names that they have there.
+
+    Attributes:
+        graph: The layer.
+        base: The graph that it was cut out of.
+        layer: Its number.
+        hidden: The hidden states that come in.
+        result: The hidden states that leave.
+    """
+
+    kind: ClassVar[str] = "layer-cut"
+    assumes: ClassVar[bool] = True
+
+    layer: int = 0
+    hidden: str = ""
+    result: str = ""
+
+    def sentence(self) -> str:
+        """As people read it."""
+        return f"layer={self.layer}: {self.graph}: of {self.base}, {self.hidden} to {self.result}"
+
+
+@dataclass(frozen=True)
+class Packed(Contract):
+    """Several graphs are one, which chooses among them by its sizes.
+
+    Attributes:
+        graph: The one.
+        parts: What it was packed of.
+    """
+
+    kind: ClassVar[str] = "packed"
+
+    graph: str = ""
+    parts: tuple[str, ...] = ()
+
+    def is_about(self, graph: str) -> bool:
+        """The graph that was made."""
+        return graph == self.graph
+
+    def graphs_before(self, name: str) -> tuple[str, ...]:
+        """Its parts."""
+        return self.parts if name == self.graph else (name,)
+
+    def sentence(self) -> str:
+        """As people read it."""
+        return f"packed: {self.graph}: of {', '.join(self.parts)}"
+
+
+@dataclass(frozen=True)
+class Claims(Contract):
+    """What the specializations say of themselves; the last claims of a program count.
+
+    Attributes:
+        prefill: Whether there is a prefill of more than one token.
+        ks: The numbers of speculative tokens that they decode with.
+    """
+
+    kind: ClassVar[str] = "claims"
+
+    prefill: bool = False
+    ks: tuple[int, ...] = ()
+
+    def sentence(self) -> str:
+        """As people read it."""
+        parts = [*(["a prefill"] if self.prefill else []), *(f"K={k}" for k in self.ks)]
+        return f"claims: {', '.join(parts) or 'nothing'}"
+
+
+@dataclass(frozen=True)
+class Assumption(Contract):
+    """Something that must hold of the inputs and that no class can check: a sentence for people, and nothing else.
+
+    Attributes:
+        text: The sentence.
+    """
+
+    kind: ClassVar[str] = "assumption"
+    assumes: ClassVar[bool] = True
+
+    text: str = ""
+
+    def sentence(self) -> str:
+        """The sentence."""
+        return self.text

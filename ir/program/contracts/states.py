@@ -1,0 +1,103 @@
+"""Contracts on carried states: taken out, in another layout, or of a fixed length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..contract import Array, Arrays, Contract, ContractBroken, Side, port
+
+
+@dataclass(frozen=True)
+class StatesRemoved(Contract):
+    """Carried states are gone: the result is a first run of the graph before, from states that hold ``start``.
+
+    Attributes:
+        inputs: The inputs that went.
+        outputs: The outputs that went.
+        start: What a first run starts from.
+    """
+
+    kind: ClassVar[str] = "states-removed"
+
+    inputs: tuple[str, ...] = port(Side.BEFORE)
+    outputs: tuple[str, ...] = port(Side.BEFORE, default=())
+    start: float = 0.0
+
+    def constrained(self, feeds: Arrays) -> dict[str, Array]:
+        """Every state as a first run has it."""
+        return {n: np.full_like(a, self.start) if n in self.inputs else a for n, a in feeds.items()}
+
+    def holds(self, feeds: Arrays) -> None:
+        """Raises ContractBroken for a state that holds anything else."""
+        for name in self.inputs:
+            if name in feeds and (feeds[name] != self.start).any():
+                raise ContractBroken(
+                    "the result starts from an empty state",
+                    where=f"input {name!r}",
+                    found="values",
+                    hint="Leave it out, and an empty one is used.",
+                )
+
+    def adapt_inputs(self, feeds: Arrays) -> dict[str, Array]:
+        """Without the states."""
+        return {name: array for name, array in feeds.items() if name not in self.inputs}
+
+    def expected(self, outputs: Arrays, feeds: Arrays) -> dict[str, Array]:
+        """Without the states."""
+        return {name: array for name, array in outputs.items() if name not in self.outputs}
+
+    def sentence(self) -> str:
+        """As people read it."""
+        return f"states removed: {len(self.inputs)}, each starts from {self.start:g}"
+
+
+@dataclass(frozen=True)
+class LayoutChanged(Contract):
+    """Carried states are updated in another way: the host that carries them must carry the new form.
+
+    Attributes:
+        inputs: The states' inputs.
+        outputs: The states' outputs, in the same order.
+        before: Their layout before.
+        after: Their layout now.
+    """
+
+    kind: ClassVar[str] = "layout-changed"
+
+    inputs: tuple[str, ...] = port()
+    outputs: tuple[str, ...] = port()
+    before: str = ""
+    after: str = ""
+
+    def adapt_inputs(self, feeds: Arrays) -> dict[str, Array]:
+        """Without the states: their shapes are others now, and the host that runs the result starts its own."""
+        return {name: array for name, array in feeds.items() if name not in self.inputs}
+
+    def expected(self, outputs: Arrays, feeds: Arrays) -> dict[str, Array]:
+        """Without the states: their shapes are others now."""
+        return {name: array for name, array in outputs.items() if name not in self.outputs}
+
+    def sentence(self) -> str:
+        """As people read it."""
+        return f"layout changed: {len(self.inputs)} states, {self.before} to {self.after}"
+
+
+@dataclass(frozen=True)
+class StaticPast(Contract):
+    """Caches that grow have a fixed length, and the attention mask hides the rows that hold no token.
+
+    Attributes:
+        inputs: The caches' inputs.
+    """
+
+    kind: ClassVar[str] = "static-past"
+    assumes: ClassVar[bool] = True
+
+    inputs: tuple[str, ...] = port(default=())
+
+    def sentence(self) -> str:
+        """As people read it."""
+        return "growing caches have a fixed length: rows that hold no token are hidden by the attention mask"
