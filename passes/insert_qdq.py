@@ -14,8 +14,9 @@ from ..ir.quantization import Encoding, EncodingsInvalid, EncodingTable, encodin
 from ..ir.quantization.carried import put_table, table_of
 from ..ir.quantization.choose import activations_of, as_held, check_tied, encoding_for, weight_encoding, weights_of
 from ..ir.quantization.grid import plain
-from ..ir.quantization.qdq import MARK, Inserter, check_grid, grid_type, on_grid, plain_pairs, quantized
+from ..ir.quantization.qdq import MARK, check_grid, grid_type, on_grid, pair, plain_pairs, quantized, weight
 from ..ir.quantization.variants import Ports, Rules, Variant
+from ..ir.rewrite.builder import Builder
 from ..ir.shapes.float_values import element_types
 from ..ir.states import State, find_states
 from .base import GraphResult, Pass, Report, merge_results
@@ -119,14 +120,14 @@ class InsertQdq(Pass):
         return plan
 
     def _apply(self, plan: _GraphPlan, applied: EncodingTable) -> GraphResult:
-        inserter = Inserter(plan.model, self.name)
+        builder = Builder(plan.model.graph, self.name)
         for value, (told, encoding, integers) in plan.integers.items():
             applied.encodings[value.name or ""] = told
-            _replace_weight(plan, inserter, value, encoding, integers)
+            _replace_weight(plan, builder, value, encoding, integers)
         for value, (encoding, dtype) in plan.activations.items():
             applied.encodings[value.name or ""] = encoding
             mark = plan.states.get(value)
-            nodes = _insert(plan, inserter, value, encoding, dtype)
+            nodes = _insert(plan, builder, value, encoding, dtype)
             for node in nodes if mark is not None else ():
                 node.metadata_props[MARK] = mark or ""
         counts = {"activations": len(plan.activations), "weights": len(plan.weights)}
@@ -194,58 +195,54 @@ def _refuse_functions(states: Sequence[State]) -> None:
 
 
 def _insert(
-    plan: _GraphPlan, inserter: Inserter, value: ir.Value, encoding: Encoding, dtype: ir.DataType
+    plan: _GraphPlan, builder: Builder, value: ir.Value, encoding: Encoding, dtype: ir.DataType
 ) -> list[ir.Node]:
     """Everything that reads ``value`` reads it through a pair, but what reads floats, and shape arithmetic."""
-    model = plan.model
     readers = [(node, index) for node, index in value.uses() if plan.rules.reads(node)]
     leaves = value.is_graph_output()
     if not readers and not leaves:
         return []
-    nodes = inserter.pair(value, encoding, dtype)
-    result = nodes[-1].outputs[0]
+    integers, result = pair(builder, value, encoding, dtype)
     for node, index in readers:
         node.replace_input_with(index, result)
     if leaves and value.producer() is not None:
-        _leave(model, inserter, value, result)
-    _place(model, nodes, value.producer())
-    return nodes
+        _leave(builder, value, result)
+    _place(builder, value.producer())
+    return [node for made in (integers, result) if (node := made.producer()) is not None]
 
 
-def _leave(model: ir.Model, inserter: Inserter, value: ir.Value, result: ir.Value) -> None:
+def _leave(builder: Builder, value: ir.Value, result: ir.Value) -> None:
     """The graph output keeps its name and type, and is the value on its grid now."""
     name = value.name or ""
     result.type, result.shape = value.type, value.shape
-    outputs = model.graph.outputs
-    value.name = inserter.fresh(f"{name}/float")
+    outputs = builder.graph.outputs
+    value.name = builder.fresh(f"{name}/float")
     result.name = name
     outputs[:] = [result if output is value else output for output in outputs]
 
 
-def _place(model: ir.Model, nodes: Sequence[ir.Node], producer: ir.Node | None) -> None:
+def _place(builder: Builder, producer: ir.Node | None) -> None:
+    """Behind what makes the tensor; what a graph starts with goes before its first node."""
     if producer is not None:
-        model.graph.insert_after(producer, nodes)
-        return
-    first = next(iter(model.graph), None)
-    if first is None:
-        model.graph.extend(nodes)
+        builder.place_after(producer)
+    elif len(builder.graph):
+        builder.place_before(builder.graph[0])
     else:
-        model.graph.insert_before(first, nodes)
+        builder.place_end()
 
 
 def _replace_weight(
-    plan: _GraphPlan, inserter: Inserter, value: ir.Value, encoding: Encoding, integers: ir.TensorProtocol
+    plan: _GraphPlan, builder: Builder, value: ir.Value, encoding: Encoding, integers: ir.TensorProtocol
 ) -> None:
     """The operators that multiply by the weight read its integers; anything else keeps the floats."""
-    model = plan.model
-    node = inserter.weight(value, encoding, integers)
+    floats = weight(builder, value, encoding, integers)
     for reader, index in _multiplying(value, plan.rules):
-        reader.replace_input_with(index, node.outputs[0])
-    _place(model, [node], None)
+        reader.replace_input_with(index, floats)
+    _place(builder, None)
     if not value.uses() and not value.is_graph_output():
         name = value.name or ""
-        del model.graph.initializers[name]
-        node.outputs[0].name = name
+        del builder.graph.initializers[name]
+        floats.name = name
 
 
 def _multiplying(value: ir.Value, rules: Rules) -> Iterable[tuple[ir.Node, int]]:

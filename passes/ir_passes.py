@@ -15,6 +15,7 @@ from onnx_ir.passes import common
 
 from ..ir.core.errors import PassRefused
 from ..ir.core.scopes import all_nodes, scopes
+from ..ir.rewrite.ownership import mark_unclaimed
 from .base import GraphResult, Pass
 from .captions import common_ir_passes
 
@@ -162,9 +163,7 @@ def _check_interface(before: _Snapshot, after: _Snapshot) -> None:
 
 def _tag(name: str, model: ir.Model, known: dict[int, ir.Node]) -> None:
     """Writes the pass's name on every node it added."""
-    for node in all_nodes(model):
-        if id(node) not in known:
-            node.metadata_props.setdefault("pass", name)
+    mark_unclaimed((node for node in all_nodes(model) if id(node) not in known), name)
 
 
 @contextlib.contextmanager

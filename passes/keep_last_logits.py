@@ -29,6 +29,7 @@ from ..ir.rewrite.lm_head import (
     kept_rows,
     validity_of,
 )
+from ..ir.rewrite.ownership import mark_unclaimed
 from ..ir.shapes.infer import Facts, propagate
 from ..ir.states import State, find_states
 from ..ir.symbolic.dims import Dim, Expr, substitute
@@ -241,6 +242,4 @@ def _open(model: ir.Model, names: set[ir.OperatorIdentifier]) -> None:
     """Inlines the functions; nodes that come with them carry the pass's name like all that it adds."""
     before = set(model.graph)
     InlinePass(criteria=lambda function: function.identifier() in names)(model)
-    for node in model.graph:
-        if node not in before:
-            node.metadata_props.setdefault("pass", KeepLastLogits.name)
+    mark_unclaimed((node for node in model.graph if node not in before), KeepLastLogits.name)

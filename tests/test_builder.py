@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -189,3 +192,12 @@ def test_owners() -> None:
     assert owner_of(node) == "first"
     mark(node, "third")
     assert owner_of(node) == "third"
+
+
+def test_no_other_file_makes_nodes_or_writes_owners() -> None:
+    root = Path(__file__).parent.parent
+    home = {root / "ir/rewrite/recorder.py", root / "ir/rewrite/ownership.py"}
+    files = [path for floor in ("ir", "passes") for path in (root / floor).rglob("*.py") if path not in home]
+    assert len(files) > 100
+    by_hand = re.compile(r"""\bir\.[Nn]ode\(|metadata_props(\[|\.setdefault\()["']pass["']""")
+    assert [path.name for path in files if by_hand.search(path.read_text(encoding="utf-8"))] == []

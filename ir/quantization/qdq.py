@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
 from ..core.constants import constant_of
 from ..core.errors import PassRefused
+from ..rewrite.builder import Builder
 from .base import Encoding, EncodingsInvalid, EncodingTable, Kind
 
 WIDE_OPSET = 21  # from which the standard operators know 4 and 16 bits, and blocks
@@ -81,81 +81,49 @@ def _check_fits(name: str, encoding: Encoding, shape: Sequence[int | None] | Non
         )
 
 
-@dataclass(eq=False)
-class Inserter:
-    """Puts pairs into one graph; every node carries the pass's name, equal parameters of one tensor are shared."""
+def pair(builder: Builder, value: ir.Value, encoding: Encoding, dtype: ir.DataType) -> tuple[ir.Value, ir.Value]:
+    """The results of two new nodes: ``value`` (of float type ``dtype``) on a grid, and taken off it again."""
+    name = value.name or ""
+    scale, zero = parameters(builder, name, encoding, dtype)
+    integers = _node(builder, "QuantizeLinear", [value, scale, zero], f"{name}/quantize", encoding, dtype)
+    integers.type = ir.TensorType(grid_type(name, encoding))
+    back = _node(builder, "DequantizeLinear", [integers, scale, zero], f"{name}/dequantize", encoding, dtype)
+    integers.shape = back.shape = value.shape
+    return integers, back
 
-    model: ir.Model
-    owner: str
-    names: set[str] = field(init=False)
 
-    def __post_init__(self) -> None:
-        """Notes the names that are taken."""
-        graph = self.model.graph
-        self.names = {value.name or "" for value in (*graph.inputs, *graph.initializers.values())}
-        self.names |= {value.name or "" for node in graph for value in node.outputs}
+def weight(builder: Builder, value: ir.Value, encoding: Encoding, integers: ir.TensorProtocol) -> ir.Value:
+    """Records the node that takes the integers of a weight off their grid; its result."""
+    name = value.name or ""
+    dtype = value.const_value.dtype if value.const_value is not None else ir.DataType.FLOAT
+    scale, zero = parameters(builder, name, encoding, dtype)
+    held = builder.constant(integers, f"{name}/quantized")
+    back = _node(builder, "DequantizeLinear", [held, scale, zero], f"{name}/dequantize", encoding, dtype)
+    back.shape = value.shape
+    return back
 
-    def pair(self, value: ir.Value, encoding: Encoding, dtype: ir.DataType) -> list[ir.Node]:
-        """The nodes that put ``value`` (of float type ``dtype``) on a grid and take it off again, not yet placed."""
-        name = value.name or ""
-        scale, zero = self.parameters(name, encoding, dtype)
-        quantize = self._node("QuantizeLinear", [value, scale, zero], f"{name}/quantize", encoding, dtype)
-        quantize.outputs[0].type = ir.TensorType(grid_type(name, encoding))
-        back = self._node("DequantizeLinear", [quantize.outputs[0], scale, zero], f"{name}/dequantize", encoding, dtype)
-        back.outputs[0].type = ir.TensorType(dtype)
-        for node in (quantize, back):
-            node.outputs[0].shape = value.shape
-        return [quantize, back]
 
-    def weight(self, value: ir.Value, encoding: Encoding, integers: ir.TensorProtocol) -> ir.Node:
-        """The node that takes the integers of a weight off their grid; its output has the weight's name."""
-        name = value.name or ""
-        dtype = value.const_value.dtype if value.const_value is not None else ir.DataType.FLOAT
-        scale, zero = self.parameters(name, encoding, dtype)
-        held = self.initializer(f"{name}/quantized", integers)
-        node = self._node("DequantizeLinear", [held, scale, zero], f"{name}/dequantize", encoding, dtype)
-        node.outputs[0].type, node.outputs[0].shape = ir.TensorType(dtype), value.shape
-        return node
+def parameters(builder: Builder, name: str, encoding: Encoding, dtype: ir.DataType) -> tuple[ir.Value, ir.Value]:
+    """Scale and zero point of a tensor as initializers."""
+    kind = grid_type(name, encoding)
+    scale = np.array(encoding.scale, np.float64).reshape(encoding.shape).astype(dtype.numpy())
+    zero = np.array(encoding.zero_point, np.int64).reshape(encoding.shape).astype(kind.numpy())
+    return (
+        builder.constant(ir.tensor(scale, dtype), f"{name}/scale"),
+        builder.constant(ir.tensor(zero, kind), f"{name}/zero_point"),
+    )
 
-    def parameters(self, name: str, encoding: Encoding, dtype: ir.DataType) -> tuple[ir.Value, ir.Value]:
-        """Scale and zero point of a tensor as initializers."""
-        kind = grid_type(name, encoding)
-        scale = np.array(encoding.scale, np.float64).reshape(encoding.shape).astype(dtype.numpy())
-        zero = np.array(encoding.zero_point, np.int64).reshape(encoding.shape).astype(kind.numpy())
-        return (
-            self.initializer(f"{name}/scale", ir.tensor(scale, dtype)),
-            self.initializer(f"{name}/zero_point", ir.tensor(zero, kind)),
-        )
 
-    def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
-        """A new initializer ``<pass>/<name>``."""
-        name = self.fresh(name)
-        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), const_value=tensor)
-        value.shape = ir.Shape(tensor.shape.numpy())
-        self.model.graph.register_initializer(value)
-        return value
-
-    def fresh(self, name: str) -> str:
-        """``<pass>/<name>``, made unique."""
-        candidate, number = f"{self.owner}/{name}", 1
-        while candidate in self.names:
-            number += 1
-            candidate = f"{self.owner}/{name}_{number}"
-        self.names.add(candidate)
-        return candidate
-
-    def _node(
-        self, op_type: str, inputs: Sequence[ir.Value], name: str, encoding: Encoding, dtype: ir.DataType
-    ) -> ir.Node:
-        domain = _domain(name, encoding, dtype, self.model.graph.opset_imports.get("", 0))
-        if domain:
-            self.model.graph.opset_imports.setdefault(CONTRIB, 1)
-        attributes = [ir.AttrInt64("axis", encoding.axis)] if encoding.axis is not None and encoding.shape else []
-        attributes += [ir.AttrInt64("block_size", encoding.block)] if encoding.block is not None else []
-        node = ir.Node(domain, op_type, inputs, attributes, name=self.fresh(name))
-        node.metadata_props["pass"] = self.owner
-        node.outputs[0].name = self.fresh(f"{name}_output")
-        return node
+def _node(
+    builder: Builder, op_type: str, inputs: Sequence[ir.Value], name: str, encoding: Encoding, dtype: ir.DataType
+) -> ir.Value:
+    """One node of a pair, its result of type ``dtype``."""
+    domain = _domain(name, encoding, dtype, builder.graph.opset_imports.get("", 0))
+    attributes = {"axis": encoding.axis} if encoding.axis is not None and encoding.shape else {}
+    attributes |= {"block_size": encoding.block} if encoding.block is not None else {}
+    value = builder.op(op_type, inputs, name, attributes, dtype=dtype, domain=domain)
+    value.name = builder.fresh(f"{name}_output")
+    return value
 
 
 def _domain(name: str, encoding: Encoding, dtype: ir.DataType, opset: int) -> str:

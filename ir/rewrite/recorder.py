@@ -121,6 +121,30 @@ class Recorder:
         return nodes
 
 
+def narrow_node(node: ir.Node, inputs: Sequence[ir.Value | None], outputs: Sequence[ir.Value]) -> None:
+    """Leaves a node only these inputs, and those of its outputs; all else about it, its metadata too, stays.
+
+    onnx_ir 1.1 changes the number of a node's outputs at their end alone (``Node.resize_outputs``), so that it is a
+    node of its own that takes the place, names, types and uses.
+    """
+    narrow = ir.Node(
+        node.domain,
+        node.op_type,
+        inputs,
+        node.attributes.values(),
+        overload=node.overload,
+        num_outputs=len(outputs),
+        name=node.name,
+        doc_string=node.doc_string,
+        metadata_props=dict(node.metadata_props),
+    )
+    for old, new in zip(outputs, narrow.outputs, strict=True):
+        new.name, new.type, new.shape = old.name, old.type, old.shape
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+    _scope_of(node).insert_before(node, narrow)
+    _scope_of(node).remove(node, safe=True)
+
+
 def _scope_of(node: ir.Node) -> ir.Graph:
     if node.graph is None:
         raise ValueError(f"node {node.name!r} stands in no graph")

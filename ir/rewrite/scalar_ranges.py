@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from ..core.constants import constant_of
 from ..core.scopes import scopes
+from .builder import Builder
 
 MAX_STEPS = 32  # of following an operand back
 
@@ -21,12 +22,13 @@ def squeeze_ranges(model: ir.Model, owner: str) -> int:
     count = 0
     for scope in list(scopes(model)):
         known: dict[ir.Value, ir.Value] = {}
+        builder = Builder(scope, owner)
         for node in [node for node in scope if node.op_type == "Range" and node.domain in ("", "ai.onnx")]:
             for port, value in enumerate(node.inputs):
                 if value is None or is_scalar(value):
                     continue
                 if value not in known:
-                    known[value] = _squeezed(node, value, owner)
+                    known[value] = _squeezed(node, value, builder)
                     count += 1
                 node.replace_input_with(port, known[value])
     return count
@@ -68,20 +70,13 @@ _SCALARS: dict[str, Callable[[ir.Node, int], bool]] = {
 }
 
 
-def _squeezed(node: ir.Node, value: ir.Value, owner: str) -> ir.Value:
+def _squeezed(node: ir.Node, value: ir.Value, builder: Builder) -> ir.Value:
     """``value`` as a scalar, just before ``node``, named after the pass and the value: a Constant, or a Squeeze."""
-    scope = node.graph
-    assert scope is not None, "the node was found in a scope"
-    name = f"{owner}/{value.name}_scalar"
-    tensor = constant_of(value)
+    name, tensor = f"{value.name}_scalar", constant_of(value)
     if tensor is not None and tensor.size == 1:
-        attributes = [ir.AttrTensor("value", ir.Tensor(tensor.numpy().reshape(()), name=name))]
-        scalar = ir.Node("", "Constant", [], attributes, name=name)
+        scalar = ir.Tensor(tensor.numpy().reshape(()), name=f"{builder.owner}/{name}")
+        made = builder.op("Constant", [], name, {"value": scalar}, (), value.dtype)
     else:
-        scalar = ir.Node("", "Squeeze", [value], name=name)
-    scalar.metadata_props["pass"] = owner
-    output = scalar.outputs[0]
-    output.name, output.type = name, value.type
-    output.shape = ir.Shape([]) if value.type is not None else None  # a shape is not written without a type
-    scope.insert_before(node, scalar)
-    return output
+        made = builder.op("Squeeze", [value], name, None, (), value.dtype)
+    builder.place_before(node)
+    return made

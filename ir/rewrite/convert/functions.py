@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...core.errors import PassRefused
+from ..builder import Builder
 
 CLOUD = "com.qualcomm.cloud"
 
@@ -20,18 +21,15 @@ def add_cache_functions(model: ir.Model, owner: str) -> None:
     scalars, so that Range accepts them with fixed dimensions too.
     """
     opset = model.opset_imports[""]
-    for build in (_scatter, _gather):
-        function = build(opset)
+    functions = [build(opset, owner) for build in (_scatter, _gather)]
+    for function in functions:
         if function.identifier() in model.functions:
             raise PassRefused(
                 f"the graph has a function {CLOUD}::{function.name} of its own",
                 where=f"{owner}, graph {model.graph.name!r}",
                 hint="Use ops=ai.onnx.",
             )
-    for build in (_scatter, _gather):
-        function = build(opset)
-        for node in function:
-            node.metadata_props["pass"] = owner
+    for function in functions:
         model.functions[function.identifier()] = function
     model.opset_imports.setdefault(CLOUD, 1)
 
@@ -39,9 +37,11 @@ def add_cache_functions(model: ir.Model, owner: str) -> None:
 class _Body:
     """Writes the nodes of one function, constants as nodes."""
 
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
-        self.nodes: list[ir.Node] = []
+    def __init__(self, name: str, opset: int, owner: str, *inputs: str) -> None:
+        self.inputs = [ir.Value(name=text) for text in inputs]
+        graph = ir.Graph(self.inputs, [], nodes=[], name=name, opset_imports={"": opset})
+        self.function = ir.Function(CLOUD, name, graph=graph, attributes={})
+        self._builder = Builder(self.function, owner)
 
     def op(self, op_type: str, *operands: ir.Value | int | Sequence[int], **attributes: object) -> ir.Value:
         values = [v if isinstance(v, ir.Value) else self.constant(v) for v in operands]
@@ -54,21 +54,19 @@ class _Body:
         return self.op("Gather", self.op("Shape", value), axis, axis=0)
 
     def _node(self, op_type: str, values: Sequence[ir.Value], attributes: dict[str, object]) -> ir.Value:
-        name = f"{self.prefix}/{op_type}_{len(self.nodes)}"
-        converted = ir.convenience.convert_attributes(attributes)  # pyright: ignore[reportArgumentType]
-        node = ir.Node("", op_type, values, converted, name=name)
-        node.outputs[0].name = name
-        self.nodes.append(node)
-        return node.outputs[0]
+        name = f"{self.function.name}/{op_type}_{len(self.function)}"
+        value = self._builder.op(op_type, values, name, attributes, dtype=None, exact=True)
+        self._builder.place_end()
+        return value
 
-    def function(self, name: str, inputs: Sequence[ir.Value], output: ir.Value, opset: int) -> ir.Function:
-        graph = ir.Graph(inputs, [output], nodes=self.nodes, name=name, opset_imports={"": opset})
-        return ir.Function(CLOUD, name, graph=graph, attributes={})
+    def giving(self, output: ir.Value) -> ir.Function:
+        self.function.outputs.append(output)
+        return self.function
 
 
-def _scatter(opset: int) -> ir.Function:
-    body = _Body("CtxScatter")
-    data, positions, updates = (ir.Value(name=name) for name in ("data", "position_ids", "updates"))
+def _scatter(opset: int, owner: str) -> ir.Function:
+    body = _Body("CtxScatter", opset, owner, "data", "position_ids", "updates")
+    data, positions, updates = body.inputs
     batch, heads = (body.op("Range", 0, body.size(data, axis), 1) for axis in (0, 1))
     sizes = [body.op("Unsqueeze", body.size(*at), [0]) for at in ((data, 0), (data, 1), (positions, 1))]
     shape = body.op("Concat", *sizes, axis=0)
@@ -79,14 +77,14 @@ def _scatter(opset: int) -> ir.Function:
     ]
     columns = [body.op("Unsqueeze", body.op("Expand", column, shape), [3]) for column in flat]
     written = body.op("ScatterND", data, body.op("Concat", *columns, axis=3), updates)
-    return body.function("CtxScatter", [data, positions, updates], written, opset)
+    return body.giving(written)
 
 
-def _gather(opset: int) -> ir.Function:
-    body = _Body("CtxGather")
-    data, indices, length = (ir.Value(name=name) for name in ("data", "ctx_indices", "comp_ctx_len"))
+def _gather(opset: int, owner: str) -> ir.Function:
+    body = _Body("CtxGather", opset, owner, "data", "ctx_indices", "comp_ctx_len")
+    data, indices, length = body.inputs
     sizes = [body.op("Unsqueeze", body.size(data, axis), [0]) for axis in (0, 1)]
     shape = body.op("Concat", *sizes, body.op("Reshape", length, [1]), axis=0)
     rows = body.op("Unsqueeze", body.op("Expand", indices, shape), [3])
     read = body.op("GatherND", data, rows, batch_dims=2)
-    return body.function("CtxGather", [data, indices, length], read, opset)
+    return body.giving(read)

@@ -6,6 +6,7 @@ import onnx
 import onnx_ir as ir
 
 from ...core.errors import PassRefused
+from ..ownership import mark
 
 LOWEST = 18  # what the converter starts from
 
@@ -36,7 +37,7 @@ def raise_opset(model: ir.Model, version: int, owner: str) -> None:
     )
     for node in model.graph.all_nodes():
         if id(node) not in before:
-            node.metadata_props["pass"] = owner
+            mark(node, owner)
         if not node.domain and _exists(node, found) and not _known(node, version):
             raise PassRefused(
                 f"{node.op_type} has no such form in opset {version}", where=f"{where}, node {node.name!r}"

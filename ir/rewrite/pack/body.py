@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from ..builder import Builder
+from ..recorder import Recorder
+
 DOMAIN = "onnx_llm_passes"  # of the local functions
 
 
@@ -51,29 +54,25 @@ class Body:
 def branch_of(body: Body, model: ir.Model, owner: str) -> ir.Graph:
     """The body as a branch: no inputs, outputs under names of its own; what it hands on goes through Identity."""
     made = {id(value) for node in body.nodes for value in node.outputs}
-    outputs: list[ir.Value] = []
+    branch = ir.Graph([], [], nodes=body.nodes, initializers=body.own, name=body.name)
+    builder = Builder(branch, owner)
     for at, value in enumerate(body.outputs):
-        own = id(value) in made and value not in outputs
-        outputs.append(value if own else _handed_on(body, value, at, owner))
-    for value, output in zip(outputs, model.graph.outputs, strict=True):
+        own = id(value) in made and value not in branch.outputs
+        name = f"{body.name}/output_{at}"
+        branch.outputs.append(value if own else builder.op("Identity", [value], name, like=value))
+    builder.place_end()
+    for value, output in zip(branch.outputs, model.graph.outputs, strict=True):
         value.name = f"{body.name}/{output.name}"
-    return ir.Graph([], outputs, nodes=body.nodes, initializers=body.own, name=body.name)
-
-
-def _handed_on(body: Body, value: ir.Value, at: int, owner: str) -> ir.Value:
-    node = ir.Node("", "Identity", [value], name=f"{owner}/{body.name}/output_{at}")
-    node.metadata_props["pass"] = owner
-    node.outputs[0].name, node.outputs[0].type, node.outputs[0].shape = node.name, value.type, value.shape
-    body.nodes.append(node)
-    return node.outputs[0]
+    return branch
 
 
 def function_of(body: Body, model: ir.Model, owner: str) -> ir.Graph:
     """A branch of one call; the body becomes a local function that takes what it reads, ``decode_k4`` as Decode_K4."""
     given = list(body.given)
     branch = branch_of(body, model, owner)
+    constants = Builder(branch, owner)
     for value in body.own:
-        _as_constant(branch, value, owner)
+        _as_constant(branch, value, constants)
     results = list(branch.outputs)
     formals: list[ir.Value] = []
     for value in given:
@@ -90,22 +89,21 @@ def function_of(body: Body, model: ir.Model, owner: str) -> ir.Graph:
     function = ir.Function(DOMAIN, name, graph=inner, attributes=[])
     model.functions[function.identifier()] = function
     model.opset_imports[DOMAIN] = 1
-    call = ir.Node(DOMAIN, name, given, name=body.name, num_outputs=len(results))
-    call.metadata_props["pass"] = owner
-    for output, result in zip(call.outputs, results, strict=True):
+    caller = ir.Graph([], [], nodes=[], name=body.name)
+    builder = Recorder(caller, owner)
+    outputs = builder.ops(name, given, body.name, len(results), domain=DOMAIN, exact=True)
+    for output, result in zip(outputs, results, strict=True):
         output.name, output.type, output.shape = result.name, result.type, result.shape
-    return ir.Graph([], call.outputs, nodes=[call], name=body.name)
+    builder.place_end()
+    caller.outputs.extend(outputs)
+    return caller
 
 
-def _as_constant(branch: ir.Graph, value: ir.Value, owner: str) -> None:
-    """Functions have no initializers: what is the body's own becomes a node."""
-    tensor = value.const_value
-    assert tensor is not None, "an initializer has a value"
-    node = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)], name=f"{owner}/{value.name}")
-    node.metadata_props["pass"] = owner
-    node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
-    name = value.name
-    del branch.initializers[name or ""]
-    branch.insert_before(branch[0], node)
-    value.replace_all_uses_with(node.outputs[0])
-    node.outputs[0].name = name
+def _as_constant(branch: ir.Graph, value: ir.Value, builder: Builder) -> None:
+    """Functions have no initializers (FunctionProto, onnx.in.proto): what is the body's own becomes a node."""
+    name = value.name or ""
+    made = builder.op("Constant", [], name, {"value": value.const_value}, like=value)
+    del branch.initializers[name]
+    value.replace_all_uses_with(made)
+    made.name = name
+    builder.place_before(branch[0])

@@ -178,20 +178,15 @@ def _shared_weights(packed: Packed, graphs: Mapping[str, ir.Model]) -> dict[str,
 
 def _pin(branch: ir.Graph, pins: Sequence[tuple[ir.Value, list[int]]], owner: str) -> None:
     """Makes the branch that is taken last refuse inputs of other sizes: a Reshape to the size that it must have."""
+    builder = Builder(branch, owner)
     for value, shape in pins:
         uses = [use for use in value.uses() if _within(use.node, branch)]
-        tensor = ir.Tensor(np.asarray(shape, np.int64), name=f"{owner}/{value.name}_size")
-        target = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)], name=f"{owner}/{value.name}_size")
-        target.outputs[0].name = tensor.name
-        target.outputs[0].type, target.outputs[0].shape = ir.TensorType(ir.DataType.INT64), ir.Shape([len(shape)])
-        pinned = ir.Node("", "Reshape", [value, target.outputs[0]], name=f"{owner}/{value.name}_pinned")
-        pinned.outputs[0].name, pinned.outputs[0].type = f"{owner}/{value.name}_pinned", value.type
-        pinned.outputs[0].shape = ir.Shape(shape)
-        for node in (target, pinned):
-            node.metadata_props["pass"] = owner
-        branch.insert_before(branch[0], [target, pinned])
+        tensor = ir.Tensor(np.asarray(shape, np.int64), name=f"{builder.owner}/{value.name}_size")
+        target = builder.op("Constant", [], f"{value.name}_size", {"value": tensor}, [len(shape)])
+        pinned = builder.op("Reshape", [value, target], f"{value.name}_pinned", None, shape, value.dtype)
+        builder.place_before(branch[0])
         for use in uses:
-            use.node.replace_input_with(use.idx, pinned.outputs[0])
+            use.node.replace_input_with(use.idx, pinned)
 
 
 def _within(node: ir.Node, branch: ir.Graph) -> bool:
@@ -214,17 +209,16 @@ def _nest(
     for at in range(len(branches) - 2, -1, -1):
         outer = at == 0
         name = f"{packed.owner}/{branches[at].name}_or_not"
-        attributes = [ir.AttrGraph("then_branch", branches[at]), ir.AttrGraph("else_branch", rest)]
-        node = ir.Node("", "If", [conditions[at]], attributes, name=name, num_outputs=len(graph.outputs))
-        node.metadata_props["pass"] = packed.owner
-        for mine, output in zip(node.outputs, graph.outputs, strict=True):
+        holder = graph if outer else ir.Graph([], [], nodes=[], name=f"{branches[at].name}_or_not")
+        inside = builder if outer else Builder(holder, packed.owner)
+        taken = {"then_branch": branches[at], "else_branch": rest}
+        outputs = inside.ops("If", [conditions[at]], f"{branches[at].name}_or_not", len(graph.outputs), taken)
+        for mine, output in zip(outputs, graph.outputs, strict=True):
             mine.name = output.name if outer else f"{name}/{output.name}"
             mine.type, mine.shape = output.type, output.shape
-        if outer:
-            graph.append(node)
-            graph.outputs[:] = node.outputs
-        else:
-            rest = ir.Graph([], node.outputs, nodes=[node], name=f"{branches[at].name}_or_not")
+        inside.place_end()
+        holder.outputs[:] = outputs
+        rest = holder
 
 
 def _condition(

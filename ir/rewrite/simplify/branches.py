@@ -9,7 +9,9 @@ import onnx_ir as ir
 
 from ...core.scopes import nested
 from ...shapes.infer import Facts, Trust, propagate
+from ..recorder import Recorder
 from .apply import unused_name
+from .scope import OWNER
 
 
 def inline_branches(model: ir.Model) -> int:
@@ -85,9 +87,8 @@ def _hand_over(outer: ir.Graph, node: ir.Node, output: ir.Value, result: ir.Valu
         return
     producer = result.producer()
     if producer is None or producer.graph is not outer or result.is_graph_output():  # not its own to be renamed
-        identity = ir.node("Identity", [result], outputs=[ir.Value()], name=f"{node.name}_{name}")
-        identity.metadata_props["pass"] = "simplify"
-        outer.insert_before(node, identity)
-        result = identity.outputs[0]
+        builder = Recorder(outer, OWNER)
+        result = builder.ops("Identity", [result], f"{node.name}_{name}", 1, exact=True)[0]
+        builder.place_before(node)
     result.name, result.shape, result.type = name, output.shape, output.type
     output.replace_all_uses_with(result, replace_graph_outputs=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from .scope import Round
+from ..ownership import mark
+from .scope import OWNER, Round
 
 
 def stand_in(state: Round, node: ir.Node, same: ir.Value) -> bool:
@@ -39,4 +40,4 @@ def turn(node: ir.Node) -> None:
     """Makes a node an Identity of its only input, under its own name."""
     node.domain, node.op_type, node.overload = "", "Identity", ""
     node.attributes.clear()
-    node.metadata_props["pass"] = "simplify"
+    mark(node, OWNER)

@@ -12,8 +12,10 @@ import onnx_ir as ir
 from ...shapes.infer import Facts, IntTensor
 from ...shapes.infer.context import Context
 from ...shapes.infer.declared import tensor_shape
+from ..ownership import mark
 from .bodies import Bodies
 
+OWNER = "simplify"  # the pass that what is added here names in its metadata
 MAX_BYTES = 1024  # a constant beyond this is a weight: never read, never merged
 MAX_SHARED = (
     4  # float initializers with more items than this may be weights that happen to be equal: each keeps its name
@@ -136,7 +138,7 @@ class Round:
         value = ir.Value(
             name=origin.name, shape=ir.Shape(tensor_shape(tensor)), type=ir.TensorType(tensor.dtype), const_value=tensor
         )
-        value.metadata_props["pass"] = "simplify"
+        mark(value, OWNER)
         self.homes[value] = scope.graph
         self.origins[value] = origin
         return value

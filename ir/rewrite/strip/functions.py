@@ -13,6 +13,7 @@ from ...states.base import Layout, Pairing, State
 from ...states.control_flow_outputs import cache_functions
 from ...states.find import find_in
 from ..builder import Builder
+from ..recorder import narrow_node
 from .detach_state import Unbinding, anchors_of, initial_dims, take_out
 
 _KNOWN = frozenset((Layout.APPEND, Layout.SCATTER))
@@ -116,25 +117,4 @@ def _shorten(plan: _Plan) -> None:
     for call in plan.calls:
         operands = [value for i, value in enumerate(call.inputs) if i not in inputs]
         results = [value for i, value in enumerate(call.outputs) if i not in outputs]
-        shorter = ir.Node(
-            call.domain,
-            call.op_type,
-            operands,
-            call.attributes.values(),
-            overload=call.overload,
-            num_outputs=len(results),
-            name=call.name,
-            doc_string=call.doc_string,
-            metadata_props=dict(call.metadata_props),
-        )
-        _stand_in(call, shorter, results)
-
-
-def _stand_in(call: ir.Node, shorter: ir.Node, results: Sequence[ir.Value]) -> None:
-    """Puts ``shorter`` where ``call`` is; its outputs take the names, types and uses of ``results``."""
-    assert call.graph is not None
-    for old, new in zip(results, shorter.outputs, strict=True):
-        new.name, new.type, new.shape = old.name, old.type, old.shape
-        old.replace_all_uses_with(new, replace_graph_outputs=True)
-    call.graph.insert_before(call, [shorter])
-    call.graph.remove(call, safe=True)
+        narrow_node(call, operands, results)
