@@ -12,9 +12,9 @@ import pytest
 
 from onnx_llm_passes.ir.core.errors import UsageError
 from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.runtime.decode.caches import CachePolicy
 from onnx_llm_passes.runtime.decode.decoder import Decoder, NotDecodable
 from onnx_llm_passes.runtime.decode.generate import Settings, generate
-from onnx_llm_passes.runtime.decode.holdings import Hold
 from onnx_llm_passes.runtime.decode.sampling import Sampling, uniform
 from onnx_llm_passes.runtime.samples.blocks import Tiny
 from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
@@ -269,7 +269,7 @@ def test_an_interrupt_leaves_the_decoder_as_before() -> None:
 
 def test_caches_that_are_written_in_place_are_one_buffer_for_every_graph() -> None:
     runner = Decoder(cloned(1))
-    assert {h.hold for g in runner.session.graphs.values() for h in g.holdings.values()} == {Hold.SHARED}
+    assert {b.policy for g in runner.session.graphs.values() for b in g.caches.values()} == {CachePolicy.SHARED}
     places = {name: kept.array().ctypes.data for name, kept in runner.session.memory.items()}
     assert len(places) == 2 * Tiny().layers
     runner.prefill({0: [1, 2, 3]})

@@ -8,9 +8,9 @@ import pytest
 
 from onnx_llm_passes.ir.core.errors import UnknownNameError, UsageError
 from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.runtime.decode.caches import Sizes
 from onnx_llm_passes.runtime.decode.decoder import Decoder, NotDecodable
 from onnx_llm_passes.runtime.decode.generate import Settings, generate
-from onnx_llm_passes.runtime.decode.holdings import Sizes
 from onnx_llm_passes.runtime.decode.state_session import StateSession
 from onnx_llm_passes.runtime.samples.samples import append_decoder
 from onnx_llm_passes.runtime.samples.writer import FLOAT, INT64, Writer

@@ -8,8 +8,8 @@ import numpy as np
 
 from ...ir.states import Layout
 from ..speculate.plan import PAD_POSITION
-from .feeds import NotDecodable, Run, Writing
-from .state_session import GraphSession
+from .state_session import GraphSession, NotDecodable
+from .step import Step, Writing
 
 if TYPE_CHECKING:
     from .decoder import Decoder
@@ -20,10 +20,9 @@ def gives_all(decoder: Decoder, graph: GraphSession) -> bool:
     if not decoder.rewinds:
         return False
     ids, positions = np.zeros((decoder.rows, 2), np.int64), np.tile(np.arange(2), (decoder.rows, 1))
-    rows = list(range(decoder.rows))
-    run = Run(graph, ids, positions, rows, decoder.lengths, decoder.ctx, decoder.writing)
+    step = Step.at(ids, positions, decoder.lengths)
     try:
-        found = graph.execute(run.feeds(), decoder.session.memory, 2)
+        found = graph.execute(decoder.feeds(graph, step), decoder.session.memory, 2)
     finally:
         decoder.session.reset()
     return next(iter(found.values())).shape[1] == 2
@@ -31,16 +30,15 @@ def gives_all(decoder: Decoder, graph: GraphSession) -> bool:
 
 def writes_rows_apart(decoder: Decoder, graph: GraphSession) -> bool:
     """Whether each row is written at its own position: tried, for some exporters take the first row's for all."""
-    told = [h for h in graph.holdings.values() if h.layout is Layout.SCATTER and h.axis is not None]
+    told = [b for b in graph.caches.values() if b.layout is Layout.SCATTER and b.axis is not None]
     fixed = graph.subject.fixed(1) or 1
     if decoder.rows < 2 or decoder.writing is not Writing.POSITIONS or not told or graph.subject.fixed(0) == 1:
         return True
     positions = np.full((decoder.rows, fixed), PAD_POSITION, np.int64)
     positions[:, 0] = np.arange(decoder.rows) % 2
-    rows = list(range(decoder.rows))
-    run = Run(graph, np.zeros_like(positions), positions, rows, decoder.lengths, decoder.ctx, decoder.writing)
+    step = Step.at(np.zeros_like(positions), positions, decoder.lengths)
     try:
-        graph.execute(run.feeds(), decoder.session.memory, fixed)
+        graph.execute(decoder.feeds(graph, step), decoder.session.memory, fixed)
         decoder.session.keep(np.arange(decoder.rows) % 2, np.ones(decoder.rows, np.int64), fixed)
         held, axes = decoder.session.memory[told[0].input].array(), (told[0].batch_axis, told[0].axis or 0)
         cache = np.moveaxis(held, axes, (0, 1))

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.core.errors import UnknownNameError, UsageError
+from ...ir.core.errors import OnnxPassesError, UnknownNameError, UsageError
 from ...ir.interface.logits import logits_output
 from ...ir.interface.roles import Role
 from ...ir.program.program import Program
@@ -18,10 +18,15 @@ from ...ir.symbolic.symbols import dims_of
 from ..session.legalize import legalized
 from ..session.session import Optimization, RunError, Session
 from ..session.subject import Subject
-from .holdings import Hold, Holding, Sizes, holdings_of
-from .memory import Kept, bind_input, bind_output, keeper
+from .caches import CacheBinding, CachePolicy, Sizes, bind_caches
+from .kv_cache import KVCache, open_cache
+from .step import Interface
 
 Arrays = dict[str, np.ndarray]
+
+
+class NotDecodable(OnnxPassesError):
+    """A program that cannot be decoded with: no tokens in, no logits out, a state that cannot be kept."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Bound:
     fed: Arrays
     given: Arrays
     order: Mapping[str, int]
+    pasts: list[Any]  # onnxruntime keeps no reference to what it reads
 
 
 class GraphSession(Session):
@@ -39,19 +45,20 @@ class GraphSession(Session):
 
     def __init__(self, model: ir.Model, name: str, sizes: Sizes, optimization: Optimization) -> None:
         self.subject = Subject.of(model, name)
-        self.holdings = {holding.input: holding for holding in holdings_of(model, sizes, self.subject.states)}
-        carried = {state.output.name for state in self.subject.states if state.output is not None}
-        carried -= {s.output.name for s in self.subject.states if s.output is not None and s.name not in self.holdings}
+        states = self.subject.states
+        self.caches = {binding.input: binding for binding in bind_caches(model, sizes, states)}
+        self.interface = Interface.of(self.subject, self.caches, sizes.ctx)
+        carried = {s.output.name for s in states if s.output is not None and s.name in self.caches}
         outputs = [value for value in model.graph.outputs if value.name not in carried]
-        answer = logits_output(model, self.subject.states)  # first among the results: what decoding looks at
+        answer = logits_output(model, states)  # first among the results: what decoding looks at
         self.results = {value.name or "": value for value in sorted(outputs, key=lambda value: value is not answer)}
         self.inputs = {v.name or "": v for v in model.graph.inputs if not v.is_initializer()}
-        self.free = [name for name in self.inputs if name not in self.holdings]
+        self.free = [name for name in self.inputs if name not in self.caches]
         super().__init__(legalized(model).model, name, optimization)
         self._bindings: dict[tuple[object, ...], Bound] = {}
-        still = (Hold.SHARED, Hold.CONSTANT)
-        self._moving = [name for name, h in self.holdings.items() if h.hold not in still and h.output is not None]
-        self._settled = all(h.hold in (*still, Hold.SWAPPED) for h in self.holdings.values())
+        still = (CachePolicy.SHARED, CachePolicy.CONSTANT)
+        self._moving = [name for name, b in self.caches.items() if b.policy not in still and b.output is not None]
+        self._settled = all(b.policy in (*still, CachePolicy.SWAPPED) for b in self.caches.values())
 
     @property
     def is_language(self) -> bool:
@@ -59,16 +66,16 @@ class GraphSession(Session):
         roles = set(self.subject.roles.values())
         return bool(roles & {Role.TOKEN_IDS, Role.EMBEDDINGS, Role.STATE})
 
-    def execute(self, feeds: Mapping[str, np.ndarray], memory: Mapping[str, Kept], width: int) -> Arrays:
+    def execute(self, feeds: Mapping[str, np.ndarray], memory: Mapping[str, KVCache], width: int) -> Arrays:
         """One run; the results are valid until the next one. RunError leaves every state as it was."""
-        bound = self._bound(feeds, memory, width)
+        bound = self._bound(feeds, memory)
         for name, array in feeds.items():
             np.copyto(bound.fed[name], array, casting="unsafe")
         try:
             self._session.run_with_iobinding(bound.binding)
         except Exception as error:  # the binding's exceptions share no base class
             raise RunError(" ".join(str(error).split())[:400], where=self.name) from error
-        return self._take(bound, memory)
+        return self._take(bound, memory, width)
 
     def forget(self) -> None:
         """Drops the bindings: the memory they point to is gone."""
@@ -79,45 +86,63 @@ class GraphSession(Session):
         self.forget()
         self._session = None
 
-    def _bound(self, feeds: Mapping[str, np.ndarray], memory: Mapping[str, Kept], width: int) -> Bound:
+    def _bound(self, feeds: Mapping[str, np.ndarray], memory: Mapping[str, KVCache]) -> Bound:
         """Where a run reads and writes: made once for the same sizes and places, or anew where states move."""
         if not self._settled:
-            return self._bind(feeds, memory, width)
+            return self._bind(feeds, memory)
         turns = tuple(memory[name].array().ctypes.data for name in self._moving)
         key = (*((name, array.shape) for name, array in feeds.items()), turns)
         if key not in self._bindings:
-            self._bindings[key] = self._bind(feeds, memory, width)
+            self._bindings[key] = self._bind(feeds, memory)
         return self._bindings[key]
 
-    def _bind(self, feeds: Mapping[str, np.ndarray], memory: Mapping[str, Kept], width: int) -> Bound:
+    def _bind(self, feeds: Mapping[str, np.ndarray], memory: Mapping[str, KVCache]) -> Bound:
         binding = self._session.io_binding()
         fed: Arrays = {}
         for name, array in feeds.items():
             dtype = self.inputs[name].dtype
             assert dtype is not None, "a graph that runs has types"
             fed[name] = np.empty(array.shape, dtype.numpy())
-            bind_input(binding, name, fed[name], int(dtype))
-        for name, holding in self.holdings.items():
-            memory[name].bind(binding, holding, width)
+            _bind_input(binding, name, fed[name], int(dtype))
+        pasts: list[Any] = []
+        for name, cache in self.caches.items():
+            pasts.append(memory[name].past(cache))
+            _bind_input(binding, name, pasts[-1], int(cache.dtype))
+            if cache.output is not None and cache.policy is not CachePolicy.CONSTANT:
+                _bind_output(binding, cache.output, memory[name].target(), int(cache.dtype))
         given = {name: array for name, value in self.results.items() if (array := _room_for(value)) is not None}
         for name, value in self.results.items():
-            if name in given:
-                assert value.dtype is not None, "a graph that runs has types"
-                bind_output(binding, name, given[name], int(value.dtype))
-            else:
-                binding.bind_output(name, "cpu")
-        written = [h.output for h in self.holdings.values() if h.output is not None and h.hold is not Hold.CONSTANT]
-        return Bound(binding, fed, given, {name: at for at, name in enumerate((*written, *self.results))})
+            _bind_output(binding, name, given.get(name), int(value.dtype or 0))
+        written = [c.output for c in self.caches.values() if c.output and c.policy is not CachePolicy.CONSTANT]
+        return Bound(binding, fed, given, {name: at for at, name in enumerate((*written, *self.results))}, pasts)
 
-    def _take(self, bound: Bound, memory: Mapping[str, Kept]) -> Arrays:
+    def _take(self, bound: Bound, memory: Mapping[str, KVCache], width: int) -> Arrays:
         """The results, once every state that moves has taken what the run gave."""
         if not self._moving and len(bound.given) == len(self.results):
             return bound.given
         values = bound.binding.get_outputs()
         for name in self._moving:
-            memory[name].done(values[bound.order[self.holdings[name].output or ""]])
+            target = memory[name].target()
+            output = values[bound.order[self.caches[name].output or ""]] if target is None else target
+            memory[name].done(output, width, self.caches[name])
         found = {name: values[bound.order[name]].numpy() for name in self.results if name not in bound.given}
         return {name: bound.given[name] if name in bound.given else found[name] for name in self.results}
+
+
+def _bind_input(binding: Any, name: str, value: Any, kind: int) -> None:
+    """Lets a run read an array where it lies, or onnxruntime's own value."""
+    if isinstance(value, np.ndarray):
+        binding.bind_input(name, "cpu", 0, kind, value.shape, value.ctypes.data)
+    else:
+        binding.bind_ortvalue_input(name, value)
+
+
+def _bind_output(binding: Any, name: str, array: np.ndarray | None, kind: int) -> None:
+    """Lets a run write into an array, or allocate what it gives."""
+    if array is not None:
+        binding.bind_output(name, "cpu", 0, kind, array.shape, array.ctypes.data)
+    else:
+        binding.bind_output(name, "cpu")
 
 
 def _room_for(value: ir.Value) -> np.ndarray | None:
@@ -146,30 +171,27 @@ class StateSession:
         except BaseException:
             self.close()
             raise
-        self.memory: dict[str, Kept] = {}
-        self._grown: list[Kept] = []
+        self.memory: dict[str, KVCache] = {}
+        self._grown: list[KVCache] = []
         self.reset()
 
     def reset(self) -> None:
         """Every state as before the first run."""
-        holdings: dict[str, Holding] = {}
+        bindings: dict[str, CacheBinding] = {}
+        buffers = (CachePolicy.SHARED, CachePolicy.SWAPPED)
         for graph in self.graphs.values():
-            for name, holding in graph.holdings.items():
-                first = holdings.setdefault(name, holding)
-                if (
-                    first.sizes != holding.sizes
-                    and first.hold is holding.hold
-                    and first.hold in (Hold.SHARED, Hold.SWAPPED)
-                ):
+            for name, binding in graph.caches.items():
+                first = bindings.setdefault(name, binding)
+                if first.sizes != binding.sizes and first.policy is binding.policy and first.policy in buffers:
                     raise UsageError(
                         "two graphs keep this state in other sizes",
                         where=f"{graph.name}, input {name!r}",
-                        found=list(holding.sizes),
+                        found=list(binding.sizes),
                         wanted=list(first.sizes),
                         hint="Clone both with the same context and batch.",
                     )
-        self.memory = {name: keeper(holding) for name, holding in holdings.items()}
-        self._grown = [kept for kept in self.memory.values() if not kept.fixed]
+        self.memory = {name: open_cache(binding) for name, binding in bindings.items()}
+        self._grown = [cache for cache in self.memory.values() if not cache.fixed]
         for graph in self.graphs.values():
             graph.forget()
 
@@ -192,7 +214,7 @@ class StateSession:
             return results
         chosen = self._graph(graph) if graph is not None else self._fitting(languages, rest)
         for name, array in rest.items():
-            if name in chosen.holdings:
+            if name in chosen.caches:
                 self.put(name, array)
         missing = [name for name in chosen.free if name not in rest]
         if missing:
@@ -203,23 +225,16 @@ class StateSession:
 
     def put(self, name: str, array: np.ndarray) -> None:
         """Sets a state. Raises UsageError where it has another size than the session's memory."""
-        kept = self.memory[name]
-        current = kept.array()
-        if getattr(kept, "replace", None) is not None:
-            kept.replace(array.astype(current.dtype))  # pyright: ignore[reportAttributeAccessIssue]
-        elif current.shape == array.shape:
-            np.copyto(current, array, casting="unsafe")
-        elif hasattr(kept, "values"):
-            kept.values = np.ascontiguousarray(array, current.dtype)  # pyright: ignore[reportAttributeAccessIssue]
-            for graph in self.graphs.values():
-                graph.forget()
-        else:
+        current = self.memory[name].array()
+        if not self.memory[name].put(array.astype(current.dtype)):
             raise UsageError("wrong shape", where=f"state {name!r}", found=array.shape, wanted=current.shape)
+        for graph in self.graphs.values():
+            graph.forget()
 
     def keep(self, before: np.ndarray, counts: np.ndarray, width: int) -> None:
         """Of the last run's ``width`` tokens each row's first ``counts`` stay, behind the ``before`` that it held."""
-        for kept in self._grown:
-            kept.keep(before, counts, width)
+        for cache in self._grown:
+            cache.keep(before, counts, width)
 
     def close(self) -> None:
         """Lets every session and every state go."""
