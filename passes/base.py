@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from ..ir.core.errors import UsageError
+from ..ir.core.errors import OnnxPassesError, UsageError
 from ..ir.program.contract import Contract
 from ..ir.program.program import Program
 
@@ -54,9 +54,26 @@ class Pass(ir.passes.InPlacePass):
         raise UsageError(f"{self.name} works on a whole program", hint="Run it with PassManager, or call run(program).")
 
     def run(self, program: Program) -> Report:
-        """Runs :meth:`call` on every graph of the program and sums the results."""
-        results = [(name, self.call(model)) for name, model in program.graphs.items()]
+        """Runs :meth:`call` on every graph and sums the results; where one is refused, those before it are put back."""
+        results: list[tuple[str, GraphResult]] = []
+        changed: list[tuple[ir.Model, ir.Model]] = []
+        for number, (name, model) in enumerate(program.graphs.items(), 1):
+            copy = model.clone() if number < len(program.graphs) else model  # nothing can be refused after the last one
+            try:
+                results.append((name, self.call(model)))
+            except OnnxPassesError:
+                for graph, before in changed:
+                    _put_back(graph, before)
+                raise
+            changed.append((model, copy))
         return merge_results(results)
+
+
+def _put_back(model: ir.Model, before: ir.Model) -> None:
+    """Gives a model the content of a copy that was made before it was changed."""
+    model.graph, model.ir_version = before.graph, before.ir_version
+    model.functions.clear()
+    model.functions.update(before.functions)
 
 
 def merge_results(results: list[tuple[str, GraphResult]]) -> Report:

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import onnx
 import pytest
 
-from onnx_llm_passes.ir.core.errors import UnknownNameError
 from onnx_llm_passes.ir.core.specialization import Manifest, Specialization, SpecRole
 from onnx_llm_passes.ir.manifests import TARGETS, get_target
 from onnx_llm_passes.ir.manifests.read_any import read_manifest
-from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.ir.proof import Claims, prove, prove_program
-from onnx_llm_passes.ir.rewrite.bind_sizes import bound_in
-from onnx_llm_passes.passes.manager import PassManager
-from onnx_llm_passes.passes.pipeline import parse_pipeline
-from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
-from onnx_llm_passes.runtime.verify.verify import Verdict, verify
+from onnx_llm_passes.runtime.samples.samples import scatter_decoder
 
 from .append_graphs import append_dynamo
-from .builders import BUILDERS
 from .cli_tools import Command, sample
+from .manifest_tools import SETS, made, real
 from .sound_pairs import BY_NAME
-
-SETS = "specialize{family=causal-lm prefill=8 ctx=32}"
 
 
 @pytest.fixture
@@ -38,10 +29,6 @@ def manifest(folder: Path, entries: object, name: str = "specializations.json") 
     path = folder / name
     path.write_text(json.dumps({"specializations": entries}), encoding="utf-8")
     return path
-
-
-def made(name: str, pipeline: str = SETS) -> Program:
-    return PassManager(parse_pipeline(pipeline)).run(Program({"model": BUILDERS[name]()}))
 
 
 def test_sound_manifests_exit_0(command: Command, tmp_path: Path) -> None:
@@ -155,61 +142,6 @@ def test_claims_come_from_the_pipeline() -> None:
     assert [failure.what for failure in proof.failures] == ["the set claims K = 4 and has no decode of 5 tokens"]
 
 
-BOUND = [
-    name for name in sorted(BUILDERS) if name not in ("one token", "scatter batch index", "scatter compute context")
-]
-
-
-@pytest.mark.parametrize("spec", ["Prefill", "Decode"])
-@pytest.mark.parametrize("name", BOUND)
-def test_bound_graphs_are_static_and_compute_the_same(name: str, spec: str) -> None:
-    result = made(name, f"{SETS},bind{{spec={spec}}}")
-    graph = result.graphs["model"].graph
-    values = [*graph.inputs, *graph.outputs, *(v for node in graph for v in node.outputs if v.shape is not None)]
-    assert all(value.shape is not None and value.shape.is_static() for value in values)
-    assert [item.name for item in Manifest.of(result.specializations).specializations] == [spec]
-    assert bound_in(result.graphs["model"])
-    (proof,) = prove_program(result, Manifest.of(result.specializations).specializations)
-    assert proof.sound
-    report = verify(Program({"model": BUILDERS[name]()}), result)
-    assert report.verdict is Verdict.EQUAL
-    assert report.runs
-
-
-def test_a_bound_graph_refuses_other_sizes() -> None:
-    result = made("append", f"{SETS},bind{{spec=Decode}}")
-    (spec,) = Manifest.of(result.specializations).specializations
-    other = spec.model_copy(update={"binding": {**spec.binding, "batch_size": 2}})
-    (proof,) = prove_program(result, [other])
-    assert [(f.item, f.nearest) for f in proof.all_failures] == [("batch_size", "batch_size = 1")]
-
-
-def test_bind_writes_into_the_graph_it_belongs_to_alone() -> None:
-    program = Program({"a": append_decoder(), "b": append_decoder()})
-    PassManager(parse_pipeline(f"{SETS},bind{{spec=Decode}}"))
-    specs = [
-        Specialization(name=name, role=SpecRole.DECODE, graph=name, binding={"batch_size": 1, "sequence_length": 1,
-                       "past_sequence_length": 7}) for name in ("a", "b")
-    ]  # fmt: skip
-    program.specializations = list(specs)
-    PassManager(parse_pipeline("bind{spec=a}")).run(program)
-    assert bound_in(program.graphs["a"])
-    assert not bound_in(program.graphs["b"])
-    assert [item.name for item in Manifest.of(program.specializations).specializations] == ["a", "b"]
-
-
-def test_caches_float_inputs_and_overrides_are_listed() -> None:
-    program = made("append", "custom-io{kv=mxint8 overrides=logits:float16}")
-    names = [f"{stem}.{layer}.{kind}" for layer in range(2) for kind in ("key", "value")
-             for stem in ("past_key_values", "present")]  # fmt: skip
-    assert program.custom_io == {**dict.fromkeys(names, "mxint8"), "logits": "float16"}
-    text = program.artifacts["custom_io.yaml"]
-    assert text.startswith(" - IOName: past_key_values.0.key\n   Precision: mxint8\n\n - IOName: present.0.key\n")
-    (proof,) = prove_program(program, [Specialization(name="Prefill", role=SpecRole.PREFILL, binding={
-        "batch_size": 1, "sequence_length": 8, "past_sequence_length": 0})])  # fmt: skip
-    assert proof.sound
-
-
 def test_custom_io_beside_a_manifest_is_checked(command: Command, tmp_path: Path) -> None:
     model = sample(tmp_path, "scatter")
     path = manifest(tmp_path, BY_NAME["scatter"].manifest())
@@ -217,13 +149,6 @@ def test_custom_io_beside_a_manifest_is_checked(command: Command, tmp_path: Path
     ran = command("check", model, path)
     assert ran.code == 1
     assert "past_keys.0" in ran.out
-
-
-def real(name: str) -> Path:
-    place = os.environ.get("ONNX_PASSES_MODELS")
-    if not place:
-        pytest.skip("ONNX_PASSES_MODELS names no folder of exported models")
-    return Path(place) / name
 
 
 def test_the_reranker_preset_leaves_four_inputs_and_one_specialization(command: Command, tmp_path: Path) -> None:
@@ -239,38 +164,6 @@ def test_the_reranker_preset_leaves_four_inputs_and_one_specialization(command: 
     assert (out / "custom_io.yaml").read_text(encoding="utf-8") == " - IOName: pixel_values\n   Precision: float16\n\n"
     assert command("check", out, "--run").code == 0
     assert command("verify", model, out).code == 0
-
-
-REAL = ("qeff-llama", "qeff-llama-subfn", "optimum-gpt2", "torch-flat-llama", "genai-gemma2-fp32-cpu")
-
-
-@pytest.mark.parametrize("name", REAL)
-def test_real_graphs_are_bound_and_compute_the_same(name: str) -> None:
-    path = real(name)
-    result = PassManager(parse_pipeline(f"{SETS},bind{{spec=Decode}}")).run(Program.load(path))
-    report = verify(Program.load(path), result)
-    assert (report.verdict, report.runs) == (Verdict.EQUAL, 1)
-
-
-CLONES = "clone-decode{k=0,4 ctx=32 prefill=8 static=false}"
-
-
-def test_a_clone_is_bound_by_itself() -> None:
-    program = made("append", f"{CLONES},bind{{spec=decode_k4}}")
-    assert bound_in(program.graphs["decode_k4"])["sequence_length"] == 5
-    assert not bound_in(program.graphs["prefill"])
-    specs = Manifest.of(program.specializations).specializations
-    assert [item.name for item in specs] == ["prefill", "decode_k0", "decode_k4"]
-    assert all(proof.sound for proof in prove_program(program, specs, claims=program.claims))
-
-
-def test_a_specialization_of_no_graph_is_named() -> None:
-    spec = Specialization(name="Decode", role=SpecRole.DECODE, graph="other", binding={})
-    program = Program({"model": append_decoder()}, specializations=[spec])
-    (proof,) = prove_program(program, [spec])
-    assert [failure.item for failure in proof.all_failures if failure.rule == "set"] == ["other", "specializations"]
-    with pytest.raises(UnknownNameError, match="unknown graph 'other'"):
-        PassManager(parse_pipeline("bind{spec=Decode}")).run(program)
 
 
 def test_a_folder_may_stand_for_its_manifest(command: Command, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_every_fixture_folder_is_named_after_a_pass() -> None:
     assert folders <= {*pass_names(), *PRESETS}
 
 
-@pytest.mark.parametrize("name", sorted({*pass_names()} - {"surgeon"}))  # which runs a script, see test_interop
+@pytest.mark.parametrize("name", sorted({*pass_names()} - {"surgeon"}))  # which runs a script, see test_surgeon
 def test_every_pass_has_a_fixture(name: str) -> None:
     assert [path for path in CASES if path.parent.name == name]
 

@@ -7,6 +7,7 @@ import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -57,6 +58,12 @@ def test_key_is_the_name_of_the_class_and_of_its_file(name: str) -> None:
     assert cls.name == name
     if name in PASSES:
         assert cls.__module__.rpartition(".")[2] == name.replace("-", "_")
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_every_pass_has_a_file_of_tests(name: str) -> None:
+    path = Path(__file__).with_name(f"test_{name.replace('-', '_')}.py")
+    assert "def test_" in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", pass_names())

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from onnx_llm_passes.ir.core.errors import OnnxPassesError, PassRefused, UnknownNameError
+from onnx_llm_passes.ir.core.errors import OnnxPassesError
 from onnx_llm_passes.ir.core.specialization import (
     MAX_SIZE,
     Manifest,
@@ -20,7 +20,6 @@ from onnx_llm_passes.ir.core.specialization import (
     read_size,
     read_specialization,
 )
-from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.ir.specialize.families import (
     FAMILIES,
     CausalSizes,
@@ -37,9 +36,6 @@ from onnx_llm_passes.ir.specialize.families import (
     speech,
 )
 from onnx_llm_passes.ir.specialize.naming import infer_name, to_flat, to_named, unique_names
-from onnx_llm_passes.passes.specialize import Specialize
-
-from .builders import BUILDERS, OTHERS
 
 NO_SIZES: list[Any] = [True, False, 1.0, "01", "1.0", " 1", "1 ", "+1", "", "-1", -1, None, math.nan, [], {}, "٣",
                        MAX_SIZE + 1, "9" * 5000]  # fmt: skip
@@ -305,58 +301,3 @@ def test_context_lengths_tell_every_language_entry_apart(name: str) -> None:
 def test_families_refuse_what_they_cannot_be(name: str, options: dict[str, Any], said: str) -> None:
     with pytest.raises(OnnxPassesError, match=f"(?i){said}"):
         multimodal(name, {"kv_offload": name != "llava_next", **options})
-
-
-# the pass
-
-
-def run(graph: str, **options: Any) -> Program:
-    program = Program({"model": (BUILDERS | OTHERS)[graph]()})
-    Specialize(**options).run(program)
-    return program
-
-
-def bindings(program: Program) -> dict[str, dict[str, int]]:
-    return {item.name: item.binding for item in program.specializations}
-
-
-def test_growing_caches_are_bound_under_the_graphs_own_names() -> None:
-    found = bindings(run("append", prefill=8, ctx=32, k=(0, 3)))
-    assert list(found) == ["Prefill", "Decode_0", "Decode_1"]
-    past, seq = (next(n for n in found["Prefill"] if w in n) for w in ("past", "seq"))
-    assert [found[name][past] for name in found] == [0, 31, 28]
-    assert found["Decode_1"] == {**found["Prefill"], **{n: v for n, v in found["Decode_1"].items() if n != "batch"}}
-    assert seq
-
-
-def test_caches_written_in_place_have_the_context() -> None:
-    program = run("scatter", prefill=8, ctx=32)
-    assert [(i.name, i.role, sorted(i.binding.values())) for i in program.specializations] == [
-        ("Prefill", SpecRole.PREFILL, [1, 8, 32]),
-        ("Decode", SpecRole.DECODE, [1, 1, 32]),
-    ]
-
-
-def test_rows_chosen_by_batch_need_their_number() -> None:
-    with pytest.raises(PassRefused, match="nothing decides"):
-        run("scatter batch index", prefill=8, ctx=32)
-    found = bindings(run("scatter batch index", prefill=8, ctx=32, full_batch=4))
-    assert [sorted(binding.values()) for binding in found.values()] == [[1, 1, 4, 8, 32], [1, 4, 4, 32]]
-
-
-def test_a_second_run_adds_nothing_and_another_length_gets_its_own_name() -> None:
-    program = run("scatter", prefill=8, ctx=32)
-    again = Specialize(prefill=8, ctx=32).run(program)
-    assert (again.modified, again.counts) == (False, {"specializations": 0})
-    Specialize(prefill=16, ctx=32).run(program)
-    assert [item.name for item in program.specializations] == ["Prefill", "Prefill_0", "Decode"]
-
-
-def test_a_graph_without_states_has_only_a_prefill() -> None:
-    program = run("no states", prefill=8)
-    assert [item.role for item in program.specializations] == [SpecRole.PREFILL]
-
-
-def test_an_unknown_graph_is_refused() -> None:
-    with pytest.raises(UnknownNameError, match=r"'modle'.*'model'"):
-        Specialize(graph="modle").run(Program({"model": BUILDERS["scatter"]()}))

@@ -17,9 +17,7 @@ from onnx_llm_passes.ir.manifests.read_any import read_manifest
 
 from .cli_tools import Command as Shell
 from .cli_tools import sample
-from .test_formats import emitted
-
-SETS = "specialize{family=causal-lm prefill=8 ctx=32}"
+from .manifest_tools import SETS, emitted
 
 
 @dataclass(frozen=True)
