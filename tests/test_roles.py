@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,13 @@ import onnx_ir as ir
 import pytest
 
 from onnx_llm_passes.ir.interface.roles import Role, find_roles, find_tables
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.ir.rewrite.bind_sizes import make_static, static_facts
 from onnx_llm_passes.ir.states import find_states
+from onnx_llm_passes.passes.manager import PassManager
+from onnx_llm_passes.passes.pipeline import parse_pipeline
 from onnx_llm_passes.runtime.samples.blocks import Tiny, decoder, embed, lm_head, rotary
-from onnx_llm_passes.runtime.samples.samples import add_mask, last_token
+from onnx_llm_passes.runtime.samples.samples import add_mask, append_decoder, last_token, scatter_decoder
 from onnx_llm_passes.runtime.samples.writer import BOOL, FLOAT, INT64, Writer
 
 from .builders import BUILDERS
@@ -193,3 +198,50 @@ def test_a_name_that_contradicts_the_element_type_says_nothing() -> None:
 def test_tables_tell_how_many_ids_there_are() -> None:
     assert find_tables(BUILDERS["append"]()) == {"input_ids": 128}
     assert find_tables(BUILDERS["scatter"]()) == {"input_ids": 128, "position_ids": 256}
+
+
+def one_token(model: ir.Model, pipeline: str) -> ir.Model:
+    """The one graph that the pipeline makes of a decoder, read from its own bytes."""
+    program = PassManager(parse_pipeline(pipeline)).run(Program({"model": model}))
+    (name,) = program.names
+    return ir.from_proto(ir.to_proto(program.graph(name)))
+
+
+ONE_TOKEN = (
+    "clone-decode{k=0 ctx=128},argmax-tail",
+    "argmax-tail,clone-decode{k=0 ctx=128}",
+    "clone-decode{k=0 ctx=64}",
+)
+
+
+@pytest.mark.parametrize("pipeline", ONE_TOKEN)
+@pytest.mark.parametrize("build", [append_decoder, scatter_decoder])
+def test_roles_stay_where_a_decode_takes_and_gives_one_token(build: Callable[[], ir.Model], pipeline: str) -> None:
+    before = roles_of(build())
+    after = roles_of(one_token(build(), pipeline))
+    assert after == {name: role for name, role in before.items() if name in after}
+    assert after["input_ids"] is Role.TOKEN_IDS
+
+
+def test_roles_stay_when_one_token_is_bound_by_hand() -> None:
+    model = append_decoder()
+    before = roles_of(model)
+    sizes = {"batch_size": 1, "sequence_length": 1, "past_sequence_length": 31}
+    make_static(model, sizes, static_facts(model, sizes, where=""), where="")
+    assert roles_of(model) == before
+    assert roles_of(one_token(model, "argmax-tail")) == before
+
+
+def counter(through: str) -> ir.Model:
+    """A one-element input that an output of its type and shape is computed from, by integers or by a float."""
+    w = Writer()
+    at = w.input("a", INT64, [1, 1])
+    one = w.constant(np.array([[1]]))
+    path = at if through == "integers" else w.op("Cast", w.op("Cast", at, to=FLOAT), to=INT64)
+    w.output("next", w.op("Add", path, one), [1, 1], INT64)
+    return w.model()
+
+
+def test_a_counter_counts_in_integers() -> None:
+    assert role(counter("integers")) is Role.IMAGE_INDEX
+    assert role(counter("floats")) is not Role.IMAGE_INDEX

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ..states.base import State
 from .masks import encoder_masks
-from .usage import UsageFacts, origins, usage_of
+from .usage import COUNTING, UsageFacts, origins, usage_of
 
 SMALL_TABLE = 16  # rows: a lookup table this small holds types or segments, no vocabulary and no positions
 
@@ -135,24 +135,39 @@ def _shape_reaches_cache(context: _Context, usage: UsageFacts) -> bool:
 
 
 def _feeds_own_kind(context: _Context, usage: UsageFacts) -> bool:
-    """True for a one-element counter: a graph output of the same type and shape is computed from it."""
-    if not usage.single or usage.rank < 1:
+    """True for a one-element counter: a graph output of its type and shape is counted from it in integers alone.
+
+    What looks up a table is no counter, and a way through floats (token ids -> logits -> ArgMax -> token ids) counts
+    nothing: both would have their type and shape in a graph that decodes one token and gives the best next one.
+    """
+    if not usage.single or usage.rank < 1 or usage.tables:
         return False
     value = usage.value
     twins = [o for o in context.model.graph.outputs if o.dtype is value.dtype and o.shape == value.shape]
-    return any(value in _ancestors(output) for output in twins)
+    return any(value in _counted_from(output) for output in twins)
 
 
-def _ancestors(value: ir.Value) -> set[ir.Value]:
+def _counted_from(output: ir.Value) -> set[ir.Value]:
+    """The values that ``output`` is computed from by arithmetic that stays integer."""
     seen: set[ir.Value] = set()
-    work = [value]
+    work = [output]
     while work:
         current = work.pop()
         node = current.producer()
-        if current not in seen and node is not None:
-            work.extend(operand for operand in node.inputs if operand is not None)
+        if current in seen or _is_float(current, node):
+            continue
         seen.add(current)
+        if node is not None and node.op_type in COUNTING:
+            work.extend(operand for operand in node.inputs if operand is not None)
     return seen
+
+
+def _is_float(value: ir.Value, node: ir.Node | None) -> bool:
+    """By the declared type, else by a Cast's own attribute: exporters leave inner values untyped."""
+    if value.dtype is not None:
+        return value.dtype.is_floating_point()
+    to = node.attributes.get("to") if node is not None and node.op_type == "Cast" else None
+    return to is not None and ir.DataType(to.as_int()).is_floating_point()
 
 
 def _bounds_a_slice(context: _Context, usage: UsageFacts) -> bool:

@@ -106,6 +106,8 @@ _LOGIC: _Carriers = {
     "Where": None,
     "ScatterND": (0, 2),
 }
+COUNTING = frozenset((*_LOGIC, "CumSum", "ReduceProd"))
+"""Operators by which integers are counted on: what they give of integers are integers, or the outcome of a test."""
 _COMPARES = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
 
 # (operator, operand) -> what its consuming an input tells
