@@ -92,6 +92,7 @@ class Outcome:
 def execute(job: Job, on_progress: Callable[[str, int, int], None] | None = None) -> Outcome:
     """Runs the job; where the floors below raise, nothing was written but what ``job.reproducer`` asks for."""
     from ..ir.core.gc_off import collector_off
+    from ..ir.interface.analysis import kept_analyses
     from ..passes.pipeline import parse_pipeline
 
     outcome = Outcome(job.model, job.out)
@@ -102,13 +103,14 @@ def execute(job: Job, on_progress: Callable[[str, int, int], None] | None = None
         outcome.before = _facts(program)
         first = _described(program) if job.describe else None
         done = len(program.history)
-        _run(job, passes, program)
-        outcome.records = program.history[done:]
-        outcome.seconds.update({record.text: record.seconds for record in outcome.records})
-        outcome.pipeline, outcome.assumptions = program.pipeline, program.assumptions
-        outcome.after = _facts(program)
-        outcome.proof = _timed(outcome, "prove", lambda: _prove(job, program, done))
-        saved = _timed(outcome, "save", lambda: _save(job, program, on_progress))
+        with kept_analyses(program.graphs):  # from the first pass to what program.json tells of the graphs
+            _run(job, passes, program)
+            outcome.records = program.history[done:]
+            outcome.seconds.update({record.text: record.seconds for record in outcome.records})
+            outcome.pipeline, outcome.assumptions = program.pipeline, program.assumptions
+            outcome.after = _facts(program)
+            outcome.proof = _timed(outcome, "prove", lambda: _prove(job, program, done))
+            saved = _timed(outcome, "save", lambda: _save(job, program, on_progress))
         outcome.files = {path.name: path.stat().st_size for path in saved.files}
         outcome.weights = {"referred": saved.referred, "copied": saved.copied, "moved": saved.moved}
         outcome.save_notes = saved.notes

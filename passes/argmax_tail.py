@@ -8,13 +8,11 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from ..ir.core.errors import UsageError
-from ..ir.interface.roles import find_roles
+from ..ir.interface.analysis import Known, analysis_of
 from ..ir.program.contracts import BestTokens
 from ..ir.rewrite.builder import Builder
 from ..ir.rewrite.lm_head import find_logits
-from ..ir.shapes.infer import propagate
 from ..ir.shapes.infer.declared import is_fresh
-from ..ir.states import find_states
 from ..ir.symbolic.dims import Dim
 from .base import GraphResult, Pass
 
@@ -41,6 +39,7 @@ class ArgmaxTail(Pass):
     """
 
     name: ClassVar[str] = "argmax-tail"
+    preserves: ClassVar[frozenset[Known]] = frozenset({Known.STATES})
 
     top_k: int = 1
 
@@ -49,11 +48,11 @@ class ArgmaxTail(Pass):
         if self.top_k < 1:
             raise UsageError("chooses at least one token", where=self.name, found=f"top_k={self.top_k}")
         where = f"{self.name}, graph {model.graph.name!r}"
-        states = find_states(model)
+        known = analysis_of(model)
         if _is_done(model):
             return GraphResult(model, False, notes=("token ids leave the graph already",))
-        facts = propagate(model)
-        logits, vocabulary = find_logits(model, self.name, states, find_roles(model, states), facts)
+        facts = known.facts
+        logits, vocabulary = find_logits(model, self.name, known.states, known.roles, facts)
         if self.top_k > vocabulary:
             raise UsageError(
                 "more tokens than the vocabulary has", where=where, found=self.top_k, wanted=f"≤ {vocabulary}"

@@ -8,6 +8,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from ..ir.core.errors import OnnxPassesError, UsageError
+from ..ir.interface.analysis import Known
 from ..ir.program.contract import Contract
 from ..ir.program.program import Program
 
@@ -48,6 +49,9 @@ class Pass(ir.passes.InPlacePass):
     name: ClassVar[str] = ""
     needs_scripts: ClassVar[bool] = False
     """True for a pass that runs code of the user's; the manager then wants ``allow_scripts``."""
+
+    preserves: ClassVar[frozenset[Known]] = frozenset()
+    """The analyses that stay right when the pass has run and edited; one that edits now and then calls ``forget``."""
 
     def call(self, model: ir.Model) -> GraphResult:
         """Changes one graph in place and says what it did; a pass that works across graphs refuses to."""

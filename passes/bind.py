@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ..ir.core.errors import PassRefused, UnknownNameError
 from ..ir.core.specialization import Manifest, Specialization
-from ..ir.interface.dimensions import analyze_dimensions
+from ..ir.interface.analysis import analysis_of
 from ..ir.program.contracts import SizesBound
 from ..ir.program.program import Program
 from ..ir.proof import prove
@@ -82,7 +82,7 @@ class Bind(Pass):
 
     def _proved(self, name: str, model: ir.Model, chosen: Specialization) -> tuple[dict[str, int], Facts]:
         """The sizes of every symbol and the shapes that follow; changes nothing."""
-        canonical = analyze_dimensions(model)
+        canonical = analysis_of(model).dimensions()
         proof = prove(canonical, [chosen], name=name)
         if not proof.sound:
             raise PassRefused(

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from ..ir.core.errors import PassRefused
 from ..ir.core.specialization import Specialization, read_specialization
+from ..ir.interface.analysis import ALL, Known
 from ..ir.program.program import Program
 from ..ir.proof import Failure, Proof, prove
 from .base import Pass, Report
@@ -31,6 +32,7 @@ class Check(Pass):
     """
 
     name: ClassVar[str] = "check"
+    preserves: ClassVar[frozenset[Known]] = ALL
 
     def run(self, program: Program) -> Report:
         """Proves every graph of the program; raises PassRefused with the first failures."""

@@ -8,6 +8,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from ..ir.core.errors import PassRefused, UsageError
+from ..ir.interface.analysis import ALL, Known
 from ..ir.program.program import Program
 from ..ir.proof.rollback import Findings, speculation_findings
 from .base import GraphResult, Pass, Report, merge_results
@@ -38,6 +39,7 @@ class CheckSpeculationSafe(Pass):
     """
 
     name: ClassVar[str] = "check-speculation-safe"
+    preserves: ClassVar[frozenset[Known]] = ALL
 
     k: tuple[int, ...] = ()
 

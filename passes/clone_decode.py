@@ -8,8 +8,9 @@ from typing import ClassVar
 
 from ..ir.core.errors import PassRefused, UsageError
 from ..ir.core.specialization import Manifest, Specialization, SpecRole, distinct, read_specialization
+from ..ir.interface.analysis import ALL, Known, analysis_of, forget
 from ..ir.interface.axes import Axis
-from ..ir.interface.dimensions import DimensionAnalysis, analyze_dimensions
+from ..ir.interface.dimensions import DimensionAnalysis
 from ..ir.interface.logits import logits_output
 from ..ir.interface.roles import Role
 from ..ir.program.clone import Clone, inner_symbols, materialize
@@ -65,6 +66,7 @@ class CloneDecode(Pass):
     """
 
     name: ClassVar[str] = "clone-decode"
+    preserves: ClassVar[frozenset[Known]] = ALL
 
     ctx: int
     k: tuple[int, ...] = ()
@@ -94,7 +96,7 @@ class CloneDecode(Pass):
         """Replaces each decoder of the program by its clones; raises PassRefused before it changes anything."""
         self._check_lengths()
         chosen, warnings = _own_config(self, program)
-        decoders = {name: analyze_dimensions(model) for name, model in program.graphs.items()}
+        decoders = {name: analysis_of(model).dimensions() for name, model in program.graphs.items()}
         decoders = {name: found for name, found in decoders.items() if _is_decoder(found)}
         if not decoders:
             raise PassRefused(
@@ -111,7 +113,10 @@ class CloneDecode(Pass):
             chosen.check_choices(found)
         squeezed, placed = 0, dict[str, list[Specialization]]()
         for name, specs in plans.items():
-            squeezed += squeeze_ranges(program.graphs[name], self.name) if self.static else 0
+            changed = squeeze_ranges(program.graphs[name], self.name) if self.static else 0
+            if changed:
+                forget(program.graphs[name], {Known.STATES, Known.ROLES})
+            squeezed += changed
             placed[name] = _prefixed(specs, name if len(plans) > 1 else "")
             chosen.place(program, name, placed[name], decoders[name].needed)
         counts = {"graphs": len(program.names), "squeezed": squeezed}

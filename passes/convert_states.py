@@ -9,10 +9,12 @@ from typing import ClassVar
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedFunctionsPass
 
+from ..ir.interface.analysis import Known, analysis_of, forget
 from ..ir.program.contract import Contract
 from ..ir.program.contracts import CacheRowPositions, ConsecutivePositions, LayoutChanged, RenamedIO
 from ..ir.rewrite.convert import MaskInput, Names, Ops, Options, Outcome, To, convert
-from ..ir.states import find_states
+from ..ir.rewrite.restore import restored_on_failure
+from ..ir.states import State
 from ..ir.states.control_flow_outputs import inline_cache_functions
 from .base import GraphResult, Pass
 from .strip_states import StripStates
@@ -53,6 +55,7 @@ class ConvertStates(Pass):
     """
 
     name: ClassVar[str] = "convert-states"
+    preserves: ClassVar[frozenset[Known]] = frozenset({Known.STATES})  # those found when all was edited
 
     to: To = To.SCATTER
     ops: Ops = Ops.ONNX
@@ -65,22 +68,24 @@ class ConvertStates(Pass):
         """Converts one graph; raises PassRefused, with nothing changed, where that would not be exact."""
         if self.to is To.NONE:
             return StripStates().call(model)
-        inside = any(state.function for state in find_states(model))
-        self._convert(model.clone(), inside)
-        return self._convert(model, inside)
+        states = analysis_of(model).states
+        with restored_on_failure(model):  # a refusal may come late, when the graph is half another
+            return self._convert(model, states)
 
-    def _convert(self, model: ir.Model, inside: bool) -> GraphResult:
-        """Inlines the functions that hold a cache, then converts; run on a copy first, as a refusal may come late."""
+    def _convert(self, model: ir.Model, states: Sequence[State]) -> GraphResult:
+        """Inlines the functions that hold a cache, then converts."""
+        inside = any(state.function for state in states)
         counts = {"functions inlined": inline_cache_functions(model)} if inside else {}
         options = Options(
             self.name, self.ops, self.mask, self.names, self.ctx or _LENGTHS[self.to], self.transpose_keys
         )
-        before = [s for s in find_states(model) if s.input is not None and s.output is not None]
+        before = [s for s in states if s.input is not None and s.output is not None]
         moving = [(s.input.name or "", s.output.name or "", s.layout.value) for s in before if s.input and s.output]
-        outcome = convert(model, self.to, options)
+        outcome = convert(model, self.to, options, None if inside else states)
         if outcome.states:
             RemoveUnusedFunctionsPass()(model)
             counts |= {"states": outcome.states}
+        forget(model)
         notes = outcome.notes if outcome.states or outcome.notes else ("no carried state to convert in this graph",)
         return GraphResult(
             model, bool(counts), counts=counts, notes=notes, contracts=_contracts(model, moving, outcome)
@@ -92,7 +97,7 @@ def _contracts(model: ir.Model, before: Sequence[tuple[str, str, str]], outcome:
     if not outcome.states:
         return ()
     new = {old: outcome.renamed.get(old, old) for old, _, _ in before}
-    now = {state.input.name: state.layout.value for state in find_states(model) if state.input is not None}
+    now = {state.input.name: state.layout.value for state in analysis_of(model).states if state.input is not None}
     changed = [(old, out, was, now.get(new[old])) for old, out, was in before if now.get(new[old]) not in (None, was)]
     layouts: list[Contract] = []
     for pair in dict.fromkeys((was, after) for _, _, was, after in changed):

@@ -9,10 +9,11 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from ..ir.core.errors import PassRefused, UnknownNameError
+from ..ir.interface.analysis import ALL, Known, analysis_of
 from ..ir.manifests.custom_io_yaml import CUSTOM_IO, write_custom_io
 from ..ir.manifests.precisions import refusal
 from ..ir.program.program import Program
-from ..ir.states import Pairing, State, find_states
+from ..ir.states import Pairing, State
 from .base import Pass, Report
 
 Precision = Literal["mxint8", "float16", "bfloat16", "float32"]
@@ -43,6 +44,7 @@ class CustomIO(Pass):
     """
 
     name: ClassVar[str] = "custom-io"
+    preserves: ClassVar[frozenset[Known]] = ALL
 
     kv: Precision = "float16"
     float: Precision = "float16"
@@ -55,7 +57,7 @@ class CustomIO(Pass):
         for name in self.overrides:
             if name not in values:
                 raise UnknownNameError("input or output", name, values, where=self.name)
-        states = [state for model in program.graphs.values() for state in find_states(model)]
+        states = [state for model in program.graphs.values() for state in analysis_of(model).states]
         listed = {name: kind for entries in found.values() for name, kind in entries.items()} | dict(self.overrides)
         for name, precision in listed.items():
             why = refusal(name, precision, values, listed, states)
@@ -77,7 +79,7 @@ class CustomIO(Pass):
     def _listed(self, model: ir.Model) -> dict[str, str]:
         """States first, input before output, then the other float inputs in the graph's order."""
         listed: dict[str, str] = {}
-        for state in find_states(model):
+        for state in analysis_of(model).states:
             caches = state.traits.keeps_rows and state.pairing is Pairing.BOTH
             for value in (state.input, state.output):
                 if value is not None and _is_float(value):

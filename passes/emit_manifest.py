@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from ..ir.core.errors import PassRefused, UnknownNameError
 from ..ir.core.specialization import Manifest
-from ..ir.interface.dimensions import DimensionAnalysis, analyze_dimensions
+from ..ir.interface.analysis import ALL, GraphAnalysis, Known, analysis_of
 from ..ir.manifests import GraphInterface, Target, get_target, interface_of
 from ..ir.manifests.partition import PARTITION
 from ..ir.program.program import Program
@@ -43,6 +43,7 @@ class EmitManifest(Pass):
     """
 
     name: ClassVar[str] = "emit-manifest"
+    preserves: ClassVar[frozenset[Known]] = ALL
 
     target: str
 
@@ -109,13 +110,12 @@ def _check(interface: GraphInterface, target: Target, written: Mapping[str, int]
 
 def _prove(program: Program, manifest: Manifest, target: Target) -> None:
     """Whether the sizes fit the graphs, by the same rules as ``check``."""
-    known: dict[int, DimensionAnalysis] = {}
+    known: dict[int, GraphAnalysis] = {}
     for graph in program.names:
         base, _ = written_graph(program, graph)
         gone = {**bound_in(base), **program.bound.get(graph, {})}  # a clone's sizes stand beside its base's symbols
         own = [item.model_copy(update={"binding": _left(item.binding, gone)}) for item in manifest.for_graph(graph)]
-        canonical = known[id(base)] if id(base) in known else analyze_dimensions(base)
-        known[id(base)] = canonical
+        canonical = known.setdefault(id(base), analysis_of(base)).dimensions()
         ports = {value.name for value in (*base.graph.inputs, *base.graph.outputs)}
         listed = {name: kind for name, kind in program.custom_io.items() if name in ports}
         proof = prove(canonical, own, name=graph, tolerated=target.tolerated, custom_io=listed)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from ..ir.core.errors import OutputError, ProgramInvalid
 from ..ir.core.verifier import check_structure
-from ..ir.states import find_states
+from ..ir.interface.analysis import analysis_of
 from .failure import add_context
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _paired(model: ir.Model) -> list[Ends]:
     """The ends of each state that has both; what is only passed through, or lives in one branch, may lose one."""
     return [
         Ends(state.input, state.output, (state.input.name, state.output.name))
-        for state in find_states(model)
+        for state in analysis_of(model).states
         if state.input is not None and state.output is not None and state.traits.changes
         if state.branch is None  # the other branch gives the same output without a past
     ]

@@ -10,7 +10,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from ..ir.core.errors import PassRefused, UsageError
-from ..ir.interface.roles import Role, find_roles
+from ..ir.interface.analysis import Known, analysis_of, forget
+from ..ir.interface.roles import Role
 from ..ir.program.contracts import LastRows
 from ..ir.rewrite.builder import Builder
 from ..ir.rewrite.lm_head import (
@@ -30,8 +31,8 @@ from ..ir.rewrite.lm_head import (
     validity_of,
 )
 from ..ir.rewrite.ownership import mark_unclaimed
-from ..ir.shapes.infer import Facts, propagate
-from ..ir.states import State, find_states
+from ..ir.shapes.infer import Facts
+from ..ir.states import State
 from ..ir.symbolic.dims import Dim, Expr, substitute
 from ..ir.symbolic.symbols import symbols_of
 from .base import GraphResult, Pass
@@ -74,6 +75,7 @@ class KeepLastLogits(Pass):
     """
 
     name: ClassVar[str] = "keep-last-logits"
+    preserves: ClassVar[frozenset[Known]] = frozenset({Known.STATES})
 
     n: int | None = None
     symbol: str | None = None
@@ -88,6 +90,7 @@ class KeepLastLogits(Pass):
                 _open(trial, opened)
                 self.call(trial)
                 _open(model, opened)
+                forget(model)
         return self._call(model)
 
     def _check_options(self) -> None:
@@ -102,9 +105,8 @@ class KeepLastLogits(Pass):
 
     def _call(self, model: ir.Model) -> GraphResult:
         where = f"{self.name}, graph {model.graph.name!r}"
-        states = find_states(model)
-        roles = find_roles(model, states)
-        facts = propagate(model)
+        analysis = analysis_of(model)
+        states, roles, facts = analysis.states, analysis.roles, analysis.facts
         head = find_head(model, self.name, states, roles, facts)
         tokens = head_tokens(model, roles, facts)
         if tokens is None:
@@ -226,9 +228,9 @@ def _needs_inlining(model: ir.Model, owner: str) -> set[ir.OperatorIdentifier]:
     found: set[ir.OperatorIdentifier] = set()
     trial = model
     for _ in range(MAX_INLINED):
-        states = find_states(trial)
+        known = analysis_of(trial)
         try:
-            find_head(trial, owner, states, find_roles(trial, states), propagate(trial))
+            find_head(trial, owner, known.states, known.roles, known.facts)
         except InFunction as inside:
             found |= inside.names
             trial = model.clone()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..ir.core.errors import PassRefused, UsageError
+from ..ir.interface.analysis import Known, forget, kept_analyses
 from ..ir.program.program import PassRecord
 from .base import Pass, Report
 from .failure import Failure, Reproducer, add_pass, as_ours
@@ -45,13 +46,15 @@ class PassManager:
         Raises what the failing pass raised, prefixed with the pass and those before it. A refused pass has changed
         nothing; the passes before it have.
         """
-        for instrument in self.instruments:
-            instrument.start(program)
         ran: list[Pass] = []
-        for index, pass_ in enumerate(self.passes):
-            if all(instrument.should_run(pass_, program) for instrument in self.instruments):
-                self._step(program, pass_, index, ran)
-                ran.append(pass_)
+        with kept_analyses(program.graphs) as watch:
+            for instrument in self.instruments:
+                instrument.start(program)
+            for index, pass_ in enumerate(self.passes):
+                if all(instrument.should_run(pass_, program) for instrument in self.instruments):
+                    self._step(program, pass_, index, ran)
+                    ran.append(pass_)
+                    watch()
         return program
 
     def _step(self, program: Program, pass_: Pass, index: int, ran: Sequence[Pass]) -> None:
@@ -96,10 +99,20 @@ def _run_pass(pass_: Pass, program: Program) -> Report:
     """Every graph's preconditions, then the pass, then every graph's postconditions."""
     for model in program.graphs.values():
         pass_.requires(model)
-    report = pass_.run(program)
+    try:
+        report = pass_.run(program)
+    except BaseException:
+        _edited(program, frozenset())
+        raise
+    _edited(program, pass_.preserves)  # whatever it reports: a script of a user's may edit and not know
     for model in program.graphs.values():
         pass_.ensures(model)
     return report
+
+
+def _edited(program: Program, preserved: frozenset[Known]) -> None:
+    for model in program.graphs.values():
+        forget(model, preserved)
 
 
 def _record(program: Program, pass_: Pass, report: Report, seconds: float) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ..ir.interface.analysis import analysis_of
 from ..ir.manifests.partition import PARTITION, pipeline, tensor_slices
 from ..ir.manifests.stages import Stages, split_stages
 from ..ir.manifests.strict import dump_json
 from ..ir.program.program import Program
 from ..ir.program.written import written_graph
-from ..ir.states import find_states
 from .base import Pass, Report
 
 
@@ -57,7 +57,7 @@ class Partition(Pass):
             return tensor_slices(self.devices, self.cores), None
         pipeline(self.devices, self.cores, [[] for _ in range(self.stages)])  # counts that cannot be, before the work
         model, _ = written_graph(program, graph)
-        stages = split_stages(model, find_states(model), self.stages)
+        stages = split_stages(model, analysis_of(model).states, self.stages)
         return pipeline(self.devices, self.cores, stages.nodes), stages
 
 

@@ -10,8 +10,9 @@ import onnx_ir as ir
 
 from ..ir.core.errors import PassRefused, UnknownNameError
 from ..ir.core.specialization import Manifest, Specialization, SpecRole
+from ..ir.interface.analysis import ALL, Known, analysis_of
 from ..ir.interface.axes import Axis
-from ..ir.interface.dimensions import DimensionAnalysis, analyze_dimensions
+from ..ir.interface.dimensions import DimensionAnalysis
 from ..ir.program.contracts import Claims
 from ..ir.program.program import Program
 from ..ir.specialize.assign import assign
@@ -72,6 +73,7 @@ class Specialize(Pass):
     """
 
     name: ClassVar[str] = "specialize"
+    preserves: ClassVar[frozenset[Known]] = ALL
 
     family: str = "causal-lm"
     batch: int = 1
@@ -115,7 +117,7 @@ class Specialize(Pass):
         )
 
     def _entries(self, graph: str, model: ir.Model) -> list[Entry]:
-        canonical = analyze_dimensions(model)
+        canonical = analysis_of(model).dimensions()
         where = f"{self.name}, graph {graph!r}"
         made = [assign(canonical, entry, self.symbols, where=where) for entry in self._wanted(canonical)]
         for item in made:

@@ -13,7 +13,8 @@ from onnx_ir.passes.common import RemoveUnusedFunctionsPass
 
 from ..ir.core.errors import PassRefused
 from ..ir.core.scopes import remove_dead
-from ..ir.interface.roles import Role, find_roles
+from ..ir.interface.analysis import analysis_of, forget
+from ..ir.interface.roles import Role
 from ..ir.program.contracts import (
     AnyPositions,
     OrderedPositions,
@@ -28,7 +29,7 @@ from ..ir.rewrite.strip.functions import release_functions
 from ..ir.rewrite.strip.key_positions import mask_by_key_positions
 from ..ir.rewrite.strip.known_lengths import fix_known_lengths
 from ..ir.rewrite.strip.symbol_cleanup import vanishing_symbols
-from ..ir.states import Layout, Pairing, State, find_states
+from ..ir.states import Layout, Pairing, State
 from ..ir.states.control_flow_outputs import inline_cache_functions
 from ..ir.symbolic.symbols import substitute_symbols
 from .base import GraphResult, Pass
@@ -85,15 +86,17 @@ class StripStates(Pass):
 
     def call(self, model: ir.Model) -> GraphResult:
         """Strips one graph; raises PassRefused, with nothing changed, where that would not be exact."""
-        states = find_states(model)
+        known = analysis_of(model)
+        states = known.states
         chosen = self._choose(model, states)
         if not chosen:
             return GraphResult(model, False, notes=("no carried state in this graph: nothing to strip",))
         if any(state.function for state in chosen) and not self._let_go(model, chosen):
             inline_cache_functions(model)
+            forget(model)
             return self.call(model)
         paired = [s for s in chosen if s.pairing is Pairing.BOTH and s.traits.changes]
-        roles = find_roles(model, states)
+        roles = known.roles
         unbinding = _prepare(model, roles, chosen)
         self._refuse_fixed(model, chosen)
         if all(state.update is not None for state in paired):

@@ -9,7 +9,7 @@ from typing import Protocol, cast
 import onnx_ir as ir
 
 from ..core.specialization import ManifestInvalid, Specialization
-from ..states import find_states
+from ..interface.analysis import analysis_of
 from ..symbolic.dims import Dim, free_symbols, substitute
 from ..symbolic.symbols import dims_of
 
@@ -141,7 +141,7 @@ def interface_of(
         tuple(_port(value, known) for value in values) for values in (model.graph.inputs, model.graph.outputs)
     )
     own = {port.name for port in (*inputs, *outputs)}
-    pairs = [(state.input, state.output) for state in find_states(model)]
+    pairs = [(state.input, state.output) for state in analysis_of(model).states]
     states = {str(past.name): str(new.name) for past, new in pairs if past is not None and new is not None}
     return GraphInterface(
         graph=name,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import onnx
 import onnx_ir as ir
 
+from ..interface.analysis import analysis_of
 from ..serialization.clone_file import Skeleton, binder, field_bytes, frame, name_bytes, type_bytes
 from ..serialization.fill_shapes import NativeEngine, ShapeEngine
 from ..shapes.dtypes import dtypes_of
@@ -69,7 +70,7 @@ class Infos:
     def of(cls, model: ir.Model, declared: Iterable[onnx.ValueInfoProto], *, fill: bool) -> Infos:
         """Sweeps the graph once; ``declared`` are the value infos that its serialized form has."""
         infos = cls(model, fill)
-        facts = propagate(model) if fill else Facts()
+        facts = analysis_of(model).facts if fill else Facts()
         dtypes = dtypes_of(model.graph) if fill else {}
         outputs = set(model.graph.outputs)
         special = {info.name: info for info in declared if _is_special(info)}

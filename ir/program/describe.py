@@ -22,7 +22,7 @@ from ..serialization.index import (
     SourceEntry,
     StateEntry,
 )
-from ..states import State, find_states
+from ..states import State
 from ..symbolic.dims import free_symbols, parse, substitute
 from ..symbolic.symbols import symbols_of
 
@@ -113,10 +113,10 @@ def _graph_digest(program: Program, name: str, bases: Mapping[str, str]) -> str:
 
 def describe_graph(name: str, model: ir.Model, sha256: str) -> GraphEntry:
     """One graph's entry: inputs with roles, outputs, states, symbols, counts."""
-    from ..interface.roles import find_roles
+    from ..interface.analysis import analysis_of
 
-    states = find_states(model)
-    roles = find_roles(model, states)
+    known = analysis_of(model)
+    states, roles = known.states, known.roles
     return GraphEntry(
         name=name,
         file=f"{name}.onnx",

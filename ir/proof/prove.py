@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from ..core.specialization import Specialization
-from ..interface.dimensions import DimensionAnalysis, analyze_dimensions
+from ..interface.analysis import analysis_of
+from ..interface.dimensions import DimensionAnalysis
 from ..program.contracts import Claims
 from . import lengths, sets, shapes, symbols, tensors
 from .case import Case, Failure, Proof, Verdict, View
@@ -71,7 +72,7 @@ def prove(
 
     ``tolerated`` are symbols that the target takes though no graph has them; ``claims`` is what the set must cover.
     """
-    canonical = graph if isinstance(graph, DimensionAnalysis) else analyze_dimensions(graph)
+    canonical = graph if isinstance(graph, DimensionAnalysis) else analysis_of(graph).dimensions()
     case, early = _case(canonical, specs, name, tolerated, custom_io or {})
     if claims is not None:
         early += sets.as_claimed(claims, [case])
@@ -94,7 +95,7 @@ def prove_program(
     for name, model in program.graphs.items():
         own = [spec for spec in specs if spec.graph in ("", name)]
         mine = {key: kind for key, kind in listed.items() if key in ports[name] or (key in nobody and not cases)}
-        case, early = _case(analyze_dimensions(model), own, name, tolerated, mine)
+        case, early = _case(analysis_of(model).dimensions(), own, name, tolerated, mine)
         case.bound = program.bound.get(name, {})
         cases.append((case, early))
     first = cases[0][1]

@@ -9,12 +9,13 @@ import onnx_ir as ir
 
 from ..core.constants import constant_of
 from ..core.errors import PassRefused
-from ..interface.roles import Role, find_roles
+from ..interface.analysis import analysis_of
+from ..interface.roles import Role
 from ..interface.usage import origins
 from ..rewrite.lm_head import find_head, head_tokens, kept_rows
 from ..shapes.demands import Demand, Demands, demands_of
-from ..shapes.infer import Facts, propagate
-from ..states import Layout, Pairing, State, find_states
+from ..shapes.infer import Facts
+from ..states import Layout, Pairing, State
 from ..states.control_flow_outputs import inline_cache_functions
 from ..states.ranges import cache_ranges, unmasked_reads
 from ..states.signatures import Signatures
@@ -93,8 +94,9 @@ def speculation_findings(model: ir.Model, k: int) -> Findings:
     if model.functions:
         model = model.clone()
         inline_cache_functions(model)
-    states = [s for s in find_states(model) if s.traits.changes]
-    context = _Context(model, k, states, find_roles(model, states), propagate(model), Findings())
+    known = analysis_of(model)
+    states = [s for s in known.states if s.traits.changes]
+    context = _Context(model, k, states, known.roles, known.facts, Findings())
     context.windows = window_sizes(model)
     carried = [state for state in states if state.pairing is Pairing.BOTH]
     context.found.states = len(carried)

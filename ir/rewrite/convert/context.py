@@ -11,6 +11,7 @@ from ...core.errors import PassRefused
 from ...interface.roles import Role, find_roles
 from ...shapes.infer import Facts, Trust, propagate
 from ...shapes.infer.declared import is_fresh
+from ...shapes.infer.resweep import Resweep
 from ...states import Layout, State
 from ...symbolic.dims import Call, Dim, Expr, free_symbols, parse, substitute, symbol
 from ...symbolic.symbols import dims_of, symbols_of
@@ -33,6 +34,7 @@ class ConversionContext:
         mask: The attention mask ``[B, total]``, None where the graph has none of two dimensions.
         facts: Symbolic shapes and integer contents before the conversion, one name a dimension.
         derived: The same without what the file declares of inner values: a dimension unknown here depends on data.
+        sweep: Tells the shapes of the graph as it is now, from its inputs alone; after an edit, what that changed.
         known, told: What :meth:`wanted` and :meth:`leaks` have answered.
     """
 
@@ -52,6 +54,7 @@ class ConversionContext:
     aliases: Mapping[str, Dim]
     facts: Facts
     derived: Facts
+    sweep: Resweep
     builder: Builder
     known: dict[Expr, Dim] = field(default_factory=dict[Expr, Dim])
     told: dict[Expr, bool] = field(default_factory=dict[Expr, bool])
@@ -153,6 +156,7 @@ def survey(model: ir.Model, states: Sequence[State], chosen: Sequence[State], op
         aliases=aliases,
         facts=propagate(model, binding=aliases),  # pyright: ignore[reportArgumentType]  # expressions bind as well
         derived=propagate(model, binding=aliases, trust=Trust.INPUTS),  # pyright: ignore[reportArgumentType]
+        sweep=Resweep(model, {}, Trust.INPUTS),
         builder=Builder(model.graph, options.owner),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ...core.scopes import remove_dead
-from ...shapes.infer import Facts, IntTensor, Trust, propagate
+from ...shapes.infer import Facts, IntTensor
 from ...shapes.infer.declared import is_fresh
 from ...symbolic.dims import Dim
 from ...symbolic.symbols import dims_of
@@ -34,7 +34,7 @@ def rewire_lengths(context: ConversionContext) -> None:
 
 
 def _round(context: ConversionContext) -> list[ir.Node]:
-    now = propagate(context.model, trust=Trust.INPUTS)
+    now = context.sweep.run()
     inputs = [value for value in context.model.graph.inputs if not value.is_initializer()]
     anchors = anchors_of(inputs, [dims_of(value) or () for value in inputs])
     dead: list[ir.Node] = []

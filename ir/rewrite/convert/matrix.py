@@ -70,16 +70,19 @@ _LEFT = {
 }
 
 
-def convert(model: ir.Model, to: To, options: Options) -> Outcome:
-    """Converts all states of the graph in place; raises PassRefused, perhaps half-way: try it on a copy first."""
+def convert(model: ir.Model, to: To, options: Options, states: Sequence[State] | None = None) -> Outcome:
+    """Converts all states of the graph in place; raises PassRefused, perhaps half-way: see ``restored_on_failure``.
+
+    ``states`` are those of the graph where the caller found them already.
+    """
     total = Outcome()
-    states = find_states(model)
+    states = find_states(model) if states is None else states
     _refuse_unfit(model, states, to, options)
     path, total.notes = _path(model, states, to, options), _left(states)
     if not path and any(state.is_movable for state in states):
         total.notes = (*total.notes, f"the states have the layout {to.value} already")
-    for step in path:
-        states = find_states(model)
+    for number, step in enumerate(path):
+        states = find_states(model) if number else states  # each step leaves other states
         found = step(model, states, [s for s in states if s.is_movable], options)
         total = replace(
             found,

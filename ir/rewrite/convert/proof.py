@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...interface.roles import Role
-from ...shapes.infer import Facts, Trust, propagate
+from ...shapes.infer import Facts
 from ...shapes.infer.declared import is_fresh
 from ...states.attention import mask_operands, path_to_softmax, products
 from ...states.signatures import Signatures
@@ -25,7 +25,7 @@ def prove(context: ConversionContext) -> Facts:
 
     Batch may stand where 1 stood: positions count each row of the batch for itself.
     """
-    now = propagate(context.model, trust=Trust.INPUTS)
+    now = context.sweep.run()
     caches = {id(state.input) for state in context.states}
     caches |= {id(node.outputs[0]) for state in context.states for node in state.chain}  # of the past's length before
     for node in context.model.graph:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from typing import cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx_ir as ir
@@ -57,11 +58,25 @@ def tensor_shape(tensor: ir.TensorProtocol) -> tuple[int, ...]:
     return tuple(cast("tuple[int, ...]", tuple(tensor.shape)))
 
 
+_CONTENTS: WeakKeyDictionary[ir.TensorProtocol, IntTensor | None] = WeakKeyDictionary()
+"""Tensor -> its content, read once: clones share tensors, and a pipeline sweeps one graph several times."""
+
+
 def tensor_content(tensor: ir.TensorProtocol) -> IntTensor | None:
     """The content of a small constant whose items are exact integers or bools; None for anything else.
 
-    Data outside the file is read up to 1 KiB only.
+    Data outside the file is read up to 1 KiB only, and everything once: a tensor is not changed, but replaced.
     """
+    try:
+        return _CONTENTS[tensor]
+    except KeyError:
+        content = _CONTENTS[tensor] = _read(tensor)
+        return content
+    except TypeError:  # a tensor of the caller's that cannot be referred to weakly
+        return _read(tensor)
+
+
+def _read(tensor: ir.TensorProtocol) -> IntTensor | None:
     dtype = tensor.dtype
     limit = MAX_ITEMS if dtype in INTEGERS else MAX_FLOATS if dtype in FLOATS else 0
     shape = cast("tuple[int, ...]", tuple(tensor.shape))

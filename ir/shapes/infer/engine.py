@@ -69,16 +69,20 @@ class Sweep:
 
     def nodes(self, ctx: Context, nodes: ir.Graph | ir.Function) -> None:
         """Sweeps nodes in their order."""
-        functions = self.model.functions
         for node in nodes:
-            if functions and node.op_identifier() in functions:
-                self.call(ctx, node, functions[node.op_identifier()])
-                continue
-            key = (node.domain, node.op_type)
-            try:
-                self.node(ctx, node, key, SHAPES.get(key))
-            except MALFORMED:
-                self.settle(ctx, node, ())
+            self.visit(ctx, node)
+
+    def visit(self, ctx: Context, node: ir.Node) -> None:
+        """Sweeps one node, or what it calls."""
+        functions = self.model.functions
+        if functions and node.op_identifier() in functions:
+            self.call(ctx, node, functions[node.op_identifier()])
+            return
+        key = (node.domain, node.op_type)
+        try:
+            self.node(ctx, node, key, SHAPES.get(key))
+        except MALFORMED:
+            self.settle(ctx, node, ())
 
     def node(self, ctx: Context, node: ir.Node, key: OpKey, shape_rule: ShapeRule | None) -> None:
         """Applies the rules of one node: content first, then shape."""

@@ -1,0 +1,120 @@
+"""What is known of one version of a graph is computed once, when it is first asked for, and dropped by an edit."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Collection, Generator, Mapping
+from contextlib import contextmanager
+
+import onnx_ir as ir
+
+from ..shapes.infer import Facts, propagate
+from ..states import State, find_states
+from .axes import Buffers
+from .dimensions import DimensionAnalysis, analyze_dimensions
+from .roles import Role, find_roles
+
+_KEY = "onnx-llm-passes analysis"
+
+
+class Known(enum.Enum):
+    """The analyses of a graph that a pass may preserve."""
+
+    STATES = "states"
+    ROLES = "roles"
+    FACTS = "facts"
+    DIMENSIONS = "dimensions"
+
+
+ALL = frozenset(Known)
+"""What a pass preserves that leaves the graphs as they are."""
+
+
+class GraphAnalysis:
+    """The states, roles, shape facts and dimensions of one version of a graph.
+
+    All hold live references into the graph: they are right until it is edited, and then :meth:`forget` drops them.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self.model = model
+        self._states: list[State] | None = None
+        self._roles: dict[str, Role] | None = None
+        self._facts: Facts | None = None
+        self._dimensions: dict[Buffers, DimensionAnalysis] = {}
+
+    @property
+    def states(self) -> list[State]:
+        """What ``find_states`` finds."""
+        if self._states is None:
+            self._states = find_states(self.model)
+        return self._states
+
+    @property
+    def roles(self) -> dict[str, Role]:
+        """What ``find_roles`` tells of each input, by name."""
+        if self._roles is None:
+            self._roles = find_roles(self.model, self.states)
+        return self._roles
+
+    @property
+    def facts(self) -> Facts:
+        """What ``propagate`` tells under the graph's own symbols, value infos believed."""
+        if self._facts is None:
+            self._facts = propagate(self.model)
+        return self._facts
+
+    def dimensions(self, buffers: Buffers = Buffers.GROWN) -> DimensionAnalysis:
+        """What ``analyze_dimensions`` finds for caches held that way."""
+        if buffers not in self._dimensions:
+            self._dimensions[buffers] = analyze_dimensions(self.model, self.states, self.roles, buffers=buffers)
+        return self._dimensions[buffers]
+
+    def forget(self, preserved: Collection[Known] = ()) -> None:
+        """Drops what an edit made wrong: all but ``preserved``; roles rest on states, dimensions on both."""
+        kept = set(preserved)
+        for known, based in ((Known.ROLES, {Known.STATES}), (Known.DIMENSIONS, {Known.STATES, Known.ROLES})):
+            if not based <= kept:
+                kept.discard(known)
+        self._states = self._states if Known.STATES in kept else None
+        self._roles = self._roles if Known.ROLES in kept else None
+        self._facts = self._facts if Known.FACTS in kept else None
+        self._dimensions = self._dimensions if Known.DIMENSIONS in kept else {}
+
+
+def analysis_of(model: ir.Model) -> GraphAnalysis:
+    """The analysis that is kept of this version of the graph, else a new one that nobody keeps."""
+    kept = _meta(model).get(_KEY)
+    return kept if isinstance(kept, GraphAnalysis) and kept.model is model else GraphAnalysis(model)
+
+
+def forget(model: ir.Model, preserved: Collection[Known] = ()) -> None:
+    """Says that the graph was edited: what is kept of it is dropped, but for what the edit ``preserved``."""
+    analysis_of(model).forget(preserved)
+
+
+@contextmanager
+def kept_analyses(graphs: Mapping[str, ir.Model]) -> Generator[Callable[[], None]]:
+    """While this lasts, :func:`analysis_of` keeps what it finds of ``graphs``; who edits one says so by :func:`forget`.
+
+    Gives a function that takes in graphs which came since. Inside another it leaves what that one keeps.
+    """
+    watched: list[ir.Model] = []
+
+    def watch() -> None:
+        for model in graphs.values():
+            if _KEY not in _meta(model):
+                _meta(model)[_KEY] = GraphAnalysis(model)
+                watched.append(model)
+
+    watch()
+    try:
+        yield watch
+    finally:
+        for model in watched:
+            _meta(model).pop(_KEY, None)
+
+
+def _meta(model: ir.Model) -> dict[str, object]:
+    """onnx_ir's own place for what passes find out: never written to a file, and left behind by a clone."""
+    return model.meta  # pyright: ignore[reportReturnType, reportUnknownMemberType, reportUnknownVariableType]
