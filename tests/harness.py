@@ -9,7 +9,6 @@ alone. Header lines, each ``# key: value``, then the sections::
     # run: bit-equal                                  (default) or  tolerance=2e-6  or  no, because ...
     # symbols: N=2 past=0                             sizes of symbols; others get small sizes of their own
     # inputs: ids=ints:8 past=zeros mask=ones         how inputs are filled; also  arange, normal
-    # match: position                                 pair inputs and outputs by place; by name is the default
     # again: changes                                  what a second run does: nothing (default), changes, refused
     # says: part of a note or warning that the pass gives
     # --- before
@@ -20,7 +19,8 @@ alone. Header lines, each ``# key: value``, then the sections::
 ``pytest --update-golden`` writes all sections anew, ``before`` as onnx prints it too, so that the two can be diffed.
 Checked for every case: the text after, structure,
 onnx's checker, that added nodes carry the pass's name, that both graphs compute the same on onnxruntime, and what a
-second run does; for an error that nothing was changed.
+second run does; for an error that nothing was changed. Where a pass changes inputs, outputs or rows, the contracts that
+it recorded say what the graph after is fed and what it must give.
 
 ONNX text holds types, initializers (fp16 and bf16 as bit patterns: ``float16[1] h = {15872}`` is 1.5), bodies,
 functions, domains, node names ``[name] y = Relu (x)``, quoted names, model metadata. It does not hold metadata of nodes
@@ -40,6 +40,7 @@ import onnx
 import onnx_ir as ir
 
 from onnx_llm_passes.ir.core.errors import OnnxPassesError
+from onnx_llm_passes.ir.program.contracts import Chain
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.ir.symbolic import dims
 from onnx_llm_passes.passes.instruments import VerifyEach
@@ -47,7 +48,7 @@ from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
 from onnx_llm_passes.passes.syntax import parse_specs
 
-KEYS = {"title", "options", "given", "run", "symbols", "inputs", "match", "again", "says"}
+KEYS = {"title", "options", "given", "run", "symbols", "inputs", "again", "says"}
 SIZES = (2, 3, 5, 7, 4, 6)  # for symbols that a case does not size
 SEED = 0
 UPDATE = "`pytest --update-golden tests/test_fixtures.py`"
@@ -164,7 +165,7 @@ def check_change(case: Case, *, update: bool) -> None:
         assert not record.counts, f"{case.path}: a noop case counted {record.counts}"
     said = " ".join((*record.notes, *record.warnings))
     assert case.header.get("says", "") in said, f"{case.path}: the pass said {said!r}"
-    check_runs(case, original, model)
+    check_runs(case, original, program)
     check_again(case, model)
 
 
@@ -226,33 +227,39 @@ def check_again(case: Case, model: ir.Model) -> None:
     assert found == wanted, f"{case.path}: a second run: {found}, wanted {wanted}"
 
 
-def check_runs(case: Case, before: ir.Model, after: ir.Model) -> None:
-    """Both graphs give the same on onnxruntime for the same inputs, within what the header allows."""
+def check_runs(case: Case, before: ir.Model, program: Program) -> None:
+    """Both graphs give on onnxruntime what the recorded contracts say, bit for bit or within what the header allows.
+
+    The contracts adapt the inputs of the graph before and what it answers; without one both graphs have the same.
+    """
     run = case.header.get("run", "bit-equal")
     if re.fullmatch(r"no, because .+", run):
         return
     match = re.fullmatch(r"bit-equal|tolerance=(\S+)", run)
     if match is None:
         raise CaseError(f"{case.path}: '# run: {run}' is not bit-equal, tolerance=…, or 'no, because …'")
-    tolerance = float(match[1]) if match[1] else 0.0
-    feeds = make_inputs(case, before)
-    ours = [value.name or "" for value in after.graph.inputs if not value.is_initializer()]
-    theirs = [value.name or "" for value in before.graph.inputs if not value.is_initializer()]
-    paired = {new: feeds[old] for old, new in pairs(case, theirs, ours)}
-    expected, found = execute(before, feeds), execute(after, paired)
-    outputs = pairs(case, list(expected), list(found))
-    assert outputs, f"{case.path}: the graphs share no output"
-    for old, new in outputs:
-        assert_close(expected[old], found[new], tolerance, f"{case.path}: output {new!r}")
+    chain = Chain.of(program.contracts, "model")
+    feeds = chain.constrained(make_inputs(case, before))
+    chain.check(feeds)
+    expected, found = chain.expected(execute(before, feeds), feeds), execute_adapted(case, program, chain, feeds)
+    strange = sorted(set(found) - set(expected))
+    assert found and not strange, (
+        f"{case.path}: output {strange} is new, and no contract of the pass says what it holds"
+    )
+    for name, array in found.items():
+        old, new = chain.comparable(name, expected[name], array, feeds)
+        allowed = max(float(match[1] or 0), chain.tolerance(name, new))
+        assert_close(old, new, allowed, f"{case.path}: output {name!r}")
 
 
-def pairs(case: Case, before: list[str], after: list[str]) -> list[tuple[str, str]]:
-    """(name before, name after) of what both graphs have."""
-    if case.header.get("match", "name") == "position":
-        return list(zip(before, after, strict=True))
-    extra = sorted(set(after) - set(before))
-    assert not extra, f"{case.path}: {extra} are new; say '# match: position' where names change"
-    return [(name, name) for name in before if name in after]
+def execute_adapted(case: Case, program: Program, chain: Chain, feeds: Arrays) -> Arrays:
+    """What the graph after gives for the adapted inputs; a new input that no contract speaks of is a mistake."""
+    (model,) = program.graphs.values()
+    adapted = chain.adapt_inputs(feeds)
+    names = [value.name or "" for value in model.graph.inputs if not value.is_initializer()]
+    missing = [name for name in names if name not in adapted]
+    assert not missing, f"{case.path}: input {missing} is new, and no contract of the pass says what it takes"
+    return execute(model, {name: adapted[name] for name in names})
 
 
 def assert_close(expected: np.ndarray, found: np.ndarray, tolerance: float, what: str) -> None:

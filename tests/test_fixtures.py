@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from onnx_llm_passes.ir.program.contracts import Chain
 from onnx_llm_passes.passes.presets import PRESETS
 from onnx_llm_passes.passes.registry import pass_names
 
@@ -98,6 +99,35 @@ def test_an_error_that_does_not_come_fails(tmp_path: Path) -> None:
     head, _, _ = GOOD.partition("# --- after")
     with pytest.raises(AssertionError, match="no error"):
         check_case(write(tmp_path, f"{head}# --- error\nsome words\n"))
+
+
+RENAMED = """\
+# title: an input and an output get other names
+# options: map=x:a,y:b
+# again: refused
+# --- before
+<ir_version: 10, opset_import: ["" : 18]> g (float[N] x) => (float[N] y) { [b] y = Relu (x) }
+# --- after
+<ir_version: 10, opset_import: ["" : 18]> g (float[N] a) => (float[N] b) { [b] b = Relu (a) }
+"""
+
+
+def test_other_inputs_and_outputs_are_run_through_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, RENAMED, pass_name="rename-io")
+    check_case(path)
+    monkeypatch.setattr(Chain, "of", lambda *_: Chain())
+    with pytest.raises(AssertionError, match=r"input \['a'\] is new, and no contract"):
+        check_case(path)
+    write(tmp_path, RENAMED.replace("x:a,y:b", "y:b").replace("float[N] a", "float[N] x").replace("(a)", "(x)"),
+          pass_name="rename-io")  # fmt: skip
+    with pytest.raises(AssertionError, match=r"output \['b'\] is new, and no contract"):
+        check_case(path)
+
+
+def test_few_fixtures_are_not_run_and_say_why() -> None:
+    silent = [path for path in CASES if read_case(path).header.get("run", "").startswith("no")]
+    assert {path.parent.name for path in silent} <= {"convert-states", "ir-common-subexpression-elimination"}
+    assert len(silent) <= 6
 
 
 def test_update_golden_writes_what_comes_out(tmp_path: Path) -> None:
