@@ -57,6 +57,7 @@ from .passes.instruments import (
 from .passes.keep_last_logits import KeepLastLogits
 from .passes.kv_io import KvIo
 from .passes.load_encodings import LoadEncodings
+from .passes.lower import Lower
 from .passes.manager import PassManager
 from .passes.package import (
     Package,
@@ -100,6 +101,7 @@ __all__ = [
     "KvIo",
     "Layout",
     "LoadEncodings",
+    "Lower",
     "Manifest",
     "NotEqualError",
     "OnnxPassesError",

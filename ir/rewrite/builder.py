@@ -114,8 +114,8 @@ class Builder(Recorder):
         )
 
     def _shape(self, value: ir.Value) -> ir.Value:
-        name, rank = f"{value.name}/shape", len(value.shape) if value.shape is not None else 0
-        return self.share(("shape", id(value)), lambda: self.op("Shape", [value], name, shape=(rank,)))
+        name, known = f"{value.name}/shape", (len(value.shape),) if value.shape is not None else None
+        return self.share(("shape", id(value)), lambda: self.op("Shape", [value], name, shape=known))
 
     def scalar(self, source: Source, name: str) -> ir.Value:
         """One dimension as an int64 scalar, as Range wants its operands (ONNX Range-11: "Scalar. …")."""

@@ -9,7 +9,16 @@ import numpy as np
 
 from ...ir.core.errors import UnknownNameError, UsageError
 from ...ir.interface.roles import Role
-from ...ir.program.contracts import AnyPositions, BestTokens, Chain, LastRows, PositionRows, ZeroPosition
+from ...ir.program.contracts import (
+    AnyPositions,
+    BestTokens,
+    Chain,
+    LastRows,
+    OperatorsLowered,
+    PositionRows,
+    RightPadded,
+    ZeroPosition,
+)
 from ...ir.program.contracts.positions import first_rows
 from ...ir.program.program import Program
 from ..decode.cases import Case, Padding
@@ -38,6 +47,16 @@ class Contract:
     def any_order(self) -> bool:
         """True where some input may hold its positions in any order."""
         return any(isinstance(link, AnyPositions) for link in self.chain.links)
+
+    @property
+    def lowered(self) -> bool:
+        """True where fused operators were spelled out."""
+        return any(isinstance(link, OperatorsLowered) for link in self.chain.links)
+
+    @property
+    def right_padded(self) -> bool:
+        """True where padding may stand behind tokens alone."""
+        return any(isinstance(link, RightPadded) for link in self.chain.links)
 
     @property
     def closeness(self) -> float:

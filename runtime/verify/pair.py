@@ -102,6 +102,8 @@ class Pair:
     def _paddings(self) -> Sequence[Padding]:
         if self.original.pads_by_position:
             return ANYWHERE if self.contract.any_order else ORDERED
+        if self.contract.right_padded:
+            return ORDERED
         return (*ORDERED, Padding.LEFT) if self.original.masks else (Padding.FULL,)
 
     def _run(self, case: Case) -> CaseReport:

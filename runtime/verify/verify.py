@@ -14,6 +14,7 @@ from ...ir.core.errors import UsageError
 from ...ir.program.contracts import Chain
 from ...ir.program.program import Program
 from ..session.bound import at_sizes_of
+from ..session.exact_products import exact_products
 from ..session.session import KernelMissing, SessionError
 from ..session.subject import Subject
 from ..session.widen import widened_arrays, widened_pair, widened_program
@@ -42,11 +43,14 @@ def verify(
     Cases give the original's feeds, the contracts of the passes the result's feeds and what it must answer.
 
     ``tolerance`` is relative to each output's largest value; by default 0 (bit-equal), or 2e-6 where the result's
-    contracts allow positions in any order; "ulp" adds to that one unit in the last place of the largest
-    value for float16 and bfloat16. Given inputs that break a contract raise UsageError. Where the class
-    of a contract is not installed nothing is run: the verdict is NOT_RUN, and a note names the contract.
+    contracts allow positions in any order, or what the rows of spelled-out operators state; "ulp" adds to that one
+    unit in the last place of the largest value for float16 and bfloat16. Given inputs that break a contract raise
+    UsageError. Where the class of a contract is not installed nothing is run: the verdict is NOT_RUN, and a note
+    names the contract.
     """
     whole = Contract.of(original, result)
+    if whole.lowered:
+        original, result = exact_products(original), exact_products(result)
     allowed = tolerance if isinstance(tolerance, int | float) else whole.closeness
     report = VerifyReport(tolerance=allowed, ulp=tolerance == "ulp", seed=seed)
     if unknown := whole.chain.unknown:

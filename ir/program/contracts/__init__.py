@@ -3,6 +3,7 @@
 from .chain import Chain, claims_in, renamed
 from .interface import CastIO, FixedSwitch, Grid, QuantizedIO, RenamedIO
 from .logits import BestTokens, LastRows
+from .lowered import OperatorsLowered, RightPadded, WholePast
 from .positions import (
     AnyPositions,
     CacheRowPositions,
@@ -30,15 +31,18 @@ __all__ = [
     "LastRows",
     "LayerCut",
     "LayoutChanged",
+    "OperatorsLowered",
     "OrderedPositions",
     "Packed",
     "PositionRows",
     "QuantizedIO",
     "RenamedIO",
+    "RightPadded",
     "SizesBound",
     "StatesRemoved",
     "StaticPast",
     "UnknownContract",
+    "WholePast",
     "ZeroPosition",
     "claims_in",
     "read_contract",

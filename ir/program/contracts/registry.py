@@ -12,6 +12,7 @@ from ...core.errors import InputError, UsageError
 from ..contract import Contract
 from .interface import CastIO, FixedSwitch, QuantizedIO, RenamedIO
 from .logits import BestTokens, LastRows
+from .lowered import OperatorsLowered, RightPadded, WholePast
 from .positions import AnyPositions, CacheRowPositions, ConsecutivePositions, OrderedPositions, ZeroPosition
 from .sizes import Assumption, Claims, CloneOf, LayerCut, Packed, SizesBound
 from .states import LayoutChanged, StatesRemoved, StaticPast
@@ -22,8 +23,8 @@ MAX_KIND = 100
 
 BUILT_IN: tuple[type[Contract], ...] = (
     AnyPositions, Assumption, BestTokens, CacheRowPositions, CastIO, Claims, CloneOf, ConsecutivePositions,
-    FixedSwitch, LastRows, LayerCut, LayoutChanged, OrderedPositions, Packed, QuantizedIO, RenamedIO, SizesBound,
-    StatesRemoved, StaticPast, ZeroPosition,
+    FixedSwitch, LastRows, LayerCut, LayoutChanged, OperatorsLowered, OrderedPositions, Packed, QuantizedIO, RenamedIO,
+    RightPadded, SizesBound, StatesRemoved, StaticPast, WholePast, ZeroPosition,
 )  # fmt: skip
 _KINDS: dict[str, type[Contract]] = {cls.kind: cls for cls in BUILT_IN}
 
