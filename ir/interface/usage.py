@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from ..core.constants import constant_of
+from ..core.operators import ALL, OPERATORS, names
 
 MAX_CALLS = 16  # functions inside functions
 MAX_STEPS = 200  # of a search back to a Range
@@ -66,86 +67,26 @@ def origins(values: Iterable[ir.Value | None]) -> set[ir.Value]:
 
 # Operators through which an input's numbers stay recognizable, and the operands that carry them (None: all).
 _Carriers = Mapping[str, tuple[int, ...] | None]
-_MOVES: _Carriers = {
-    **dict.fromkeys(
-        [
-            "Cast",
-            "Identity",
-            "Reshape",
-            "Unsqueeze",
-            "Squeeze",
-            "Flatten",
-            "Transpose",
-            "Expand",
-            "Slice",
-            "Gather",
-            "GatherND",
-            "GatherElements",
-            "Split",
-            "Tile",
-            "Clip",
-            "Neg",
-            "Abs",
-            "Pad",
-            "CastLike",
-            "QuantizeLinear",
-            "DequantizeLinear",
-        ],
-        (0,),
-    ),
-    **dict.fromkeys(["Concat", "Add", "Sub", "Mul", "Min", "Max"]),
-    "Where": (1, 2),
-    "Mod": (0,),
-    "Div": (0,),
-}
+
+
+def _every(ports: tuple[int, ...]) -> tuple[int, ...] | None:
+    return None if ports == ALL else ports
+
+
+_MOVES: _Carriers = {name: _every(row.numbers) for (_, name), row in OPERATORS.items() if row.numbers}
 _NUMBERS: _Carriers = {**_MOVES, "MatMul": None, "Einsum": None}
 _LOGIC: _Carriers = {
-    **_MOVES,
-    **dict.fromkeys(["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor"]),
-    **dict.fromkeys(["Not", "IsInf", "IsNaN", "Trilu", "ReduceSum", "ReduceMax", "ReduceMin", "Range", "Sign"], (0,)),
-    "Where": None,
-    "ScatterND": (0, 2),
+    name: _every(row.truth or row.numbers) for (_, name), row in OPERATORS.items() if row.truth or row.numbers
 }
 COUNTING = frozenset((*_LOGIC, "CumSum", "ReduceProd"))
 """Operators by which integers are counted on: what they give of integers are integers, or the outcome of a test."""
 _COMPARES = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
 
-# (operator, operand) -> what its consuming an input tells
+# (operator, operand) -> what its consuming an input tells; operators of one name are taken for each other
 _SINKS: Mapping[tuple[str, int], str] = {
-    ("Sin", 0): "angle",
-    ("Cos", 0): "angle",
-    ("RotaryEmbedding", 1): "angle",  # com.microsoft
-    ("RotaryEmbedding", 3): "angle",  # ai.onnx: 1 and 2 are the tables
-    ("GroupQueryAttention", 9): "angle",
-    ("ArgMax", 0): "extreme",
-    ("ReduceMax", 0): "extreme",
-    ("TopK", 0): "extreme",
-    ("ScatterND", 1): "slot",
-    ("ScatterElements", 1): "slot",
-    ("TensorScatter", 2): "slot",
-    ("Softmax", 0): "mask",
-    ("Attention", 3): "mask",
-    ("MultiHeadAttention", 4): "mask",
-    ("MultiHeadAttention", 5): "mask",
-    ("GroupQueryAttention", 10): "mask",
-    ("GroupQueryAttention", 5): "mask",
-    ("GroupQueryAttention", 6): "mask",
-    ("Attention", 6): "mask",
-    ("If", 0): "branch",
-    ("Conv", 0): "convolution",
-    ("MatMul", 0): "projection",
-    ("Gemm", 0): "projection",
-    ("MatMulNBits", 0): "projection",
+    (name, port): use for (_, name), row in OPERATORS.items() for port, use in row.uses().items()
 }
-_NORMS = {
-    "Pow",
-    "ReduceMean",
-    "LayerNormalization",
-    "RMSNormalization",
-    "SimplifiedLayerNormalization",
-    "SkipSimplifiedLayerNormalization",
-    "SkipLayerNormalization",
-}
+_NORMS = names(lambda row: row.norm, None)
 
 
 def _ports(node: ir.Node, carriers: _Carriers) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from ..core.constants import constant_of
+from ..core.operators import of
 from ..states.trace import axes_of
 from ..symbolic.dims import Dim
 
@@ -36,7 +37,7 @@ def moved_input(node: ir.Node) -> int:
 
 def is_one_to_one(node: ir.Node) -> bool:
     """True where the source holds nothing that the result does not: then a range of one is a range of the other."""
-    return not node.domain and node.op_type in _ONE_TO_ONE
+    return not node.domain and of(node).keeps_all
 
 
 def chosen_from(node: ir.Node) -> tuple[ir.Value, ...]:
@@ -152,6 +153,3 @@ MOVES: dict[str, Callable[[ir.Node, Sequence[Dim | None], Shape], Axes]] = {
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
 }
-_ONE_TO_ONE = frozenset(
-    ("Cast", "Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Tile", "Transpose", "Unsqueeze")
-)

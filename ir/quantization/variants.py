@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from ..core.errors import PassRefused
+from ..core.operators import OPERATORS
+from ..core.operators import Grids as Ports
 
 
 class Variant(enum.Enum):
@@ -19,38 +21,10 @@ class Variant(enum.Enum):
     DECODE = "decode"
 
 
-class Ports(enum.Enum):
-    """Which of an operator's float tensors lie on a grid."""
-
-    ALL = "all"  # what it reads and what it gives
-    OUTPUTS = "outputs"  # it reads floats as they are
-    STATES = "states"  # its insides stay floats; only the carried tensors and its answer are tied
-
-
-_ALL = (
-    *("Abs", "Add", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Clip", "Concat", "Conv", "ConvTranspose"),
-    *("Cos", "CumSum", "Div", "Einsum", "Elu", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherElements"),
-    *("GatherND", "Gelu", "Gemm", "HardSigmoid", "HardSwish", "Identity", "InstanceNormalization"),
-    *("LayerNormalization",),
-    *("LeakyRelu", "Log", "LogSoftmax", "MatMul", "Max", "MaxPool", "Mean", "Min", "Mul", "Neg", "Pad", "Pow", "PRelu"),
-    *("RMSNormalization", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare", "Relu"),
-    *("Reshape", "RotaryEmbedding", "ScatterElements", "ScatterND", "Sigmoid", "Sign", "Sin", "Slice", "Softmax"),
-    *("Softplus", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Swish", "Tanh", "TensorScatter", "Tile", "TopK"),
-    *("Transpose", "Trilu", "Unsqueeze", "Where", "BiasGelu", "FastGelu", "FusedMatMul", "QuickGelu"),
-    *("MatMulNBits", "SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"),
-)
-_STATES = (
-    *("Attention", "DecoderMaskedMultiHeadAttention", "GroupQueryAttention", "MultiHeadAttention", "SparseAttention"),
-)
-_OUTPUTS = ("GatherBlockQuantized", "ConstantOfShape", "OneHot", "Range")
-
 RULES: dict[tuple[str, Variant], Ports] = {
-    **{(op_type, Variant.COMMON): Ports.ALL for op_type in _ALL},
-    **{(op_type, Variant.COMMON): Ports.STATES for op_type in _STATES},
-    **{(op_type, Variant.COMMON): Ports.OUTPUTS for op_type in _OUTPUTS},
+    (name, Variant.COMMON): row.grids for (_, name), row in OPERATORS.items() if row.grids is not None
 }
 """Operator type and variant -> which ports; encodings themselves are stored once for all variants."""
-
 
 _NO_RULE = frozenset(("QuantizeLinear", "DequantizeLinear", "If", "Loop"))  # they hold grids, or graphs of their own
 

@@ -6,47 +6,9 @@ from collections.abc import Iterable, Mapping
 
 import onnx_ir as ir
 
+from ..core.operators import of
+
 MAX_STEPS = 64
-FIXED = {
-    **dict.fromkeys(
-        ("And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Xor"),
-        ir.DataType.BOOL,
-    ),
-    **dict.fromkeys(("ArgMax", "ArgMin", "NonZero", "Shape", "Size"), ir.DataType.INT64),
-}
-# operations whose output has the type of their first input
-LIKE_FIRST = frozenset(
-    (
-        *("Abs", "Add", "Ceil", "Clip", "Concat", "Cos", "CumSum", "Div", "Einsum", "Erf", "Exp", "Expand", "Flatten"),
-        *("Floor", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm", "Identity", "LayerNormalization", "Log"),
-        *("MatMul", "Max", "Min", "Mod", "Mul", "Neg", "Pad", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMean"),
-        *(
-            "ReduceMin",
-            "ReduceProd",
-            "ReduceSum",
-            "Relu",
-            "Reshape",
-            "Round",
-            "ScatterElements",
-            "ScatterND",
-            "Sigmoid",
-        ),
-        *(
-            "Sin",
-            "Slice",
-            "Softmax",
-            "Split",
-            "Sqrt",
-            "Squeeze",
-            "Sub",
-            "Tanh",
-            "Tile",
-            "Transpose",
-            "Trilu",
-            "Unsqueeze",
-        ),
-    )
-)
 
 
 def dtype_of(value: ir.Value) -> ir.DataType | None:
@@ -56,14 +18,21 @@ def dtype_of(value: ir.Value) -> ir.DataType | None:
         node = value.producer()
         if found is not None or node is None or node.domain:
             return found
-        if node.op_type in FIXED:
-            return FIXED[node.op_type]
-        place = 0 if node.op_type in LIKE_FIRST else 1 if node.op_type == "Where" else -1
-        source = node.inputs[place] if 0 <= place < len(node.inputs) else None
+        rule = of(node).dtype
+        if isinstance(rule, ir.DataType):
+            return rule
+        source = _source(node, rule)
         if source is None:
             return _stated(node)
         value = source
     return None
+
+
+def _source(node: ir.Node, rule: int | None) -> ir.Value | None:
+    """The operand that has the result's element type; none where the node states another (QuantizeLinear-21)."""
+    if rule is None or isinstance(rule, ir.DataType) or rule >= len(node.inputs) or "output_dtype" in node.attributes:
+        return None
+    return node.inputs[rule]
 
 
 def _stated(node: ir.Node) -> ir.DataType | None:
@@ -83,12 +52,13 @@ def dtypes_of(nodes: Iterable[ir.Node]) -> dict[ir.Value, ir.DataType]:
     """The element types of all values that ``nodes`` (in topological order) compute, as far as the tables tell."""
     known: dict[ir.Value, ir.DataType] = {}
     for node in nodes:
-        place = 0 if node.op_type in LIKE_FIRST else 1 if node.op_type == "Where" else -1
-        source = node.inputs[place] if 0 <= place < len(node.inputs) else None
+        rule = of(node).dtype
+        fixed = rule if isinstance(rule, ir.DataType) else None
+        source = _source(node, rule)
         for index, value in enumerate(node.outputs):
             found = value.dtype
             if found is None and not node.domain and (index == 0 or node.op_type == "Split"):
-                found = FIXED.get(node.op_type) or (_of(source, known) if source is not None else _stated(node))
+                found = fixed or (_of(source, known) if source is not None else _stated(node))
             if found is not None:
                 known[value] = found
     return known

@@ -7,14 +7,8 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from ..core.constants import constant_of
-from .dtypes import FIXED
+from ..core.operators import of
 
-_LIKE: Mapping[str, int] = {  # operators whose output has the type of another input than the first
-    "Where": 1,
-    "DequantizeLinear": 1,
-    "GatherBlockQuantized": 2,
-    "OneHot": 2,
-}
 _SECOND_IS_INDEX = frozenset(("TopK", "MaxPool", "Unique"))
 _DEFAULTS = {"ConstantOfShape": ir.DataType.FLOAT, "QuantizeLinear": ir.DataType.UINT8}
 
@@ -52,8 +46,9 @@ def _note(known: dict[ir.Value, ir.DataType], value: ir.Value, dtype: ir.DataTyp
 
 
 def _type_of(node: ir.Node, known: Mapping[ir.Value, ir.DataType]) -> ir.DataType | None:
-    if not node.domain and node.op_type in FIXED:
-        return FIXED[node.op_type]
+    rule = of(node).dtype
+    if isinstance(rule, ir.DataType):
+        return rule
     if node.op_type == "Cast":
         to = node.attributes.get("to")
         return ir.DataType(to.as_int()) if to is not None else None
@@ -62,7 +57,7 @@ def _type_of(node: ir.Node, known: Mapping[ir.Value, ir.DataType]) -> ir.DataTyp
     if node.op_type == "QuantizeLinear":
         zero = node.inputs[2] if len(node.inputs) > 2 else None
         return known.get(zero) if zero is not None else ir.DataType.UINT8
-    first = _LIKE.get(node.op_type, 0)
+    first = rule or 0
     ordered = [*node.inputs[first : first + 1], *node.inputs]
     return next((known[value] for value in ordered if value is not None and value in known), None)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 
 import onnx_ir as ir
 
+from ..core.operators import names
 from .base import Layout, State
 from .names import kind_of
 from .trace import backward, forward
@@ -19,7 +20,7 @@ _CARRIES: dict[str, tuple[int, ...] | None] = {
 }
 """Operators that hand the numbers of a state on, with the inputs they hand on; None for all."""
 
-_WRITES = frozenset(("Scatter", "ScatterElements", "ScatterND", "TensorScatter", "Where"))
+_WRITES = names(lambda row: row.writes) | {"Where"}
 """Operators that write rows into a tensor."""
 
 _RNN: dict[str, dict[int, int]] = {"GRU": {5: 1}, "LSTM": {5: 1, 6: 2}, "RNN": {5: 1}}

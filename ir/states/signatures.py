@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..core.constants import constant_of
+from ..core.operators import Addressing, of
 from .trace import backward, constant_ints
 
 MAX_COLUMNS = 8
@@ -124,12 +125,14 @@ def _input_index(value: ir.Value | None, inputs: dict[int, int]) -> int | None:
 
 def _core_access(node: ir.Node, what: str) -> Access | None:
     """The access of an ONNX operator; None for any other node."""
-    if node.domain or (what, node.op_type) not in _CORE:
+    row = of(node)
+    kind = row.writes if what == "scatter" else row.reads
+    if node.domain or kind is None:
         return None
     operands = list(node.inputs)
     if len(operands) < (3 if what == "scatter" else 2) or any(v is None for v in operands[:2]):
         return None
-    return _CORE[what, node.op_type](node)
+    return _ACCESSES[kind](node)
 
 
 def _nd(node: ir.Node) -> Access | None:
@@ -145,7 +148,7 @@ def _nd(node: ir.Node) -> Access | None:
     selector = indexed[0][1] if len(indexed) == 2 and indexed[0][0] == 0 else None
     if len(indexed) == 2 and selector is None:
         return None
-    updates = node.inputs[2] if node.op_type == "ScatterND" else None
+    updates = node.inputs[2] if of(node).writes is not None else None
     return Access(data, updates, positions, axis, selector, node)
 
 
@@ -169,14 +172,7 @@ def _tensor_scatter(node: ir.Node) -> Access | None:
     return Access(data, updates, positions, axis, None, node)
 
 
-_CORE = {
-    ("scatter", "ScatterND"): _nd,
-    ("scatter", "ScatterElements"): _elements,
-    ("scatter", "Scatter"): _elements,
-    ("scatter", "TensorScatter"): _tensor_scatter,
-    ("gather", "GatherND"): _nd,
-    ("gather", "GatherElements"): _elements,
-}
+_ACCESSES = {Addressing.ND: _nd, Addressing.ELEMENTS: _elements, Addressing.WINDOW: _tensor_scatter}
 
 
 def _columns(indices: ir.Value) -> Iterable[ir.Value]:

@@ -9,11 +9,12 @@ import onnx_ir as ir
 
 from ...ir.core.constants import constant_of
 from ...ir.core.errors import PassRefused
+from ...ir.core.operators import where
 from ...ir.core.scopes import scopes
 
 NO_INDEX = np.iinfo(np.int32).max
-_GATHERS = {("Gather", 1), ("GatherND", 1), ("GatherElements", 1)}
-_SCATTERS = {("ScatterND", 1), ("ScatterElements", 1), ("TensorScatter", 2)}
+_GATHERS = {("Gather", 1), *((name, row.slots) for (_, name), row in where(lambda row: row.reads).items())}
+_SCATTERS = {(name, row.slots) for (_, name), row in where(lambda row: row.writes).items()}
 _FIRST = (0,)
 _MOVES: dict[str, tuple[int, ...] | None] = {
     "Where": (1, 2),

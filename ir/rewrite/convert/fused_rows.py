@@ -7,21 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from ...core.operators import where
 from ...states import State
 from ...states.ports import GROWING_AXIS
 from ...symbolic.symbols import dims_of
 from ..builder import Builder
 from .to_delta import hand_out
 
-MS = "com.microsoft"
 END = (1 << 63) - 1
-GROWN = (("", "Attention"), (MS, "Attention"), (MS, "MultiHeadAttention"), (MS, "QAttention"))
+GROWN = frozenset(where(lambda row: row.appends))
 """Operators whose present is the past with the new rows behind it."""
 IN_BUFFER = ("past_present_share_buffer", 8)
 """The attribute of those, and the input of MultiHeadAttention, that make the past a buffer written in place."""
 RING = "sliding_window_cache"
 """The attribute that makes a cache a ring, whose new rows lie where the oldest were."""
-COUNTED = {(MS, "GroupQueryAttention"): 5}
+COUNTED = {key: row.ends_at for key, row in where(lambda row: row.ends_at).items() if row.ends_at is not None}
 """Operators that put the new rows where an input says that the tokens end: the last token's number, row by row."""
 
 

@@ -7,9 +7,9 @@ from collections.abc import Collection
 import onnx_ir as ir
 
 from ...core.constants import constant_of
+from ...core.operators import MS, Key, key_of, where
 
-Key = tuple[str, str]
-MS = "com.microsoft"
+__all__ = ["key_of"]
 
 HEADS: dict[Key, tuple[int, int]] = {  # operator -> its operands: the rows, and the weight
     ("", "MatMul"): (0, 1),
@@ -33,15 +33,7 @@ WHOLE_TENSOR = frozenset({(MS, "DynamicQuantizeMatMul")})
 RANK_TWO = frozenset({("", "Gemm"), (MS, "FusedGemm"), (MS, "QGemm"), (MS, "GemmFloat8"), ("", "Conv")})
 """Products that do not take rows of any rank."""
 
-ELEMENTWISE = frozenset(
-    ("", name)
-    for name in (
-        "Abs Add And BitwiseAnd BitwiseOr Cast CastLike Ceil Celu Clip Cos Div Elu Equal Erf Exp Floor Gelu Greater "
-        "GreaterOrEqual HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Min Mish Mod Mul "
-        "Neg Not Or Pow PRelu Reciprocal Relu Round Selu Sigmoid Sign Sin Softplus Softsign Sqrt Sub Sum Swish Tanh "
-        "ThresholdedRelu Where Xor"
-    ).split()
-) | frozenset((MS, name) for name in ("BiasGelu", "FastGelu", "Gelu", "QuickGelu"))
+ELEMENTWISE = frozenset(where(lambda row: row.elementwise))
 
 QUANTIZE = frozenset(
     {("", "QuantizeLinear"), ("", "DequantizeLinear"), (MS, "QuantizeLinear"), (MS, "DequantizeLinear")}
@@ -72,11 +64,6 @@ _DERIVES = frozenset(
     ("", name) for name in ("Transpose", "Identity", "Cast", "DequantizeLinear", "Reshape", "Squeeze", "Unsqueeze")
 ) | {(MS, "DequantizeLinear")}
 _DEPTH = 8
-
-
-def key_of(node: ir.Node) -> Key:
-    """Domain and type."""
-    return ("" if node.domain == "ai.onnx" else node.domain, node.op_type)
 
 
 def is_constant(value: ir.Value | None, formals: Collection[ir.Value] = (), depth: int = _DEPTH) -> bool:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ...core.operators import names
 from ...shapes.infer.declared import tensor_content
 from ...shapes.infer.facts import Item
 from .scope import Round
 
 MAX_STEPS = 16
-SPREADING = frozenset(
-    {"Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
-)
+SPREADING = names(lambda row: row.keeps_all) - {"Cast"} | {"Slice"}
 
 
 def uniform(state: Round, value: ir.Value) -> Item | None:
