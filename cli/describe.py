@@ -32,6 +32,7 @@ def describe_graph(model: ir.Model, binding: Mapping[str, int]) -> dict[str, Any
     """Inputs with roles, outputs, states, symbols, sizes, opsets, functions and operators of one graph."""
     from ..ir.interface.roles import find_roles
     from ..ir.states import find_states
+    from ..ir.states.suspects import suspected_states
     from ..ir.symbolic.symbols import symbols_of
 
     states = find_states(model)
@@ -43,6 +44,9 @@ def describe_graph(model: ir.Model, binding: Mapping[str, int]) -> dict[str, Any
         "inputs": [_value(value) | {"role": _role(roles, value)} for value in inputs],
         "outputs": [_value(value) for value in model.graph.outputs],
         "states": described,
+        "unpaired": [
+            {"input": suspect.input.name, "output": suspect.output.name} for suspect in suspected_states(model, states)
+        ],
         "state_bytes": sum(sizes) if None not in sizes else None,
         "symbols": [
             {"name": name, "value": binding.get(name), "used_by": places}

@@ -107,6 +107,10 @@ def _show_values(graph: dict[str, Any]) -> None:
 def _show_states(graph: dict[str, Any], binding: Mapping[str, int]) -> None:
     render.show()
     states = graph["states"]
+    for pair in graph["unpaired"]:
+        render.show(f"! {pair['input']} -> {pair['output']}: unpaired; of one type, the second computed from the first")
+    if not states and graph["unpaired"]:
+        return
     if not states:
         render.show("no states: nothing is carried from one run to the next")
         return

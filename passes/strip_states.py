@@ -24,7 +24,7 @@ from ..ir.program.contracts import (
 )
 from ..ir.rewrite.builder import Builder
 from ..ir.rewrite.strip.detach_state import Unbinding, anchors_of, take_out
-from ..ir.rewrite.strip.exactness import refuse_unprovable
+from ..ir.rewrite.strip.exactness import refuse_half_known, refuse_unprovable
 from ..ir.rewrite.strip.functions import release_functions
 from ..ir.rewrite.strip.key_positions import mask_by_key_positions
 from ..ir.rewrite.strip.known_lengths import fix_known_lengths
@@ -89,6 +89,7 @@ class StripStates(Pass):
         known = analysis_of(model)
         states = known.states
         chosen = self._choose(model, states)
+        refuse_half_known(f"{self.name}, graph {model.graph.name!r}", model, states, chosen)
         if not chosen:
             return GraphResult(model, False, notes=("no carried state in this graph: nothing to strip",))
         if any(state.function for state in chosen) and not self._let_go(model, chosen):

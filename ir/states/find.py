@@ -103,12 +103,12 @@ class _Search:
                 return state
         if (stack := stacked.match(value, self.outputs)) is not None:
             return stack
-        read = fixed.match(value, self.outputs, self.signatures.reads, self.bridges)
-        return read or fixed.match_constant(value, self.outputs, self.bridges)
+        return fixed.match(value, self.outputs, self.signatures.reads, self.bridges)
 
     def _recurrent(self, value: ir.Value) -> State | None:
-        if self._is_embedding(value):
-            return None
+        if self._is_embedding(value):  # unless it is read by a product with a computed tensor, as no hidden rows are
+            found = recurrent.match(value, self.outputs, self.taken)
+            return found if found is not None and recurrent.is_read_out(found.output) else None
         return (
             recurrent.match_counter(value, self.outputs)
             or recurrent.match_scan(value, self.outputs)

@@ -10,7 +10,7 @@ from . import recurrent
 from .attention import attends, only_read
 from .base import Layout, Pairing, State
 from .signatures import is_whole_range, strip_shape_ops
-from .trace import Bridges, forward, is_layout
+from .trace import Bridges, is_layout
 
 MAX_VISITS = 200
 
@@ -34,21 +34,6 @@ def match(value: ir.Value, outputs: Container[int], reads: Callable[[ir.Node], b
         output=output,
         evidence="an attention reads it and nothing is added",
     )
-
-
-def match_constant(value: ir.Value, outputs: Container[int], bridges: Bridges) -> State | None:
-    """An input that comes back as it went in, read by no attention (a window's size that the host carries), or None."""
-    for trail in forward(value, bridges):
-        if id(trail.value) in outputs and all(node.op_type == "Identity" for node in trail.chain):
-            return State(
-                layout=Layout.FIXED,
-                kind="constant",
-                input=value,
-                output=trail.value,
-                chain=trail.chain,
-                evidence="it comes back as it went in",
-            )
-    return None
 
 
 def _handed_on(value: ir.Value, outputs: Container[int], bridges: Bridges) -> ir.Value | None:

@@ -111,8 +111,13 @@ def is_final_state(output: ir.Value) -> bool:
         return False
     node = output.producer()
     if node is not None and node.op_type == "Add":
-        return any(_reads_out(user, index) for user, index in output.uses())
+        return is_read_out(output)
     return feeds_convolution(output)
+
+
+def is_read_out(output: ir.Value | None) -> bool:
+    """True where a product with a computed tensor takes the output: y = C·h."""
+    return output is not None and any(_reads_out(user, index) for user, index in output.uses())
 
 
 def _reads_out(node: ir.Node, index: int) -> bool:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from ...core.errors import PassRefused
 from ...states import Layout, Pairing, State, find_states
+from ...states.suspects import suspected_states
 from .context import ConversionContext, survey
 from .opset import raise_opset
 from .options import Ops, Options, To
@@ -131,6 +132,15 @@ def _refuse_unfit(model: ir.Model, states: Sequence[State], to: To, options: Opt
                 hint=f"Put select-branch{{input={state.branch.switch} value=true}} (or false) before this pass: "
                 "the run with a past.",
             )
+    if suspects := suspected_states(model, states):
+        raise PassRefused(
+            "something is carried from run to run in a way that is not understood",
+            where=where,
+            found=", ".join(suspect.text for suspect in suspects[:4]),
+            wanted="states appended by Concat, written at positions, or updated by one operator or recurrence",
+            hint="`inspect` lists them as unpaired. Export the model with caches of one of these forms.",
+        )
+    for state in moving:
         if state.pairing is not Pairing.BOTH:
             raise PassRefused(
                 f"state {state.name!r} has no {'output' if state.pairing is Pairing.INPUT_ONLY else 'input'}",

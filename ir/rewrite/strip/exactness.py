@@ -11,6 +11,7 @@ from ...states.base import Layout, Pairing, State
 from ...states.ports import KEY_VALUE_INPUTS, NEEDS_CACHE, PORTS
 from ...states.ranges import cache_ranges, unmasked_reads
 from ...states.signatures import Signatures, reads_in_order
+from ...states.suspects import suspected_states
 from ...symbolic.dims import Dim, Expr
 from .detach_state import Unbinding, initial_dims
 
@@ -42,6 +43,29 @@ def refuse_unprovable(
             where=where,
             wanted="a mask built from the cache's row numbers, or a mask input over its rows",
             hint="Such a graph has no exact cache-less form; export it with a causal mask.",
+        )
+
+
+def refuse_half_known(where: str, model: ir.Model, states: Sequence[State], chosen: Sequence[State]) -> None:
+    """Raises PassRefused, naming them, where states are suspected that no layout explains.
+
+    A selection of states may leave them as they are, both ends in place; it may not take one end alone.
+    """
+    if any(state.branch is not None for state in chosen):
+        return  # the branch is to be chosen first, and says so itself
+    suspects = suspected_states(model, states)
+    ends = {id(value) for state in chosen for value in (state.input, state.output)}
+    if len(chosen) < len(states):
+        suspects = [s for s in suspects if id(s.input) in ends or id(s.output) in ends]
+    if suspects:
+        raise PassRefused(
+            "something is carried from run to run in a way that is not understood",
+            where=where,
+            found=", ".join(suspect.text for suspect in suspects[:4])
+            + (f" and {len(suspects) - 4} more" if len(suspects) > 4 else ""),
+            wanted="states appended by Concat, written at positions, or updated by one operator or recurrence",
+            hint="Each of these outputs has the type of an input and is computed from it; `inspect` lists them as "
+            "unpaired. Without both ends no single run is exact: export the model without its caches, or keep them.",
         )
 
 

@@ -1,0 +1,104 @@
+"""What looks like a state and is none that is understood is named, never half taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+
+from onnx_llm_passes.ir.core.errors import PassRefused
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.ir.states import find_states
+from onnx_llm_passes.ir.states.suspects import suspected_states
+from onnx_llm_passes.passes.manager import PassManager
+from onnx_llm_passes.passes.pipeline import parse_pipeline
+from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
+
+from .mutants import KINDS
+
+HEAD = '<ir_version: 8, opset_import: ["" : 17]>\n'
+TEXTS = {
+    "states of all rows in one tensor": (
+        "g (int64[1] token, float[10,16] state) => (float[1,16] y, float[10,16] out_state)"
+        "<int64 zero = {0}, int64[2] parts = {1, 9}, float half = {0.5}> {"
+        "old, rest = Split <axis = 0> (state, parts) x = Cast <to = 1> (token) kept = Mul (old, half)"
+        "new = Add (kept, x) y = Sigmoid (new) out_state = Concat <axis = 0> (new, rest) }",
+        ["state -> out_state"],
+    ),
+    "caches stacked over layers": (
+        "g (float[B,8,T] audio, float[B,2,C,4] cache, int64[B] length)"
+        " => (float[B,T2] y, float[D0,2,D2,4] cache_next, int64[B] encoded_lengths)"
+        "<int64 zero = {0}, int64 one = {1}, int64[1] axis = {1}, int64[1] end = {9999}> {"
+        "first = Gather <axis = 1> (cache, zero) second = Gather <axis = 1> (cache, one)"
+        "low = Sin (first) high = Cos (second) a = Unsqueeze (low, axis) b = Unsqueeze (high, axis)"
+        "cache_next = Concat <axis = 1> (a, b) y = ReduceMean <axes = [1], keepdims = 0> (audio)"
+        "encoded_lengths = Identity (length) }",
+        ["cache -> cache_next"],
+    ),
+    "a state in branches": (
+        "g (float[B,8] x, float[2,B,4] state, bool fast) => (float[2,B,4] y, float[2,B,4] stateN) {"
+        "stateN = If (fast) <then_branch = t () => (float[2,B,4] a) { a = Sin (state) },"
+        " else_branch = e () => (float[2,B,4] b) { b = Cos (state) }> y = Neg (stateN) }",
+        ["state -> stateN"],
+    ),
+    "lengths that pass through": (
+        "g (float[B,8] x, int64[B] length) => (float[B,8] y, int64[B] encoded_lengths)"
+        "{ y = Sin (x) encoded_lengths = Identity (length) }",
+        [],
+    ),
+    "hidden rows beside token ids": (
+        "g (int64[B,S] ids, float[B,S,4] rows) => (float[B,S,4] hidden, float[B,S] score)"
+        "<int64[1] last = {2}> { f = Cast <to = 1> (ids) g = Unsqueeze (f, last) hidden = Mul (rows, g)"
+        "score = ReduceMean <axes = [2], keepdims = 0> (hidden) }",
+        [],
+    ),
+    "one input and one output": ("g (float[B,4] x) => (float[B,4] y) { y = Sin (x) }", []),
+}
+
+
+def model_of(name: str) -> ir.Model:
+    """The graph of that name, parsed."""
+    return ir.from_onnx_text(HEAD + TEXTS[name][0])
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_suspects_are_found_by_type_and_computation(name: str) -> None:
+    model = model_of(name)
+    found = suspected_states(model, find_states(model))
+    assert [suspect.text for suspect in found] == TEXTS[name][1]
+
+
+@pytest.mark.parametrize("name", [name for name, (_, found) in TEXTS.items() if found])
+@pytest.mark.parametrize("pipeline", ["single-shot", "convert-states{to=scatter}"])
+def test_suspects_are_refused_by_name_and_nothing_changes(name: str, pipeline: str) -> None:
+    program = Program(graphs={"model": model_of(name)})
+    before = ir.to_proto(program.graphs["model"]).SerializeToString(deterministic=True)
+    with pytest.raises(PassRefused, match=TEXTS[name][1][0]):
+        PassManager(parse_pipeline(pipeline)).run(program)
+    assert ir.to_proto(program.graphs["model"]).SerializeToString(deterministic=True) == before
+
+
+def test_a_length_that_passes_through_stays() -> None:
+    program = Program(graphs={"model": model_of("lengths that pass through")})
+    PassManager(parse_pipeline("single-shot")).run(program)
+    assert [value.name for value in program.graphs["model"].graph.outputs] == ["y", "encoded_lengths"]
+
+
+@pytest.mark.parametrize("build", [append_decoder, scatter_decoder])
+@pytest.mark.parametrize("pipeline", ["single-shot", "strip-states{kinds=key,value},simplify"])
+def test_caches_behind_a_beam_gather_are_never_half_taken(build: Callable[[], ir.Model], pipeline: str) -> None:
+    model = build()
+    assert KINDS["rows picked by beam"](model)
+    with pytest.raises(PassRefused, match=r"past_.* -> "):
+        PassManager(parse_pipeline(pipeline)).run(Program(graphs={"model": model}))
+
+
+def test_inspect_lists_them_as_unpaired(tmp_path: Path) -> None:
+    from .cli_tools import process
+
+    ir.save(model_of("states of all rows in one tensor"), tmp_path / "model.onnx")
+    done = process(["inspect", tmp_path / "model.onnx"])
+    assert "state -> out_state: unpaired" in done.stdout
+    assert "no states" not in done.stdout
