@@ -20,7 +20,9 @@ import onnx_ir as ir
 
 from ...ir.core.errors import NotEqualError, OnnxPassesError
 from ...ir.core.scopes import scopes
+from ...ir.interface.roles import Role, find_roles
 from ...ir.program.program import Program
+from ...ir.states import find_states
 from ..session.limited import Ended, in_limits
 from .report import Verdict
 
@@ -69,10 +71,26 @@ def prove_result(load: Callable[[], Program], result: Program, done: int, choice
         return Proof()
     if others := sorted(names - EXACT):
         return Proof(reason=f"{', '.join(others)} changes what is computed")
+    if untold := _untold(result):
+        return Proof(reason=f"nothing tells what input {untold!r} holds in later runs")
     if choice is Prove.AUTO and (large := _too_large(result)):
         return Proof(reason=f"{large}; --prove always runs it, and `verify` runs what is written")
     ended = in_limits(lambda: _told(load(), result), *((CPU_SECONDS, MEMORY) if choice is Prove.AUTO else (None, None)))
     return _proof(ended)
+
+
+def _untold(result: Program) -> str:
+    """The first input of a graph that runs again and again that no role explains; empty where there is none."""
+    if not result.clones and len(result.graphs) == 1:
+        return ""
+    for model in result.graphs.values():
+        states = find_states(model)
+        carried = {id(state.input) for state in states}
+        for name, role in find_roles(model, states).items():
+            value = next(v for v in model.graph.inputs if v.name == name)
+            if role is Role.OTHER and id(value) not in carried and not value.is_initializer():
+                return name
+    return ""
 
 
 def _too_large(result: Program) -> str:
