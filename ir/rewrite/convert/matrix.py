@@ -120,6 +120,18 @@ def _left(states: Sequence[State]) -> tuple[str, ...]:
     return tuple(_LEFT[layout].format(n=n) for layout, n in counts.items() if n)
 
 
+def _refuse_suspects(where: str, model: ir.Model, states: Sequence[State]) -> None:
+    """What no layout explains is not left behind unseen."""
+    if suspects := suspected_states(model, states):
+        raise PassRefused(
+            "something is carried from run to run in a way that is not understood",
+            where=where,
+            found=", ".join(suspect.text for suspect in suspects[:4]),
+            wanted="states appended by Concat, written at positions, or updated by one operator or recurrence",
+            hint="`inspect` lists them as unpaired. Export the model with caches of one of these forms.",
+        )
+
+
 def _refuse_unfit(model: ir.Model, states: Sequence[State], to: To, options: Options) -> None:
     where = f"{options.owner}, graph {model.graph.name!r}"
     moving = [state for state in states if state.is_movable]
@@ -132,14 +144,7 @@ def _refuse_unfit(model: ir.Model, states: Sequence[State], to: To, options: Opt
                 hint=f"Put select-branch{{input={state.branch.switch} value=true}} (or false) before this pass: "
                 "the run with a past.",
             )
-    if suspects := suspected_states(model, states):
-        raise PassRefused(
-            "something is carried from run to run in a way that is not understood",
-            where=where,
-            found=", ".join(suspect.text for suspect in suspects[:4]),
-            wanted="states appended by Concat, written at positions, or updated by one operator or recurrence",
-            hint="`inspect` lists them as unpaired. Export the model with caches of one of these forms.",
-        )
+    _refuse_suspects(where, model, states)
     for state in moving:
         if state.pairing is not Pairing.BOTH:
             raise PassRefused(
