@@ -1,1 +1,1 @@
-"""The command line: one file a subcommand; it parses, calls the floors below, and shows what they return."""
+"""Each file is one subcommand: it parses, calls the floors below, and shows what they return."""

@@ -8,6 +8,7 @@ import difflib
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -23,10 +24,9 @@ import typer
 import onnx_llm_passes
 
 ROOT = Path(__file__).resolve().parent.parent
-STUB = ROOT / "__init__.pyi"
+STUB, PICTURE = ROOT / "__init__.pyi", ROOT / "docs" / "rooms.svg"
 BLOCK = re.compile(r"(<!-- begin ([a-z-]+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
-FLOORS = ("cli", "runtime", "passes", "ir")
 SHOWN = (  # what the README shows: pass, fixture, and what it says over it
     ("strip-states", "append", "A cache that grows"),
     ("strip-states", "scatter-function", "A cache that is written in place at positions, by a local function"),
@@ -195,16 +195,6 @@ def _in_lines(names: list[str]) -> str:
     return names[0] if len(names) == 1 else "(\n" + "".join(f"    {name},\n" for name in names) + ")"
 
 
-def files() -> str:
-    """Every source file with its caption, the first sentence that it says of itself."""
-    rows = ["| file | what it is |", "|---|---|"]
-    for path in sorted(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py")):
-        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        caption = " ".join(doc.split("\n\n")[0].split()).replace("``", "`").replace("|", "&#124;")
-        rows.append(f"| `{path.relative_to(ROOT).as_posix()}` | {caption} |")
-    return "\n".join([*rows, ""])
-
-
 def conformance() -> str:
     """The sections of conformance cases: what their cases hold, and which function answers."""
     from onnx_llm_passes.runtime.conformance import SECTIONS
@@ -289,18 +279,21 @@ def chat(folder: Path) -> dict[str, str]:
 
 def everything() -> dict[Path, str]:
     """Every generated file with the text that it should have."""
+    house = runpy.run_path(str(ROOT / "docs" / "rooms.py"))
     with tempfile.TemporaryDirectory() as folder:
         blocks = {
             "passes": passes(),
             "diffs": diffs(),
-            "files": files(),
+            "rooms": house["rooms"](),
             "conformance": conformance(),
             "targets": targets(),
             "families": families(),
             "commands": commands(),
             **example(Path(folder)),
         }
-    return {STUB: stub()} | {page: fill(page.read_text(encoding="utf-8"), blocks) for page in PAGES}
+    return {STUB: stub(), PICTURE: house["picture"]()} | {
+        page: fill(page.read_text(encoding="utf-8"), blocks) for page in PAGES
+    }
 
 
 def stale() -> dict[Path, str]:

@@ -1,1 +1,1 @@
-"""What a program is: graphs, states, symbols, roles, weights; changes nothing and imports nothing above itself."""
+"""What a program is: graphs, states, symbols, roles, weights. Only `ir/rewrite` edits; nothing above is imported."""

@@ -1,1 +1,1 @@
-"""Passes: one transformation a file, and the machinery that reads, orders, runs and watches them."""
+"""Each file is one transformation, or a part of the machinery that reads, orders, runs and watches them."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from ..ir.core.errors import OnnxPassesError, UsageError
-from ..ir.interface.analysis import Known
+from ..ir.interface.analysis import Known, forget
 from ..ir.program.contract import Contract
 from ..ir.program.program import Program
 
@@ -78,6 +78,7 @@ def _put_back(model: ir.Model, before: ir.Model) -> None:
     model.graph, model.ir_version = before.graph, before.ir_version
     model.functions.clear()
     model.functions.update(before.functions)
+    forget(model)
 
 
 def merge_results(results: list[tuple[str, GraphResult]]) -> Report:

@@ -1,1 +1,1 @@
-"""Running graphs on onnxruntime: sessions, verification, and the sample decoders."""
+"""Graphs are run on onnxruntime: to verify, to calibrate, to generate."""

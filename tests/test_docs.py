@@ -34,6 +34,21 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/writing_passes.md"])
+def test_every_place_that_a_page_names_is_there(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:ir|passes|runtime|cli|tests|docs|bench)/[^`{}* ]*)`", text)
+    assert named
+    placeholders = ("<", "…")
+    lost = [path for path in named if not any(mark in path for mark in placeholders) and not (ROOT / path).exists()]
+    assert lost == []
+    assert [path for path in re.findall(r"`(\w+\.py)`", text) if not (ROOT / path).exists()] == []  # no bare names
+
+
+def test_the_map_of_the_house_is_short() -> None:
+    assert len((ROOT / "ARCHITECTURE.md").read_bytes()) < 12 << 10
+
+
 def test_every_pass_is_documented() -> None:
     text = (ROOT / "docs/passes.md").read_text(encoding="utf-8")
     assert [name for name in PASSES if f"\n## {name}\n" not in text] == []

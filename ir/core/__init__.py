@@ -1,1 +1,1 @@
-"""The graph's own grammar: scopes, values, constants, errors; it imports no other room."""
+"""The graph's own grammar: scopes, values, constants and errors are defined here, and no other room is imported."""

@@ -1,4 +1,4 @@
-"""Manifests for target compilers: one file each, which reads and writes; a further target is one file and one row."""
+"""Target compilers' files are written and read here, one file a target; a further target is one file and one row."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a pipeline carries: graphs, clones and their description, loaded and saved."""
+"""A program is what a pipeline carries: graphs, clones, contracts and their description, loaded and saved."""

@@ -1,4 +1,4 @@
-"""The proof that specializations fit a graph: every rule of every floor, and failures that say how to mend them."""
+"""Specializations are proved to fit a graph: every rule is a file, and a failure says how to mend it."""
 
 from ..program.contracts import Claims
 from .case import Case, Failure, Proof, Verdict, View

@@ -1,4 +1,4 @@
-"""Quantization encodings: what they are, which values share one, and every file format that holds them."""
+"""Encodings say how tensors become integers: which values share one, and every file format that holds them."""
 
 from .base import (
     Encoding,

@@ -1,1 +1,1 @@
-"""Every edit of a graph that more than one pass makes; no other room of `ir` edits one."""
+"""Every edit of a graph that more than one pass makes is here; no other room of `ir` edits one."""

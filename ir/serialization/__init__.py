@@ -1,1 +1,1 @@
-"""Files: they are read, checked and written atomically here."""
+"""Files are read, checked and written atomically here."""

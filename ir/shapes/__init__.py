@@ -1,1 +1,1 @@
-"""Shape and value inference, and what operators demand of their operands."""
+"""Shapes and small contents are inferred here, and operators say what they demand of their operands."""

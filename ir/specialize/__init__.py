@@ -1,1 +1,1 @@
-"""Sizes: lengths and families become bindings of symbols."""
+"""Lengths and families of models become bindings of symbols to sizes."""

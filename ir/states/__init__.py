@@ -1,4 +1,4 @@
-"""States of a graph: what they are and how they are found."""
+"""States are found by structure: an input, an output, and how the graph updates one into the other."""
 
 from .base import Branch, Pairing, State
 from .find import find_states

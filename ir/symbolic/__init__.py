@@ -1,1 +1,1 @@
-"""Integers over named dimensions: expressions, equations, symbols."""
+"""Integers over named dimensions are added, compared and solved here."""

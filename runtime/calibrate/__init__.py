@@ -1,1 +1,1 @@
-"""Watching ranges while texts run, and choosing grids from them."""
+"""Texts run through a graph while ranges are watched, and grids are chosen from them."""

@@ -1,1 +1,1 @@
-"""Measuring how far two programs are apart."""
+"""Two programs are measured apart: numbers by layer, probabilities, texts."""

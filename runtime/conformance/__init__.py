@@ -1,4 +1,4 @@
-"""Cases of manifests as another tool answers them, run against our own functions."""
+"""Cases of manifests that another tool answered are run against our own functions."""
 
 from .cases import Outcome, Result
 from .run import Conformance, run_cases

@@ -1,1 +1,1 @@
-"""The host loop that feeds decoders and carries their caches."""
+"""The host loop feeds decoders and carries their caches."""

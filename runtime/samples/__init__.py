@@ -1,1 +1,1 @@
-"""Sample decoders that the command can write."""
+"""Sample decoders are built here, for the command `demo` and for tests."""

@@ -1,1 +1,1 @@
-"""Sessions of onnxruntime, and the copies of graphs that it can run."""
+"""Sessions of onnxruntime are opened here, on copies of graphs that it can run."""

@@ -1,1 +1,1 @@
-"""Speculative decoding without a model: plans, policies, proposers."""
+"""Speculative decoding is planned without a model: traces, policies and proposers."""

@@ -1,1 +1,1 @@
-"""Choosing speculative lengths from traces and measured costs."""
+"""Speculative lengths are chosen from traces and measured costs."""

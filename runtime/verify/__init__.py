@@ -1,1 +1,1 @@
-"""Comparing a result with its original by running both."""
+"""A result is compared with its original by running both through the recorded contracts."""
