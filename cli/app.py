@@ -84,7 +84,8 @@ app.command("demo", short_help="See it work on two small models.")(demo)
 def run(arguments: Sequence[str]) -> int:
     """Runs the command on ``arguments``; returns its exit code. Everything it says has been printed."""
     settings = Settings()
-    return guarded(lambda: _invoke(list(arguments), settings), debug=lambda: settings.debug)
+    as_json = "--json" in arguments
+    return guarded(lambda: _invoke(list(arguments), settings), debug=lambda: settings.debug, as_json=as_json)
 
 
 def _invoke(arguments: list[str], settings: Settings) -> int:

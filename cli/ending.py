@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -12,7 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 from ..ir.core.errors import OnnxPassesError
-from .render import printable
+from .render import printable, show_json
 
 INTERRUPTED = 130  # 128 + SIGINT, what a shell expects
 BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -35,10 +36,11 @@ def _on_terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
-def guarded(call: Callable[[], int], *, debug: Callable[[], bool]) -> int:
+def guarded(call: Callable[[], int], *, debug: Callable[[], bool], as_json: bool = False) -> int:
     """Runs ``call`` and turns whatever it raises into one line on stderr and an exit code.
 
-    ``debug`` is asked only after a failure: with it the traceback is printed above the line.
+    ``debug`` is asked only after a failure: with it the traceback is printed above the line. ``as_json`` prints the
+    failure as one object on stdout too, for a reader that waits for one.
     """
     try:
         code = call()
@@ -49,7 +51,18 @@ def guarded(call: Callable[[], int], *, debug: Callable[[], bool]) -> int:
             traceback.print_exc()
         if line:
             _say(f"error: {line}")
+        if line and as_json:
+            _say_json(error, line, code)
     return code
+
+
+def _say_json(error: BaseException, line: str, code: int) -> None:
+    """``{"schema": …, "error": {…}, "exit_code": N}``; the parts of an error of ours, and its line for any other."""
+    parts = ("what", "where", "found", "wanted", "hint") if isinstance(error, OnnxPassesError) else ()
+    told = {part: str(value) for part in parts if (value := getattr(error, part)) not in (None, "")}
+    with contextlib.suppress(OSError):
+        show_json({"error": {"message": line, "kind": type(error).__name__, **told}, "exit_code": code})
+        sys.stdout.flush()
 
 
 def explain(error: BaseException) -> tuple[str, int]:

@@ -12,6 +12,7 @@ from typing import Any, Self, TextIO
 
 import typer
 
+SCHEMA = 1  # of every object that --json prints
 LARGE = 100_000_000  # bytes of a file that is announced before it is written
 PATIENCE = 0.4  # seconds before a bar is drawn
 CONTROL = frozenset(map(chr, (*range(9), *range(11, 32), *range(127, 160))))  # all but tab and line feed
@@ -30,8 +31,8 @@ def printable(text: str) -> str:
 
 
 def show_json(data: dict[str, Any]) -> None:
-    """The one object that ``--json`` prints; what JSON has no number for (infinity, NaN) is null."""
-    typer.echo(json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False))
+    """The one object that ``--json`` prints, its schema first; what JSON has no number for (infinity, NaN) is null."""
+    typer.echo(json.dumps(_finite({"schema": SCHEMA} | data), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def _finite(data: Any) -> Any:

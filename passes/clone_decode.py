@@ -17,6 +17,7 @@ from ..ir.program.clone import Clone, inner_symbols, materialize
 from ..ir.program.contracts import Claims, CloneOf, StaticPast
 from ..ir.program.program import Program
 from ..ir.rewrite.scalar_ranges import squeeze_ranges
+from ..ir.specialize.assign import check_symbols
 from ..ir.specialize.length_choices import refuse_length_choices
 from ..ir.specialize.lengths import Lengths, bind_lengths
 from ..ir.specialize.speculator import own_speculative_tokens
@@ -95,6 +96,7 @@ class CloneDecode(Pass):
     def run(self, program: Program) -> Report:
         """Replaces each decoder of the program by its clones; raises PassRefused before it changes anything."""
         self._check_lengths()
+        check_symbols(self.bind, program.graphs.values(), where=f"{self.name}, bind")
         chosen, warnings = _own_config(self, program)
         decoders = {name: analysis_of(model).dimensions() for name, model in program.graphs.items()}
         decoders = {name: found for name, found in decoders.items() if _is_decoder(found)}

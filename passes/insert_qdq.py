@@ -52,7 +52,7 @@ class InsertQdq(Pass):
         activations: a16, a8, or none.
         weights: w8, w4, or none.
         per_channel: One grid a channel of a weight, or one a weight.
-        keep: Nodes that stay in float, by name or operator type.
+        keep: Nodes that stay in float, by name or operator type; `*` and `?` stand for any characters.
         variant: Whose rules count where an operator has some of its own: common, prefill, decode.
         rules: Operator type -> all (what it reads and gives), outputs (it reads floats) or states, for this variant.
     """
@@ -75,6 +75,7 @@ class InsertQdq(Pass):
         """Plans every graph first, so that a refusal changes nothing; then edits them."""
         table = table_of(program)
         rules = self._rules()
+        rules.check_keep(program.graphs.values(), where=self.name)
         plans = [(name, self._plan(model, table, rules)) for name, model in program.graphs.items()]
         shared: _Shared = {}
         for _, plan in plans:

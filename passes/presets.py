@@ -54,7 +54,7 @@ PRESETS: dict[str, Preset] = {
     "reranker": Preset(
         "A picture-and-text reranker or embedder in one run, at one size, with its manifest",
         # the sizes are bound last but one: until then the manifest's symbols are the graph's
-        "single-shot{positions=$positions},rename-io{map=pixel_values_RetainedState:image_embeds},"
+        "single-shot{positions=$positions},rename-io{map=pixel_values_RetainedState:image_embeds missing=ignore},"
         "specialize{family=$family batch=$batch prefill=$prefill ctx=$prefill height=$height width=$width},"
         "custom-io{float=$float},bind{spec=Prefill},emit-manifest{target=$target}",
         {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 import onnx_ir as ir
 
@@ -29,14 +29,17 @@ class RenameIO(Pass):
        a file of its own does not, and is warned of.
     4. Inner values, nodes and weights are left alone, for other files may name them: a new name that one of them holds
        is refused, as is a name that no graph has as an input or output.
+    5. ``missing=ignore`` leaves out the names that no graph has, for a preset that serves several exports.
 
     Attributes:
         map: Old names and new ones, ``old:new`` separated by commas.
+        missing: refuse or ignore: what becomes of an old name that no graph has.
     """
 
     name: ClassVar[str] = "rename-io"
 
     map: tuple[tuple[str, str], ...] = ()
+    missing: Literal["refuse", "ignore"] = "refuse"
 
     def __post_init__(self) -> None:
         """Takes a mapping too; raises UsageError for a name given twice or an empty one."""
@@ -52,14 +55,13 @@ class RenameIO(Pass):
 
     def call(self, model: ir.Model) -> GraphResult:
         """Renames in one graph; raises UnknownNameError or PassRefused before it changes anything."""
-        _check_known(self.map, [model])
-        _check_free(dict(self.map), model)
-        return _rename(dict(self.map), model)
+        names = self._known_names([model])
+        _check_free(names, model)
+        return _rename(names, model)
 
     def run(self, program: Program) -> Report:
         """Checks every graph, then renames in all of them and in what else the program holds."""
-        names = dict(self.map)
-        _check_known(self.map, program.graphs.values())
+        names = self._known_names(program.graphs.values())
         known = {name for model in program.graphs.values() for name in _interface(model)}
         for model in program.graphs.values():
             _check_free(names, model)
@@ -72,14 +74,20 @@ class RenameIO(Pass):
         report = merge_results(results)
         return replace(report, warnings=(*report.warnings, *_stale(names, program.artifacts)))
 
+    def _known_names(self, models: Iterable[ir.Model]) -> dict[str, str]:
+        """The renames that apply; UnknownNameError for a name that no graph has, unless such names are ignored."""
+        known = {name for model in models for name in _interface(model)}
+        if self.missing == "refuse":
+            _check_known(self.map, known)
+        return {old: new for old, new in self.map if old in known}
+
 
 def _interface(model: ir.Model) -> dict[str, ir.Value]:
     """Inputs and outputs by name."""
     return {value.name: value for value in (*model.graph.inputs, *model.graph.outputs) if value.name}
 
 
-def _check_known(pairs: Iterable[tuple[str, str]], models: Iterable[ir.Model]) -> None:
-    known = {name for model in models for name in _interface(model)}
+def _check_known(pairs: Iterable[tuple[str, str]], known: Collection[str]) -> None:
     for old, _ in pairs:
         if old not in known:
             hint = "`onnx-passes inspect` lists all inputs and outputs."

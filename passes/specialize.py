@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, cast
 
 import onnx_ir as ir
 
-from ..ir.core.errors import PassRefused, UnknownNameError
+from ..ir.core.errors import PassRefused, UnknownNameError, UsageError
 from ..ir.core.specialization import Manifest, Specialization, SpecRole
 from ..ir.interface.analysis import ALL, Known, analysis_of
 from ..ir.interface.axes import Axis
 from ..ir.interface.dimensions import DimensionAnalysis
 from ..ir.program.contracts import Claims
 from ..ir.program.program import Program
-from ..ir.specialize.assign import assign
+from ..ir.specialize.assign import assign, check_symbols
 from ..ir.specialize.families import (
     ENCODERS,
     FAMILIES,
@@ -29,9 +29,19 @@ from ..ir.specialize.families import (
     named,
     speech,
 )
+from ..ir.specialize.families.ccl import STEP, UNIT
 from .base import Pass, Report
 
 CAUSAL = ("causal-lm", "peft")
+_EVERY = ("family", "batch", "symbols", "graph")
+_DECODES = ("prefill", "ctx", "full_batch", "cache_batch", "ccl", "ccl_prefill", "phases")
+_PICTURES = (*_DECODES, "height", "width")
+READS: Mapping[str, tuple[str, ...]] = {  # family -> the options that decide its sizes, beside those of every family
+    **dict.fromkeys(CAUSAL, (*_DECODES, "k")),
+    **dict.fromkeys(ENCODERS, ("lengths",)),
+    "speech": ("ctx", "encoder_ctx"),
+    "raw": ("tag",),
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,8 @@ class Specialize(Pass):
     4. Names stay unique beside those already there; a specialization already there is not added again.
     5. A graph that takes no state has only its prefill.
 
-    Refused: a size that the graph has no axis for or fixes otherwise; a symbol of the graph that nothing decides.
+    Refused: a size that the graph has no axis for or fixes otherwise; a symbol of the graph that nothing decides; an
+    option that the family does not read.
 
     Attributes:
         family: causal-lm, peft, embedding, sequence-classification, ctc, speech, raw, or a picture-and-text family.
@@ -97,6 +108,8 @@ class Specialize(Pass):
         """Adds the specializations in the order (role, K)."""
         if self.graph and self.graph not in program.graphs:
             raise UnknownNameError("graph", self.graph, program.graphs, where=self.name)
+        self._check_options()
+        check_symbols(self.symbols, program.graphs.values(), where=f"{self.name}, symbols")
         before = Manifest.of(program.specializations).specializations
         found = list(before)
         for graph, model in program.graphs.items():
@@ -107,7 +120,24 @@ class Specialize(Pass):
         added = len(found) - len(before)
         claims = (self._claims(),) if self.family in CAUSAL else ()
         notes = _notes(found[len(before) :])
-        return Report(modified=bool(added), counts={"specializations": added}, notes=notes, contracts=claims)
+        warnings = tuple(dict.fromkeys(moved_lengths(self, found[len(before) :])))
+        counts = {"specializations": added}
+        return Report(modified=bool(added), counts=counts, notes=notes, warnings=warnings, contracts=claims)
+
+    def _check_options(self) -> None:
+        """Raises UsageError for an option that was set and that the family does not read."""
+        if self.family not in READS and self.family not in FAMILIES:
+            raise UnknownNameError("family", self.family, [*_BUILDERS, *FAMILIES], where=self.name)
+        read = (*_EVERY, *READS.get(self.family, _PICTURES))
+        for option in fields(self):
+            default = option.default_factory() if callable(option.default_factory) else option.default
+            if option.name not in read and getattr(self, option.name) != default:
+                raise UsageError(
+                    f"family {self.family!r} does not read option {option.name!r}",
+                    where=self.name,
+                    found=f"{option.name}={_shown(getattr(self, option.name))}",
+                    hint=f"It reads {', '.join(read[len(_EVERY) :])}.",
+                )
 
     def _claims(self) -> Claims:
         """What was asked for: a prompt of one token is a decode; phases say where only half was."""
@@ -130,10 +160,7 @@ class Specialize(Pass):
         return [item.entry for item in made]
 
     def _wanted(self, canonical: DimensionAnalysis) -> list[Entry]:
-        build = _BUILDERS.get(self.family) or (_multimodal if self.family in FAMILIES else None)
-        if build is None:
-            raise UnknownNameError("family", self.family, [*_BUILDERS, *FAMILIES], where=self.name)
-        return build(self, canonical)
+        return _BUILDERS.get(self.family, _multimodal)(self, canonical)
 
 
 Builder = Callable[[Specialize, DimensionAnalysis], list[Entry]]
@@ -230,3 +257,30 @@ _BUILDERS: dict[str, Builder] = {
 
 def _notes(added: Sequence[Specialization]) -> tuple[str, ...]:
     return tuple(f"{item.name}: {', '.join(f'{k}={v}' for k, v in item.symbols.items())}" for item in added)
+
+
+def _shown(value: object) -> str:
+    """An option's value as pipeline text has it."""
+    if isinstance(value, Phases):
+        return value.value
+    return ",".join(map(str, cast("tuple[object, ...]", value))) if isinstance(value, tuple) else str(value)
+
+
+def moved_lengths(options: Specialize, added: Sequence[Specialization]) -> Iterator[str]:
+    """A sentence for each list of context lengths that came out other than asked, and why.
+
+    The rules are those of QEfficient's compile step; ``ir/specialize/families/ccl.py`` has them.
+    """
+    asked = {SpecRole.PREFILL: options.ccl_prefill, SpecRole.DECODE: options.ccl}
+    for role, lengths in asked.items():
+        given = {item.binding["comp_ctx_lengths"] for item in added if _attends(item, role)}
+        if lengths and given and given != set(lengths):
+            yield (
+                f"{role.value}: context lengths {_shown(tuple(sorted(given)))} instead of {_shown(lengths)}: the "
+                f"compiler's lengths are at least {UNIT} or the whole context, and a prefill's lie {STEP} below a "
+                "decode's; clone-decode{ccl=…} takes them as they are"
+            )
+
+
+def _attends(item: Specialization, role: SpecRole) -> bool:
+    return item.role is role and "comp_ctx_lengths" in item.binding

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,3 +116,24 @@ def names(path: Path) -> tuple[list[str], list[str]]:
     """Inputs and outputs of a saved graph."""
     graph = ir.load(path).graph
     return [v.name or "" for v in graph.inputs], [v.name or "" for v in graph.outputs]
+
+
+@contextlib.contextmanager
+def interruptible(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that takes SIGINT even where this one was started with it ignored, and that is gone afterwards.
+
+    A shell without job control starts background jobs with SIGINT ignored, and every child inherits that (POSIX.1-2017,
+    Shell Command Language 2.11).
+    """
+    child = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  no thread of ours runs here
+    )
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.communicate()

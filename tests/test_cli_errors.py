@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from onnx_llm_passes.ir.program.program import Program
 
-from .cli_tools import Command, contents, half_paired, plain, process, sample, with_external_weights
+from .cli_tools import Command, contents, half_paired, interruptible, plain, process, sample, with_external_weights
 
 
 @pytest.fixture
@@ -199,14 +200,12 @@ def test_a_signal_in_the_middle_of_writing_leaves_nothing_half_written(
     number: signal.Signals, code: int, word: str, tmp_path: Path
 ) -> None:
     model, out = plain(tmp_path / "model.onnx", states="both"), tmp_path / "out"
-    child = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, str(model), str(out)], stderr=subprocess.PIPE, text=True
-    )
-    assert child.stderr is not None
-    assert child.stderr.readline() == "READY\n"
-    child.send_signal(number)
-    rest = child.stderr.read()
-    assert child.wait(20) == code
+    with interruptible([sys.executable, "-c", INTERRUPTED, str(model), str(out)]) as child:
+        assert child.stderr is not None
+        assert child.stderr.readline() == "READY\n"
+        child.send_signal(number)
+        rest = child.stderr.read()
+        assert child.wait(60) == code
     assert rest.splitlines() == [f"error: {word}; nothing was left half-written"]
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
@@ -280,3 +279,23 @@ def test_a_bad_npz_is_told(command: Command, tmp_path: Path) -> None:
     ran = command("verify", model, model, "--inputs", arrays)
     assert ran.code == 2
     assert "numpy.savez" in ran.error
+
+
+@pytest.mark.parametrize("arguments", [("list", "nosuch"), ("run", "nosuch", "m.onnx", "-o", "z"), ("inspect",)])
+def test_a_failure_is_one_json_object_too(command: Command, arguments: tuple[str, ...]) -> None:
+    ran = command(*arguments, "--json")
+    found = json.loads(ran.out)
+    assert (ran.code, found["exit_code"], found["schema"]) == (2, 2, 1)
+    assert ran.err == f"error: {found['error']['message']}\n"
+
+
+def test_a_failure_tells_its_parts_as_json(command: Command, tmp_path: Path) -> None:
+    error = json.loads(command("inspect", tmp_path / "none.onnx", "--json").out)["error"]
+    assert error["kind"] == "InputError"
+    assert error["where"] == str(tmp_path / "none.onnx")
+
+
+def test_every_object_says_its_schema_first(command: Command, tmp_path: Path) -> None:
+    model = plain(tmp_path / "model.onnx", states="both")
+    for arguments in (("list",), ("list", "simplify"), ("diff", model, model), ("verify", model, model)):
+        assert next(iter(json.loads(command(*arguments, "--json").out).items())) == ("schema", 1)

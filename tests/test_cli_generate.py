@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,7 +15,7 @@ import pytest
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.runtime.speculate.traces import read_trace
 
-from .cli_tools import Command
+from .cli_tools import Command, interruptible
 from .cli_tools import plain as without_states
 from .decoders import VOCABULARY, cloned, plain
 
@@ -190,12 +188,10 @@ def test_an_interrupted_generation_ends_with_one_line(program: Path, tmp_path: P
         "--max-new",
         "50",
     ]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
-    ) as ran:
+    with interruptible(command) as ran:
         time.sleep(4)
         ran.send_signal(signal.SIGINT)
-        out, err = ran.communicate(timeout=30)
+        out, err = ran.communicate(timeout=60)
     assert ran.returncode == 130
     assert out == ""
     assert err.splitlines() == ["error: interrupted; nothing was left half-written"]

@@ -49,13 +49,19 @@ class UsageError(OnnxPassesError):
     exit_code = 2
 
 
+FEW = 12  # so many names fit into one line of an error
+
+
 class UnknownNameError(UsageError):
-    """A name that nothing answers to; proposes the nearest ones."""
+    """A name that nothing answers to; proposes the nearest ones, else lists all where they are few."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "", hint: str = "") -> None:
-        near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+        names = list(known)
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         self.suggestions = near
         guess = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+        if not near and not hint and 0 < len(names) <= FEW:
+            guess = f"Known: {', '.join(names)}."
         super().__init__(f"unknown {kind} {name!r}", where=where, hint=" ".join(x for x in (guess, hint) if x))
 
 

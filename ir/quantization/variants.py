@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Mapping
+import fnmatch
+import functools
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from ..core.errors import PassRefused
+from ..core.errors import PassRefused, UnknownNameError
 from ..core.operators import OPERATORS
 from ..core.operators import Grids as Ports
+from ..core.scopes import all_nodes
 
 
 class Variant(enum.Enum):
@@ -55,17 +59,34 @@ def add_rule(op_type: str, ports: Ports, variant: Variant = Variant.COMMON) -> N
     RULES[op_type, variant] = ports
 
 
+@functools.lru_cache(maxsize=64)
+def _matcher(patterns: tuple[str, ...]) -> Callable[[str], object]:
+    """Tells names that one of the patterns matches; brackets are part of a name, as exporters write them."""
+    return re.compile("|".join(fnmatch.translate(text.replace("[", "[[]")) for text in patterns)).match
+
+
 @dataclass(frozen=True)
 class Rules:
     """What one run goes by: whose entries count, entries of its own, and the nodes that stay in float."""
 
     variant: Variant = Variant.COMMON
     own: Mapping[str, Ports] = field(default_factory=dict[str, Ports])
-    keep: Collection[str] = ()
+    keep: tuple[str, ...] = ()
 
     def keeps(self, node: ir.Node | None) -> bool:
-        """True for a node that stays in float, by its name or its type."""
-        return node is not None and (node.name in self.keep or node.op_type in self.keep)
+        """True for a node that stays in float, by its name or its type; `*` and `?` stand for any characters."""
+        if node is None or not self.keep:
+            return False
+        matches = _matcher(self.keep)
+        return bool(matches(node.name or "") or matches(node.op_type))
+
+    def check_keep(self, models: Iterable[ir.Model], *, where: str) -> None:
+        """Raises UnknownNameError for an entry of ``keep`` that no node of any graph has as its name or its type."""
+        nodes = [node for model in models for node in all_nodes(model)]
+        known = {node.name or "" for node in nodes} | {node.op_type for node in nodes}
+        for entry in self.keep:
+            if not any(map(_matcher((entry,)), known)):
+                raise UnknownNameError("node or operator", entry, sorted(known - {""}), where=f"{where}, keep")
 
     def check(self, model: ir.Model, node: ir.Node) -> None:
         """Refuses an operator without a rule; a call of a function reads and gives grids, its body stays as it is."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ..core.errors import PassRefused
+import onnx_ir as ir
+
+from ..core.errors import PassRefused, UnknownNameError
 from ..core.specialization import SpecRole
 from ..interface.axes import Axis
 from ..interface.dimensions import DimensionAnalysis
+from ..symbolic.symbols import symbols_of
 from .families.base import Entry, Symbols
 
 MEANINGS: dict[str, tuple[Axis, ...]] = {  # name in the families -> what it may be in a graph, the first that it has
@@ -31,6 +34,14 @@ MEANINGS: dict[str, tuple[Axis, ...]] = {  # name in the families -> what it may
 }
 DEMANDED = ("full_batch_size", "comp_ctx_lengths", "batch_size", "seq_len")  # asked for: the graph must have them
 TOLERATED = ("full_batch_exec_size",)  # for the compiler; no graph has it
+
+
+def check_symbols(given: Mapping[str, int], models: Iterable[ir.Model], *, where: str) -> None:
+    """Raises UnknownNameError for a size under a name that no dimension of any graph's inputs and outputs has."""
+    known = {name for model in models for name in symbols_of(model)}
+    for name in given:
+        if name not in known and name not in TOLERATED:
+            raise UnknownNameError("symbol", name, sorted(known), where=where)
 
 
 @dataclass(frozen=True)
