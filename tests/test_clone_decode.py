@@ -13,7 +13,7 @@ import onnxruntime as ort
 import pytest
 from onnx.onnx_cpp2py_export import shape_inference as native
 
-from onnx_llm_passes.ir.core.errors import PassRefused, UsageError
+from onnx_llm_passes.ir.core.errors import PassRefused, UnknownNameError, UsageError
 from onnx_llm_passes.ir.core.specialization import SpecRole
 from onnx_llm_passes.ir.program.clone import Clone
 from onnx_llm_passes.ir.program.program import Origin, Program
@@ -377,3 +377,8 @@ def test_a_past_of_fixed_length_that_nothing_hides_is_warned_of() -> None:
     untold = settings.run(Program({"model": next(iter(COUNTED.values()))()})).warnings
     assert not told
     assert len(untold) == 1 and "no input hides rows of 'past_key_values.0.key'" in untold[0]
+
+
+def test_a_size_of_a_symbol_that_is_nowhere_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match=r"clone-decode, bind: unknown symbol 'nosuch'"):
+        CloneDecode(ctx=32, bind={"nosuch": 3}).run(Program({"model": append_decoder()}))

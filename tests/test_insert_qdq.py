@@ -201,3 +201,23 @@ def test_a_scale_that_the_float_type_cannot_hold_is_refused_without_a_word_of_nu
         with pytest.raises(EncodingsInvalid, match=f"{name}.*FLOAT cannot hold"):
             InsertQdq().run(program)
     assert not recwarn.list
+
+
+def test_a_pattern_keeps_what_it_matches() -> None:
+    program = calibrated(append_decoder())
+    TieStates().run(program)
+    everything = [node.name or "" for node in program.graphs["model"].graph if node.op_type == "MatMul"]
+    prefix = everything[0][:4]
+    InsertQdq(keep=(f"{prefix}*",)).run(program)
+    for node in program.graphs["model"].graph:
+        fed = [value.producer() for value in node.inputs]
+        on_grid = any(maker is not None and maker.op_type == "DequantizeLinear" for maker in fed)
+        assert not (on_grid and node.op_type == "MatMul" and (node.name or "").startswith(prefix))
+
+
+@pytest.mark.parametrize("entry", ["MatMul_lm", "/model/nosuch*", "Conv"])
+def test_what_is_kept_must_be_there(entry: str) -> None:
+    program = calibrated(append_decoder())
+    TieStates().run(program)
+    with pytest.raises(UnknownNameError, match="unknown node or operator"):
+        InsertQdq(keep=(entry,)).run(program)

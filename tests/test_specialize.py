@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from onnx_llm_passes.ir.core.errors import PassRefused, UnknownNameError
+from onnx_llm_passes.ir.core.errors import PassRefused, UnknownNameError, UsageError
 from onnx_llm_passes.ir.core.specialization import (
+    Specialization,
     SpecRole,
 )
 from onnx_llm_passes.ir.program.program import Program
-from onnx_llm_passes.passes.specialize import Specialize
+from onnx_llm_passes.passes.specialize import Specialize, moved_lengths
 
 from .builders import BUILDERS, OTHERS
 
@@ -66,3 +67,32 @@ def test_a_graph_without_states_has_only_a_prefill() -> None:
 def test_an_unknown_graph_is_refused() -> None:
     with pytest.raises(UnknownNameError, match=r"'modle'.*'model'"):
         Specialize(graph="modle").run(Program({"model": BUILDERS["scatter"]()}))
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("embedding", {"ctx": 64}),
+        ("embedding", {"ccl": (1024,)}),
+        ("speech", {"prefill": 8}),
+        ("causal-lm", {"height": (224,)}),
+        ("causal-lm", {"lengths": (8,)}),
+        ("raw", {"prefill": 8}),
+    ],
+)
+def test_an_option_that_the_family_does_not_read_is_refused(family: str, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"does not read option '{next(iter(options))}'.*It reads"):
+        run("append", family=family, **options)
+
+
+def test_context_lengths_that_come_out_other_than_asked_are_told() -> None:
+    asked = Specialize(prefill=32, ctx=128, ccl=(64, 128), ccl_prefill=(64, 128))
+    came = [
+        Specialization(name=role.value, role=role, binding={"comp_ctx_lengths": size})
+        for role, size in ((SpecRole.PREFILL, 96), (SpecRole.DECODE, 128))
+    ]
+    told = list(moved_lengths(asked, came))
+    assert [line.partition(":")[0] for line in told] == ["prefill", "decode"]
+    assert "96 instead of 64,128" in told[0]
+    assert "128 instead of 64,128" in told[1]
+    assert not list(moved_lengths(Specialize(prefill=32, ctx=128, ccl=(128,)), came))
