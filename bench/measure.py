@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,8 @@ class Cost:
         return dict(vars(self))
 
 
-def run(command: Sequence[str], *, cwd: Path, limits: Limits) -> Cost:
-    """Runs ``command`` to its end, or to its limit, and returns its cost.
+def run(command: Sequence[str], *, cwd: Path, limits: Limits, extra: Mapping[str, str] | None = None) -> Cost:
+    """Runs ``command`` to its end, or to its limit, and returns its cost; ``extra`` goes over the environment.
 
     Peak memory is the kernel's high-water mark of the process. A process forked from a large parent would inherit the
     parent's mark, so whoever calls this must stay small.
@@ -46,7 +46,9 @@ def run(command: Sequence[str], *, cwd: Path, limits: Limits) -> Cost:
     log = cwd / "stderr.txt"
     with log.open("wb") as errors:
         start = time.perf_counter()
-        process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=errors, env=_environment())
+        process = subprocess.Popen(
+            command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=errors, env={**_environment(), **(extra or {})}
+        )
         stopped = _watch(process, limits, start)
         seconds = time.perf_counter() - start
     read = _read_bytes(process.pid)

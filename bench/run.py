@@ -11,6 +11,7 @@ from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
 
+from . import against
 from .jobs import BY_KEY, JOBS, Group, Job, Place
 from .measure import Limits
 from .report import Table, as_json, cost_table, growth_table, markdown, other_table, wanted_table, weight_table
@@ -36,6 +37,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=300.0, help="a job is stopped after that")
     parser.add_argument("--megabytes", type=int, default=6000, help="a job is stopped at that much memory")
     parser.add_argument("--write", action="store_true", help="write bench/results.md too")
+    parser.add_argument("--against", type=Path, help="another checkout, in a folder called onnx_llm_passes")
     parser.add_argument("--work", type=Path, default=HERE / "out", help="where graphs and numbers go")
     given = parser.parse_args()
     if given.quick:
@@ -99,6 +101,17 @@ def measure_growth(given: argparse.Namespace, tell: Tell) -> Iterator[Growth]:
         yield from grow(jobs, style, places, rules)
 
 
+def measure_against(given: argparse.Namespace, tell: Tell) -> Iterator[Table]:
+    """This build and another checkout on each graph that is asked for, weights that run beside it."""
+    other = against.checked(given.against)
+    rules = Rules(given.rounds, Limits(given.seconds, given.megabytes), tell)
+    for style in given.style.split(","):
+        for layers in map(int, given.layers.split(",")):
+            place, nodes = prepare(given.work, style, layers, "random")
+            pairs = against.compare(other, place, rules)
+            yield against.table(pairs, f"against {other}: {layers} layers, {nodes:,} nodes, style {style}")
+
+
 def weight_checks(given: argparse.Namespace) -> list[WeightCheck]:
     """Our jobs once more on the deepest sparse graph, with an eye on the weight file."""
     layers = max(map(int, given.layers.split(",")))
@@ -153,6 +166,10 @@ def main() -> None:
     def tell(text: str) -> None:
         progress.print(text, highlight=False)
 
+    if given.against is not None:
+        for compared in measure_against(given, tell):
+            show(console, compared)
+        return
     everything: list[Series] = []
     for series in measure_all(given, tell):
         everything.append(series)

@@ -182,3 +182,20 @@ def test_a_read_of_the_weight_file_does_not_go_unseen(tmp_path: Path) -> None:
         file.seek(1 << 30)
         file.read(10)
     assert pages.resident_bytes(path) > 0
+
+
+def test_two_builds_are_compared_round_by_round(tmp_path: Path) -> None:
+    against: Any = importlib.import_module("bench.against")
+    cost = measure.Cost
+    pair = against.Pair(against.Compared("x", ("inspect", "MODEL"), 0.6))
+    pair.ours = [cost(1, 1.0, 100, 0), cost(1, 2.0, 100, 0), cost(1, 9.0, 100, 0, "stopped")]
+    pair.other = [cost(1, 2.0, 100, 0), cost(1, 4.0, 100, 0), cost(1, 1.0, 100, 0)]
+    assert pair.ratios("cpu_seconds") == [0.5, 0.5]
+    assert pair.verdict == "held"
+    assert "stopped" in pair.failure
+    place = jobs.Place(tmp_path / "there")
+    words = against.command(pair.job, place, tmp_path / "out")
+    assert words[-2:] == ["inspect", str(place.source)]
+    assert against.of_build(Path("/a/onnx_llm_passes"))["PYTHONPATH"].startswith("/a")
+    with pytest.raises(SystemExit):
+        against.checked(Path("/nowhere"))

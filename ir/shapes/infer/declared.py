@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Mapping
 from typing import cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.serde import TensorProtoTensor
 
 from ...symbolic.dims import Dim, Expr, free_symbols, parse, substitute
 from .facts import MAX_ITEMS, IntTensor, Item
@@ -58,6 +60,8 @@ def tensor_shape(tensor: ir.TensorProtocol) -> tuple[int, ...]:
     return tuple(cast("tuple[int, ...]", tuple(tensor.shape)))
 
 
+_LETTERS = {int(ir.DataType.INT64): "q", int(ir.DataType.INT32): "i"}
+"""Element types whose raw bytes are read without an array: a traced graph has ten thousand such constants."""
 _CONTENTS: WeakKeyDictionary[ir.TensorProtocol, IntTensor | None] = WeakKeyDictionary()
 """Tensor -> its content, read once: clones share tensors, and a pipeline sweeps one graph several times."""
 
@@ -77,6 +81,12 @@ def tensor_content(tensor: ir.TensorProtocol) -> IntTensor | None:
 
 
 def _read(tensor: ir.TensorProtocol) -> IntTensor | None:
+    if isinstance(tensor, TensorProtoTensor):
+        proto = tensor.raw
+        letter = _LETTERS.get(proto.data_type)
+        count = math.prod(proto.dims)
+        if letter is not None and count <= MAX_ITEMS and len(proto.raw_data) == struct.calcsize(f"<{count}{letter}"):
+            return IntTensor(tuple(proto.dims), struct.unpack(f"<{count}{letter}", proto.raw_data), tensor.dtype)
     dtype = tensor.dtype
     limit = MAX_ITEMS if dtype in INTEGERS else MAX_FLOATS if dtype in FLOATS else 0
     shape = cast("tuple[int, ...]", tuple(tensor.shape))
