@@ -119,7 +119,7 @@ class KeepLastLogits(Pass):
         idle = {value for value in model.graph.inputs if not value.uses()}
         count = self._count(model, roles, where)
         rewrite.apply(Selector(Builder(model.graph, self.name), tokens, validity, count))
-        gone = _drop_told(model, roles, idle, count)
+        gone = _drop_count(model, roles, idle, count)
         return GraphResult(
             model,
             True,
@@ -162,7 +162,7 @@ class KeepLastLogits(Pass):
         present = next((value for value in model.graph.inputs if value.name == self.symbol), None)
         told = present is not None and roles.get(self.symbol) is Role.LOGITS_TO_KEEP
         if present is not None and told and present.shape is not None and len(present.shape) == 2:
-            return Count(told=present, symbol=self.symbol)
+            return Count(source=present, symbol=self.symbol)
         taken = {value.name for node in model.graph for value in node.outputs} | set(model.graph.initializers)
         if (present is not None and not told) or self.symbol in taken or self.symbol in symbols_of(model):
             raise UsageError("this name is taken in the graph", where=where, found=self.symbol, hint="Choose another.")
@@ -171,7 +171,7 @@ class KeepLastLogits(Pass):
             present.name = f"{self.symbol}/scalar"
         told_by = ir.val(self.symbol, ir.DataType.INT64, ir.Shape([self.symbol, 1]))
         model.graph.inputs.append(told_by)
-        return Count(told=told_by, symbol=self.symbol)
+        return Count(source=told_by, symbol=self.symbol)
 
 
 def _of_many(count: Dim | None, length: Dim) -> Dim | None:
@@ -198,7 +198,7 @@ def _validity(
     return fresh
 
 
-def _drop_told(model: ir.Model, roles: dict[str, Role], idle: set[ir.Value], count: Count) -> int:
+def _drop_count(model: ir.Model, roles: dict[str, Role], idle: set[ir.Value], count: Count) -> int:
     """Removes inputs that told how many rows to keep and that nothing reads any more."""
     before = len(model.graph.inputs)
     model.graph.inputs[:] = [
@@ -206,7 +206,7 @@ def _drop_told(model: ir.Model, roles: dict[str, Role], idle: set[ir.Value], cou
         for value in model.graph.inputs
         if value.uses()
         or value in idle
-        or value is count.told
+        or value is count.source
         or roles.get(value.name or "") is not Role.LOGITS_TO_KEEP
     ]
     return before - len(model.graph.inputs)

@@ -1,4 +1,4 @@
-"""AIMET 0.6.1 and QNN quantization overrides: two objects, tensor name -> a list with one entry a channel."""
+"""AIMET 0.6.1 and QNN overrides have two objects, tensor name -> a list with one entry a channel."""
 
 from __future__ import annotations
 

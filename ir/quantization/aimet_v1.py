@@ -1,4 +1,4 @@
-"""AIMET 1.0.0: two lists of entries, each with its tensor's name, offsets counted on the unsigned grid."""
+"""AIMET 1.0.0 has two lists of entries, each with its tensor's name, offsets counted on the unsigned grid."""
 
 from __future__ import annotations
 

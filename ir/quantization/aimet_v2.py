@@ -1,4 +1,4 @@
-"""AIMET 2.0.0 and 2.1.0: one list of entries in the words of QuantizeLinear; 2.1.0 nests the scales of blocks."""
+"""AIMET 2.0.0 and 2.1.0 have one list of entries in the words of QuantizeLinear; 2.1.0 nests the scales of blocks."""
 
 from __future__ import annotations
 

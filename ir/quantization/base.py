@@ -1,4 +1,4 @@
-"""What a quantization encoding is: a grid of integers over a tensor's numbers, and the table of them by tensor name."""
+"""An encoding is a grid of integers over a tensor's numbers; a table holds them by tensor name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a foreign format cannot say of an encoding, kept in the same file under a key that other readers pass over."""
+"""What a foreign format cannot say of an encoding stands in the same file under a key that other readers pass over."""
 
 from __future__ import annotations
 

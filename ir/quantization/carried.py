@@ -1,4 +1,4 @@
-"""The encodings that a program carries, as a table: read, completed by what its graphs tell, put back."""
+"""The encodings that a program carries are read as a table, completed by what its graphs tell, and put back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tensors of a graph are put on a grid, and on which: states, activations, weights."""
+"""States, activations and weights that are put on a grid are chosen here, and which grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The formats of encodings: which one a file is, reading any of them, writing each."""
+"""The format of an encodings file is recognised; each format is read and written by one function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From ranges to grids and back: scales and zero points out of what a tensor held."""
+"""Ranges become grids and grids ranges: scales and zero points are made of what a tensor held."""
 
 from __future__ import annotations
 

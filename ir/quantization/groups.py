@@ -1,4 +1,4 @@
-"""Which values must share one encoding: all that hold the numbers of one carried state."""
+"""Values that hold the numbers of one carried state must share one encoding; this finds them."""
 
 from __future__ import annotations
 

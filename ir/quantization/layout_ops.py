@@ -1,4 +1,4 @@
-"""Operators that move numbers without changing them, and where each axis of the result was before."""
+"""Layout operators move numbers without changing them; rules say where each axis of the result was before."""
 
 from __future__ import annotations
 
@@ -74,16 +74,16 @@ def _is_zero(value: ir.Value | None) -> bool:
     return tensor is not None and tensor.size == 1 and not tensor.numpy().any()
 
 
-def _same(node: ir.Node, source: Sequence[Dim | None], result: Shape) -> Axes:
+def _same_axes(node: ir.Node, source: Sequence[Dim | None], result: Shape) -> Axes:
     return tuple(range(len(source)))
 
 
-def _transpose(node: ir.Node, source: Sequence[Dim | None], result: Shape) -> Axes:
+def _axes_of_transpose(node: ir.Node, source: Sequence[Dim | None], result: Shape) -> Axes:
     attribute = node.attributes.get("perm")
     return tuple(attribute.as_ints()) if attribute is not None else tuple(reversed(range(len(source))))
 
 
-def _unsqueeze(node: ir.Node, source: Sequence[Dim | None], result: Shape) -> Axes:
+def _axes_of_unsqueeze(node: ir.Node, source: Sequence[Dim | None], result: Shape) -> Axes:
     new = axes_of(node)
     if new is None:
         return None
@@ -93,7 +93,7 @@ def _unsqueeze(node: ir.Node, source: Sequence[Dim | None], result: Shape) -> Ax
     return tuple(None if i in at else next(rest) for i in range(rank))
 
 
-def _squeeze(node: ir.Node, source: Sequence[Dim | None], result: Shape) -> Axes:
+def _axes_of_squeeze(node: ir.Node, source: Sequence[Dim | None], result: Shape) -> Axes:
     gone = axes_of(node)
     if gone is None:
         return None
@@ -101,7 +101,7 @@ def _squeeze(node: ir.Node, source: Sequence[Dim | None], result: Shape) -> Axes
     return tuple(i for i in range(len(source)) if i not in at)
 
 
-def _reshape(node: ir.Node, source: Sequence[Dim | None], result: Shape) -> Axes:
+def _axes_of_reshape(node: ir.Node, source: Sequence[Dim | None], result: Shape) -> Axes:
     """Equal dimensions from both ends stay; what lies between was merged or split."""
     if result is None:
         return None
@@ -118,7 +118,7 @@ def _reshape(node: ir.Node, source: Sequence[Dim | None], result: Shape) -> Axes
     return tuple(mapped)
 
 
-def _expand(node: ir.Node, source: Sequence[Dim | None], result: Shape) -> Axes:
+def _axes_of_expand(node: ir.Node, source: Sequence[Dim | None], result: Shape) -> Axes:
     if result is None:
         return None
     added = len(result) - len(source)
@@ -126,30 +126,30 @@ def _expand(node: ir.Node, source: Sequence[Dim | None], result: Shape) -> Axes:
     return tuple(i - added if i >= added and source[i - added] == result[i] else None for i in range(len(result)))
 
 
-def _cut(node: ir.Node, source: Sequence[Dim | None], result: Shape) -> Axes:
+def _axes_left(node: ir.Node, source: Sequence[Dim | None], result: Shape) -> Axes:
     """An axis that became shorter lost channels: it is no longer the same axis."""
     if result is None or len(result) != len(source):
         return None
     return tuple(i if source[i] is not None and source[i] == result[i] else None for i in range(len(source)))
 
 
-def _unknown(node: ir.Node, source: Sequence[Dim | None], result: Shape) -> Axes:
+def _unknown_axes(node: ir.Node, source: Sequence[Dim | None], result: Shape) -> Axes:
     return None
 
 
 MOVES: dict[str, Callable[[ir.Node, Sequence[Dim | None], Shape], Axes]] = {
-    "Cast": _same,
-    "Expand": _expand,
-    "Flatten": _reshape,
-    "Gather": _unknown,
-    "GatherElements": _cut,
-    "GatherND": _unknown,
-    "Identity": _same,
-    "Reshape": _reshape,
-    "Slice": _cut,
-    "Split": _cut,
-    "Squeeze": _squeeze,
-    "Tile": _expand,
-    "Transpose": _transpose,
-    "Unsqueeze": _unsqueeze,
+    "Cast": _same_axes,
+    "Expand": _axes_of_expand,
+    "Flatten": _axes_of_reshape,
+    "Gather": _unknown_axes,
+    "GatherElements": _axes_left,
+    "GatherND": _unknown_axes,
+    "Identity": _same_axes,
+    "Reshape": _axes_of_reshape,
+    "Slice": _axes_left,
+    "Split": _axes_left,
+    "Squeeze": _axes_of_squeeze,
+    "Tile": _axes_of_expand,
+    "Transpose": _axes_of_transpose,
+    "Unsqueeze": _axes_of_unsqueeze,
 }

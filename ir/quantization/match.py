@@ -1,4 +1,4 @@
-"""Which tensor of one graph is which of another: by name where the producers agree, else by how it is computed."""
+"""Tensors of two graphs are matched by name where the producers agree, else by how they are computed."""
 
 from __future__ import annotations
 

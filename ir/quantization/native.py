@@ -1,4 +1,4 @@
-"""This package's own form of encodings: everything that a table holds, in JSON, one entry a tensor."""
+"""This package's own form of encodings holds everything that a table does, in JSON, one entry a tensor."""
 
 from __future__ import annotations
 

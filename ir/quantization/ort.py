@@ -1,4 +1,4 @@
-"""onnxruntime's calibration cache: watched ranges by tensor name, as its quantizer saves and loads them."""
+"""onnxruntime's calibration cache holds watched ranges by tensor name, as its quantizer saves and loads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""QuantizeLinear and DequantizeLinear pairs: put onto values, and read back as a table."""
+"""QuantizeLinear and DequantizeLinear pairs are put onto values, and read back as a table."""
 
 from __future__ import annotations
 

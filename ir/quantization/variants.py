@@ -1,4 +1,4 @@
-"""How each operator is quantized: one table for all graphs, with entries of prefill or decode where they differ."""
+"""One table says how each operator is quantized, with entries of prefill or decode where they differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A graph made static: every dimension a number, shape arithmetic folded, inputs that only had a shape gone."""
+"""A graph is made static: every dimension a number, shape arithmetic folded, inputs that only had a shape gone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one builder of nodes: operators, constants, sizes and views, each shared by equal requests."""
+"""The builder makes operators, constants, sizes and views; equal requests share one value."""
 
 from __future__ import annotations
 

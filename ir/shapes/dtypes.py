@@ -1,4 +1,4 @@
-"""Element types of values without a declared one, from what produces them."""
+"""Element types of values without a declared one are inferred from what produces them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which values of a graph hold floats: element types told by what produces them, unknown operators included."""
+"""Values of a graph that hold floats are found by element types, inferred from what produces them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Walks through nodes that move a tensor without changing its numbers: Cast, Transpose, Reshape, Identity …"""
+"""Walks follow a tensor through nodes that move it without changing its numbers: Cast, Transpose, Reshape …"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""States converted between layouts: one table from layout and target to the functions that do it."""
+"""States are converted between layouts by one table from layout and target to the functions that do it."""
 
 from __future__ import annotations
 

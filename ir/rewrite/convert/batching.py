@@ -1,6 +1,6 @@
 """Gives what was the same for the whole batch one slice a sequence: ``[S, 1]`` becomes ``[B, S, 1]``.
 
-Where such a tensor meets one of more axes, its batch lines up with the first axis there and the lifting is over;
+Where such a tensor meets one of more axes, its batch lines up with the first axis there and the batching is over;
 until then each consumer is written anew with one axis more.
 """
 
@@ -16,21 +16,21 @@ from ...symbolic.symbols import dims_of
 from ..size_arithmetic import anchors_of, emit_sizes
 from .context import ConversionContext
 
-Rule = Callable[["Lifting", ir.Node], "ir.Value | None"]
-"""Feeds a node the lifted forms of its operands; gives the lifted form of its result, None where lifting is over."""
+Rule = Callable[["Batching", ir.Node], "ir.Value | None"]
+"""Feeds a node the batched forms of its operands; gives the batched form of its result, None where batching is over."""
 
 
 @dataclass(eq=False)
-class Lifting:
-    """One sweep: ``forms`` holds the lifted form ``[B, *shape]`` of each value that has one."""
+class Batching:
+    """One sweep: ``forms`` holds the batched form ``[B, *shape]`` of each value that has one."""
 
     context: ConversionContext
     forms: dict[ir.Value, ir.Value] = field(default_factory=dict[ir.Value, ir.Value])
-    batched: set[ir.Value] = field(default_factory=set[ir.Value])
+    batch_first: set[ir.Value] = field(default_factory=set[ir.Value])
     """Values whose first axis was 1 and is the batch now."""
 
     def take(self, node: ir.Node, form: ir.Value | None) -> None:
-        """Keeps the lifted form of a node's result."""
+        """Keeps the batched form of a node's result."""
         if form is None:
             return
         if node.outputs[0].is_graph_output():
@@ -39,7 +39,7 @@ class Lifting:
         self.context.builder.place_after(node)
 
     def operands(self, node: ir.Node) -> list[int]:
-        """The operands that are lifted."""
+        """The operands that are batched."""
         return [index for index, value in enumerate(node.inputs) if value in self.forms]
 
     def shape(self, node: ir.Node, value: ir.Value | None) -> tuple[Dim, ...]:
@@ -54,7 +54,7 @@ class Lifting:
         self.context.builder.place_after(node)
         self.context.facts.shapes[form] = self.shape(node, node.outputs[0])  # as the old one's, for what follows
         node.outputs[0].replace_all_uses_with(form)
-        self.batched.add(form)
+        self.batch_first.add(form)
 
     def copy(
         self, node: ir.Node, operands: Sequence[ir.Value | None], attributes: dict[str, object] | None = None
@@ -73,21 +73,21 @@ class Lifting:
         return value
 
     def spread(self, node: ir.Node, value: ir.Value, rank: int) -> ir.Value:
-        """The lifted form with ``rank`` axes: ones between the batch and the value's own."""
+        """The batched form with ``rank`` axes: ones between the batch and the value's own."""
         form, own = self.forms.get(value, value), len(self.shape(node, value))
         name = f"{node.name or node.op_type}/spread"
         if value not in self.forms:
-            return self._reaxed("Unsqueeze", form, list(range(1, rank - own + 1)), name) if rank > own else form
+            return self._with_axes("Unsqueeze", form, list(range(1, rank - own + 1)), name) if rank > own else form
         if own + 1 > rank:  # its own first axis is 1: the batch takes that place
-            return self._reaxed("Squeeze", form, [1], name)
-        return self._reaxed("Unsqueeze", form, list(range(1, rank - own)), name) if rank > own + 1 else form
+            return self._with_axes("Squeeze", form, [1], name)
+        return self._with_axes("Unsqueeze", form, list(range(1, rank - own)), name) if rank > own + 1 else form
 
     def unknown(self, node: ir.Node) -> Exception:
         """The refusal for a consumer that has no rule, or not in this form."""
         found = [
             f"{v.name!r} {list(map(str, self.context.facts.shape(v) or ()))}"
             for v in node.inputs
-            if v in self.forms or v in self.batched
+            if v in self.forms or v in self.batch_first
         ]
         return self.context.refuse(
             f"query positions enter {node.op_type} in a form that has no room for one row a sequence",
@@ -95,7 +95,7 @@ class Lifting:
             found=", ".join(found),
         )
 
-    def _reaxed(self, op_type: str, form: ir.Value, axes: list[int], name: str) -> ir.Value:
+    def _with_axes(self, op_type: str, form: ir.Value, axes: list[int], name: str) -> ir.Value:
         builder = self.context.builder
         value = builder.op(
             op_type,

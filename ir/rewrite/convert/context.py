@@ -1,4 +1,4 @@
-"""What a conversion has to know of a graph: its tokens, positions, mask, lengths, and every symbolic fact."""
+"""A conversion knows of its graph the tokens, positions, mask, lengths, and every symbolic fact."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ConversionContext:
         facts: Symbolic shapes and integer contents before the conversion, one name a dimension.
         derived: The same without what the file declares of inner values: a dimension unknown here depends on data.
         sweep: Tells the shapes of the graph as it is now, from its inputs alone; after an edit, what that changed.
-        known, told: What :meth:`wanted` and :meth:`leaks` have answered.
+        known, _answers: What :meth:`wanted` and :meth:`leaks` have answered.
     """
 
     model: ir.Model
@@ -57,7 +57,7 @@ class ConversionContext:
     sweep: Resweep
     builder: Builder
     known: dict[Expr, Dim] = field(default_factory=dict[Expr, Dim])
-    told: dict[Expr, bool] = field(default_factory=dict[Expr, bool])
+    _answers: dict[Expr, bool] = field(default_factory=dict[Expr, bool])
 
     @property
     def where(self) -> str:
@@ -82,9 +82,9 @@ class ConversionContext:
         """True for a dimension that speaks of the past's own length, which a cache written in place does not have."""
         if not self.growing or isinstance(dim, int):
             return False
-        if dim not in self.told:
-            self.told[dim] = str(self.past) in free_symbols(dim) and not self._of_total(dim)
-        return self.told[dim]
+        if dim not in self._answers:
+            self._answers[dim] = str(self.past) in free_symbols(dim) and not self._of_total(dim)
+        return self._answers[dim]
 
     def _of_total(self, dim: Dim) -> bool:
         """True where ``dim`` is made of past and sequence together only: each of its terms holds the total."""

@@ -1,4 +1,4 @@
-"""The local functions CtxScatter and CtxGather: a cache's rows by position, in operators every runtime has."""
+"""The local functions CtxScatter and CtxGather write and read rows by position in operators every runtime has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows that a run adds to a cache inside a fused operator, taken out of the whole cache that it hands out."""
+"""The rows that a run adds to a cache inside a fused operator are taken out of the cache that it hands out."""
 
 from __future__ import annotations
 

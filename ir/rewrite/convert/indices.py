@@ -1,4 +1,4 @@
-"""Where a run's rows go in a cache: row numbers, padding, and the index tensors of ScatterND."""
+"""Row numbers, padding and the index tensors of ScatterND say where a run's rows go in a cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lengths that were computed from the past's: past + seq becomes the rows of the cache, wherever it is computed."""
+"""Lengths computed from the past's are recomputed: past + seq becomes the rows of the cache, wherever it stands."""
 
 from __future__ import annotations
 

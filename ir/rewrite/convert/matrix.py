@@ -1,4 +1,4 @@
-"""Which layout turns into which: a table of steps, and the paths made of them."""
+"""A table of steps says which layout turns into which; paths are made of them."""
 
 from __future__ import annotations
 

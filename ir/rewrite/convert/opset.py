@@ -8,7 +8,7 @@ import onnx_ir as ir
 from ...core.errors import PassRefused
 from ..ownership import mark
 
-LOWEST = 18  # what the converter starts from
+LOWEST = 18  # what onnxscript.version_converter (0.7) starts from; onnx.version_converter goes lower, but on protos
 
 
 def raise_opset(model: ir.Model, version: int, owner: str) -> None:

@@ -1,4 +1,4 @@
-"""What a conversion may be asked for."""
+"""These options may be asked of a conversion."""
 
 from __future__ import annotations
 

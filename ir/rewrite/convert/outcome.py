@@ -1,4 +1,4 @@
-"""What a conversion did, and the names and types it leaves."""
+"""A conversion reports what it did, and settles the names and types it leaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Query positions: ``past, past + 1 …`` counted in the graph becomes the position input, one row for each sequence."""
+"""Query positions that the graph counted, ``past, past + 1 …``, become the position input, one row a sequence."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import onnx_ir as ir
 
 from ...shapes.infer.facts import IntTensor
 from ...states.signatures import is_whole_range, strip_shape_ops
-from .batching import Lifting
-from .batching_rules import LIFTED
-from .batching_shared import BATCHED
+from .batching import Batching
+from .batching_rules import BATCHED
+from .batching_shared import BATCH_FIRST
 from .context import ConversionContext
 from .lengths import leaking
 from .query_rows import is_query_slice, take_query_rows
@@ -21,40 +21,40 @@ def rewire_queries(context: ConversionContext, positions: ir.Value) -> None:
 
     Raises PassRefused where the past's length is used in any other way.
     """
-    lifting = Lifting(context)
+    batching = Batching(context)
     for node in list(context.model.graph):
         if is_query_slice(context, node):
-            take_query_rows(lifting, node, positions)
+            take_query_rows(batching, node, positions)
             continue
         for index in range(len(node.inputs)):
             value = _counted(context, node, index)
-            if value is not None and value not in lifting.forms:
-                lifting.forms[value] = _form(context, value, positions)
-        if node.outputs[0] not in lifting.forms:
-            _feed(lifting, node)
+            if value is not None and value not in batching.forms:
+                batching.forms[value] = _form(context, value, positions)
+        if node.outputs[0] not in batching.forms:
+            _feed(batching, node)
 
 
-def _feed(lifting: Lifting, node: ir.Node) -> None:
+def _feed(batching: Batching, node: ir.Node) -> None:
     """Handles one node of the sweep; nodes come in graph order. Raises PassRefused for one not understood."""
     if node.op_type in ("Shape", "Size") and not node.domain:
         return  # lengths were told already
-    if lifting.operands(node):
-        rule = LIFTED.get(node.op_type) if not node.domain else None
-        if rule is None:
-            raise lifting.unknown(node)
-        lifting.take(node, rule(lifting, node))
-    elif any(value in lifting.batched for value in node.inputs):
+    if batching.operands(node):
         rule = BATCHED.get(node.op_type) if not node.domain else None
-        if rule is None and not _aligned(lifting, node):
-            raise lifting.unknown(node)
-        lifting.take(node, rule(lifting, node) if rule is not None else None)
-        lifting.batched.update(value for value in node.outputs if lifting.first_is_one(value))
+        if rule is None:
+            raise batching.unknown(node)
+        batching.take(node, rule(batching, node))
+    elif any(value in batching.batch_first for value in node.inputs):
+        rule = BATCH_FIRST.get(node.op_type) if not node.domain else None
+        if rule is None and not _aligned(batching, node):
+            raise batching.unknown(node)
+        batching.take(node, rule(batching, node) if rule is not None else None)
+        batching.batch_first.update(value for value in node.outputs if batching.first_is_one(value))
 
 
-def _aligned(lifting: Lifting, node: ir.Node) -> bool:
+def _aligned(batching: Batching, node: ir.Node) -> bool:
     """True for an ONNX operator whose result has no more axes than what has the batch: the first stays first."""
-    shape = lifting.context.facts.shape(node.outputs[0])
-    ranks = [len(lifting.shape(node, value)) for value in node.inputs if value in lifting.batched]
+    shape = batching.context.facts.shape(node.outputs[0])
+    ranks = [len(batching.shape(node, value)) for value in node.inputs if value in batching.batch_first]
     single = sum(value is not None for value in node.inputs) == 1 or node.op_type == "Gather"
     return not node.domain and (single or (shape is not None and len(shape) <= min(ranks)))
 

@@ -1,4 +1,4 @@
-"""Slices that take the queries' own rows of what is as long as the keys: ``x[past : past + seq]``, ``x[-seq:]``."""
+"""Slices take the queries' own rows of what is as long as the keys: ``x[past : past + seq]``, ``x[-seq:]``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from ...states.trace import constant_ints
 from ...symbolic.dims import Dim
-from .batching import Lifting
+from .batching import Batching
 from .context import ConversionContext
 from .rows import FAR
 
@@ -29,24 +29,24 @@ def is_query_slice(context: ConversionContext, node: ir.Node) -> bool:
     return counted and (last or starts.items == (context.past,))
 
 
-def take_query_rows(lifting: Lifting, node: ir.Node, positions: ir.Value) -> None:
+def take_query_rows(batching: Batching, node: ir.Node, positions: ir.Value) -> None:
     """Gathers the rows at ``positions`` instead, one line a sequence; raises PassRefused where batch is in the way."""
-    context, builder, source = lifting.context, lifting.context.builder, node.inputs[0]
-    axis, shape = _axis(context, node), lifting.shape(node, source)
+    context, builder, source = batching.context, batching.context.builder, node.inputs[0]
+    axis, shape = _axis(context, node), batching.shape(node, source)
     assert source is not None and axis is not None
     name = f"{node.name or node.op_type}/rows"
     positions = builder.cast(positions, ir.DataType.INT64, f"{name}/positions")
-    if source in lifting.forms or source in lifting.batched:
-        raise lifting.unknown(node)
+    if source in batching.forms or source in batching.batch_first:
+        raise batching.unknown(node)
     if context.batch not in shape:
         rows = builder.op("Gather", [source, positions], name, {"axis": axis})
         rest = [at for at in range(len(shape) + 1) if at != axis]
         form = builder.op("Transpose", [rows], f"{name}/batch_first", {"perm": [axis, *rest]})
         rows.type = form.type = source.type
-        lifting.take(node, form)
+        batching.take(node, form)
         return
     if shape[0] != context.batch or axis != 1:
-        raise lifting.unknown(node)
+        raise batching.unknown(node)
     index = builder.op("Unsqueeze", [positions, builder.ints([-1], "last_axis")], f"{name}/index")
     rows = builder.op("GatherND", [source, index], name, {"batch_dims": 1})
     rows.type = source.type

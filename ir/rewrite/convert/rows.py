@@ -1,4 +1,4 @@
-"""What may be done along the rows of a cache: nothing that counts from the end, or takes in rows never written."""
+"""After a conversion no operator may count cache rows from the end, or take in rows that were never written."""
 
 from __future__ import annotations
 

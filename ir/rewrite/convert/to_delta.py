@@ -1,4 +1,4 @@
-"""append, scatter <-> delta: whether the whole cache leaves the graph, or only the new rows."""
+"""append, scatter <-> delta: the whole cache leaves the graph, or only the new rows do."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from .functions import CLOUD, add_cache_functions
 from .indices import BOOL, Block, Rows
 from .options import Ops
 
-TENSOR_SCATTER_OPSET = 24
+TENSOR_SCATTER_OPSET = 24  # onnx 1.19; mode "linear" refuses rows behind the end, "circular" is a ring
 Shared = dict[str, ir.Value]
 
 

@@ -1,1 +1,1 @@
-"""Cutting decoder layers out of a graph."""
+"""Decoder layers are cut out of a graph here."""

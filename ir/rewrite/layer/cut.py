@@ -1,4 +1,4 @@
-"""One decoder layer as a graph of its own: hidden states, mask and past in; hidden states and new rows out."""
+"""One decoder layer becomes a graph: hidden states, mask and past go in; hidden states and new rows come out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fused sum and norm taken apart: the hidden states, which the operator hides, become a value."""
+"""A fused sum and norm is taken apart, so that the hidden states, which the operator hides, become a value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NORMS: dict[str, tuple[str, tuple[int, ...], int]] = {  # operator -> the norm a
     "SkipSimplifiedLayerNormalization": ("SimplifiedLayerNormalization", (2,), 3),
 }
 """Ports as in the schemas of onnxruntime's contrib operators: input, skip, gamma, (beta,) bias."""
-EPSILON = 1e-12  # of those operators; the norms alone have another default
+EPSILON = 1e-12  # default of those (ContribOperators.md, onnxruntime 1.32); LayerNormalization-17 has 1e-5
 SUM = 3  # the output that holds the sum
 
 

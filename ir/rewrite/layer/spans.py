@@ -1,4 +1,4 @@
-"""Where each layer of a decoder begins and ends: the one value through which everything goes on, by dominators."""
+"""Dominators tell where each layer of a decoder begins and ends: at the one value through which everything goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The language-model head of a graph: where it is, which rows reach it, and giving it fewer or more of them."""
+"""The language-model head is found, and given fewer or more rows."""
 
 from .find import InFunction, LmHead, Tokens, find_head, find_logits, head_tokens
 from .kept import Kept, kept_rows

@@ -1,4 +1,4 @@
-"""Which rows a graph lets into its head already: all of them, or some that an earlier node selects."""
+"""A graph lets all rows into its head, or some that an earlier node selects; this finds which."""
 
 from __future__ import annotations
 

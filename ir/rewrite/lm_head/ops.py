@@ -1,4 +1,4 @@
-"""What each operator does to rows: products with a weight, operators that keep rows apart, layouts, selections."""
+"""Tables say what each operator does to rows: multiply by a weight, keep apart, lay out anew, select."""
 
 from __future__ import annotations
 

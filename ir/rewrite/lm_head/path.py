@@ -1,4 +1,4 @@
-"""What lies between the rows and the logits, and whether each node there keeps rows apart."""
+"""The path between the rows and the logits is searched, and each node there must keep rows apart."""
 
 from __future__ import annotations
 

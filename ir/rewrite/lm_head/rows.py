@@ -49,7 +49,7 @@ class Count:
     """How many rows are kept: a number, or the length of an input."""
 
     number: int | None = None
-    told: ir.Value | None = None
+    source: ir.Value | None = None
     symbol: str = ""
 
     @property
@@ -144,11 +144,11 @@ class Selector:
     def _start(self) -> ir.Value:
         if self.count.number is not None:
             return self.builder.ints([-self.count.number], "start")
-        return self.builder.op("Neg", [self._told()], "start", shape=(1,))
+        return self.builder.op("Neg", [self._count()], "start", shape=(1,))
 
-    def _told(self) -> ir.Value:
-        assert self.count.told is not None, "a count is a number or told by an input"
-        return self.builder.dims([(self.count.told, 0)], "count")
+    def _count(self) -> ir.Value:
+        assert self.count.source is not None, "a count is a number or told by an input"
+        return self.builder.dims([(self.count.source, 0)], "count")
 
     def _rows_up_to(self, last: ir.Value) -> ir.Value:
         """``[batch, n, 1]``: the n rows that end with ``last``; from row 0 on where fewer are valid."""
@@ -159,7 +159,7 @@ class Selector:
             first = builder.op("Sub", [last, builder.ints([self.count.number - 1], "n-1")], "first")
             offsets = self._offsets(self.count.number)
         else:
-            told = builder.op("Min", [self._told(), builder.dims([self.length], "tokens")], "count", shape=(1,))
+            told = builder.op("Min", [self._count(), builder.dims([self.length], "tokens")], "count", shape=(1,))
             past = builder.op("Add", [last, builder.ints([1], "1")], "end_row")
             first = builder.op("Sub", [past, told], "first")
             limit = builder.op("Squeeze", [told, builder.ints([0], "axis_0")], "count/scalar", shape=())

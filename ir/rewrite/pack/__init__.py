@@ -1,1 +1,1 @@
-"""Packing graphs of several lengths into the branches of one."""
+"""Graphs of several lengths are packed into the branches of one."""

@@ -1,4 +1,4 @@
-"""One of several packed graphs: its nodes taken out of it, reading the whole's inputs and weights."""
+"""The nodes of one of several packed graphs are taken out of it and read the whole's inputs and weights."""
 
 from __future__ import annotations
 

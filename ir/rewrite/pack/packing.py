@@ -1,4 +1,4 @@
-"""Several graphs of one interface made one: nested Ifs pick a body by the sizes of the inputs, weights stay outside."""
+"""Several graphs of one interface become one: nested Ifs pick a body by input sizes, weights stay outside."""
 
 from __future__ import annotations
 

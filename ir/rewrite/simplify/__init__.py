@@ -1,4 +1,4 @@
-"""What the simplify pass stands on: one round of folding over all scopes of a graph."""
+"""The simplify pass stands on one round of folding over all scopes of a graph."""
 
 from .round import simplify_round
 

@@ -1,4 +1,4 @@
-"""The backward half of a round: what is still needed is rewired, the rest goes."""
+"""The backward half of a round rewires what is still needed and removes the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The graphs inside a graph, found in one look at every node."""
+"""One look at every node finds the graphs inside a graph."""
 
 from __future__ import annotations
 

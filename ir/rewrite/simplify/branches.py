@@ -1,4 +1,4 @@
-"""An If whose condition is known: the branch taken moves into the graph around it."""
+"""An If whose condition is known gives way to the branch taken, inlined into the graph around it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operations that give back one of their inputs: each rule names the value that may stand in, or None."""
+"""Some operations give back one of their inputs: each rule names the value that replaces the output, or None."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When two nodes compute the same: one key from operation, inputs and attributes."""
+"""Two nodes compute the same where operation, inputs and attributes give one key (value numbering)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a value gives way to another one, graph outputs included: they keep their names, their nodes may change."""
+"""All uses of a value are replaced, graph outputs included: those keep their names, their nodes may change."""
 
 from __future__ import annotations
 

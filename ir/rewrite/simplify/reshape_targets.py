@@ -1,4 +1,4 @@
-"""Targets of Reshape and Expand written as constants: 0 copies, one -1 takes the rest, 1 broadcasts."""
+"""Targets of Reshape and Expand become constants: 0 copies, one -1 takes the rest, 1 broadcasts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One round: sweep, walk forward, apply backward, tidy up."""
+"""One round sweeps, walks forward, applies backward and tidies up."""
 
 from __future__ import annotations
 

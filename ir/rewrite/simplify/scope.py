@@ -1,4 +1,4 @@
-"""What one round knows while it walks: replacements, constants by content, providers, one table a scope."""
+"""A round keeps what it knows while it walks: replacements, constants by content, providers, one table a scope."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What nothing refers to any more: initializers, functions, opset imports."""
+"""Initializers, functions and opset imports that nothing refers to any more are removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors that hold one number everywhere, whatever their shape."""
+"""Some tensors hold one number everywhere, whatever their shape; this finds it."""
 
 from __future__ import annotations
 

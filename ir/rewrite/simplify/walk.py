@@ -1,4 +1,4 @@
-"""The forward half of a round: one look at every node, scope by scope, noting what may stand in for its outputs."""
+"""The forward half of a round looks at every node once, scope by scope, and notes what may replace its outputs."""
 
 from __future__ import annotations
 

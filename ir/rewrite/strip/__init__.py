@@ -1,1 +1,1 @@
-"""Taking a state out of a graph: when that is exact, and how it is done."""
+"""A state is taken out of a graph here, where that is exact."""

@@ -46,7 +46,7 @@ def release_functions(model: ir.Model, chosen: Sequence[State], owner: str) -> b
     presents = {id(state.output) for state in chosen}
     model.graph.outputs[:] = [value for value in model.graph.outputs if id(value) not in presents]
     for plan in plans:
-        with _typed(plan):
+        with _lend_types(plan):
             _take_out_of_body(plan, owner)
         _shorten(plan)
     return True
@@ -57,12 +57,12 @@ def _plan(model: ir.Model, function: ir.Function) -> _Plan | None:
     plan = _Plan(function, calls)
     if not calls or any(call.graph is not model.graph for call in calls):
         return None
-    with _typed(plan):
+    with _lend_types(plan):
         states = find_in(model, function.graph)
         fit = all(s.pairing is Pairing.BOTH and s.layout in _KNOWN and s.axis is not None for s in states)
         unbinding = _unbinding(function, states, "")
-        told = fit and all(None not in initial_dims(state, unbinding) for state in states)
-    if not states or not told:
+        known = fit and all(None not in initial_dims(state, unbinding) for state in states)
+    if not states or not known:
         return None
     inputs, outputs = ({id(v): i for i, v in enumerate(side)} for side in (function.inputs, function.outputs))
     places = tuple((inputs[id(state.input)], outputs[id(state.output)]) for state in states)
@@ -76,7 +76,7 @@ def _all_calls_carry(plan: _Plan, chosen: Sequence[State]) -> bool:
 
 
 @contextmanager
-def _typed(plan: _Plan) -> Generator[None]:
+def _lend_types(plan: _Plan) -> Generator[None]:
     """Lends the formal inputs the types of the first call's operands: the search reads shapes."""
     lent = [
         (formal, formal.shape, formal.type)

@@ -1,4 +1,4 @@
-"""Masks by key position: row numbers 0..ctx-1 become the positions of the rows themselves."""
+"""Masks compare key positions: row numbers 0..ctx-1 are replaced by the positions of the rows themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lengths that are known once the past is gone: operands of fused operators that have become constants."""
+"""Lengths that are known once the past is gone become constants of the fused operators that read them."""
 
 from __future__ import annotations
 

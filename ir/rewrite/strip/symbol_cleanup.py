@@ -1,4 +1,4 @@
-"""What becomes of the symbols that sized a state once it is gone."""
+"""The symbols that sized a state are replaced in every remaining type once the state is gone."""
 
 from __future__ import annotations
 

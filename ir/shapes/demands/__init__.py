@@ -1,4 +1,4 @@
-"""What every operator demands of the shapes that reach it, and what is left to prove of a graph."""
+"""Every operator demands something of the shapes that reach it; what is left to prove of a graph is listed."""
 
 from .demand import Demand, Demands, Relation
 from .sweep import demands_of

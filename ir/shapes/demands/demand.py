@@ -1,4 +1,4 @@
-"""A demand of a node on its shapes: two dimensions and how they must relate; the rules that state them."""
+"""A demand relates two dimensions at a node; rules state the demands of an operator."""
 
 from __future__ import annotations
 

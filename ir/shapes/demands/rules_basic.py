@@ -1,4 +1,4 @@
-"""Demands of elementwise operators, contractions and operators that move data about."""
+"""These rules state the demands of elementwise operators, contractions and layout operators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Demands of operators that write, read or hold caches: scatters, gathers, attention, convolutions with a state."""
+"""These rules state the demands of operators that write, read or hold caches: scatters, gathers, attention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sweep that asks every node for its demands, in the graph, its bodies and its functions."""
+"""The sweep asks every node for its demands, in the graph, its bodies and its functions."""
 
 from __future__ import annotations
 

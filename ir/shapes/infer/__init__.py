@@ -1,4 +1,4 @@
-"""Symbolic propagation: the shape of every value and the content of small integer tensors, in one sweep."""
+"""One sweep propagates the symbolic shape of every value and the content of small integer tensors."""
 
 from .engine import propagate
 from .facts import Clash, Facts, IntTensor, Shape, Trust

@@ -1,4 +1,4 @@
-"""Arithmetic over dimensions with memory, and what is certain about their signs (a symbol may be zero)."""
+"""Arithmetic over dimensions is remembered, and what is certain about signs is kept (a symbol may be zero)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a rule sees: the facts so far, a node's attributes, fresh symbols, and broadcasting."""
+"""A rule sees the facts so far, a node's attributes, fresh symbols, and broadcasting."""
 
 from __future__ import annotations
 

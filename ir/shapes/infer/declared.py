@@ -1,4 +1,4 @@
-"""What a model says about a value itself: declared shapes, initializers, constants."""
+"""A model says of a value itself: declared shapes, initializers, constants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sweep: every node once in topological order, subgraphs and function bodies on the way."""
+"""The sweep visits every node once in topological order, subgraphs and function bodies on the way."""
 
 from __future__ import annotations
 

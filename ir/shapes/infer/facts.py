@@ -1,4 +1,4 @@
-"""What a sweep finds out: symbolic shapes, the content of small integer tensors, and contradictions."""
+"""A sweep finds symbolic shapes, the content of small integer tensors, and contradictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparisons, logic and choice on integer and bool content; decided only where certain."""
+"""Comparisons, logic and choice on integer and bool content are decided only where certain."""
 
 from __future__ import annotations
 

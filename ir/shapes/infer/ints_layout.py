@@ -1,4 +1,4 @@
-"""Integer content moved about: every layout operation is a choice of places."""
+"""Layout operations on integer content choose places."""
 
 from __future__ import annotations
 

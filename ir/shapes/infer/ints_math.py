@@ -1,4 +1,4 @@
-"""Arithmetic on integer content: exact over symbols, refused where a type could overflow or round."""
+"""Arithmetic on integer content is exact over symbols, and refused where a type could overflow or round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where integer content comes from: constants, shapes, sizes, ranges."""
+"""Integer content comes from constants, shapes, sizes and ranges."""
 
 from __future__ import annotations
 

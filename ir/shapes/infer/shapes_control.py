@@ -1,4 +1,4 @@
-"""Control flow: branches are swept with the outer facts; loops with nothing but what does not change."""
+"""Branches are swept with the outer facts, loops with nothing but what does not change."""
 
 from __future__ import annotations
 

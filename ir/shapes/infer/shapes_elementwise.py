@@ -1,4 +1,4 @@
-"""Shapes of elementwise operations: the input's own, or the broadcast of all inputs."""
+"""An elementwise operation has its input's shape, or the broadcast of all inputs."""
 
 from __future__ import annotations
 

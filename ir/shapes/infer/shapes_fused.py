@@ -1,4 +1,4 @@
-"""Shapes of fused operations that exporters and onnxruntime's optimizers write."""
+"""These rules infer the shapes of fused operations that exporters and onnxruntime's optimizers write."""
 
 from __future__ import annotations
 

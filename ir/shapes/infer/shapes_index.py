@@ -1,4 +1,4 @@
-"""Shapes of operations that take or make indices: gathers, ranges, one-hot, non-zero."""
+"""These rules infer the shapes of operations that take or make indices: gathers, ranges, one-hot, non-zero."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shapes of operations that move data about: reshape, slice, concat, split, pad, expand and their kin."""
+"""These rules infer the shapes of layout operations: reshape, slice, concat, split, pad, expand and their kin."""
 
 from __future__ import annotations
 

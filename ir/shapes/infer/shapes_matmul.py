@@ -1,4 +1,4 @@
-"""Shapes of contractions: matrix products, convolutions, einsum."""
+"""These rules infer the shapes of contractions: matrix products, convolutions, einsum."""
 
 from __future__ import annotations
 

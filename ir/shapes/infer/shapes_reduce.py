@@ -1,4 +1,4 @@
-"""Shapes of reductions and normalizations."""
+"""These rules infer the shapes of reductions and normalizations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All rules, one table a kind: (domain, op type) to function."""
+"""All rules of inference stand in one table a kind, from (domain, op type) to function."""
 
 from __future__ import annotations
 
