@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from onnx_llm_passes.ir.core.verifier import check_structure
 from onnx_llm_passes.passes.convert_states import ConvertStates
-from onnx_llm_passes.runtime.decode.stepper import Chunk, Stepper
+from onnx_llm_passes.runtime.decode.step import Chunk
+from onnx_llm_passes.runtime.decode.stepper import Stepper
 
 Step = list[Chunk]
 CTX, CLOSE = 24, 2e-6

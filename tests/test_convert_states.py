@@ -17,7 +17,8 @@ from onnx_llm_passes.ir.states import Layout, find_states
 from onnx_llm_passes.ir.symbolic.symbols import substitute_symbols
 from onnx_llm_passes.passes.convert_states import ConvertStates, MaskInput, Names, Ops, To
 from onnx_llm_passes.passes.manager import PassManager
-from onnx_llm_passes.runtime.decode.stepper import Chunk, Stepper
+from onnx_llm_passes.runtime.decode.step import Chunk
+from onnx_llm_passes.runtime.decode.stepper import Stepper
 from onnx_llm_passes.runtime.samples.samples import append_decoder
 
 from .append_graphs import append_by_data, append_other_axes, append_plain, append_three_dims, one_token
@@ -95,12 +96,13 @@ def test_padding_changes_no_row(ops: Ops) -> None:
     model = convert(newest_opset(), ops=ops)
     stepper = Stepper(model, 2, CTX)
     stepper.step([Chunk((1, 2, 3), 0), Chunk((4, 5, 6, 7), 0)])
-    before = {name: cache.copy() for name, cache in stepper.caches[0].items()}
+    before = {name: cache.array().copy() for name, cache in stepper.caches[0].states.items()}
     stepper.step([Chunk((), 0), Chunk((9,), 4)], width=7)
-    for name, cache in stepper.caches[0].items():
-        assert cache[0].tobytes() == before[name][0].tobytes()  # the idle row's cache
-        assert np.delete(cache[1], 4, axis=1).tobytes() == np.delete(before[name][1], 4, axis=1).tobytes()
-        assert np.any(cache[1][:, 4])
+    for name, cache in stepper.caches[0].states.items():
+        idle, other = cache.array()
+        assert idle.tobytes() == before[name][0].tobytes()
+        assert np.delete(other, 4, axis=1).tobytes() == np.delete(before[name][1], 4, axis=1).tobytes()
+        assert np.any(other[:, 4])
 
 
 @pytest.mark.parametrize("ops", list(Ops), ids=lambda ops: ops.value)

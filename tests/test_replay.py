@@ -16,7 +16,8 @@ from onnx_llm_passes.passes.clone_decode import CloneDecode
 from onnx_llm_passes.passes.keep_last_logits import KeepLastLogits
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
-from onnx_llm_passes.runtime.decode.player import Caches, Chunk, Player, Tail
+from onnx_llm_passes.runtime.decode.host import Caches, Host
+from onnx_llm_passes.runtime.decode.step import Step
 from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
 from onnx_llm_passes.runtime.verify.closeness import OTHER_SUMS, compare_rows, sums_of
 from onnx_llm_passes.runtime.verify.replay import proposals
@@ -280,21 +281,20 @@ def test_steps_propose_many_few_and_none(k: int) -> None:
     assert k == 0 or any(right < made for made, right in steps)
 
 
-@pytest.mark.parametrize("tail", Tail)
-def test_long_then_partial_then_long_proposals_leave_no_trace(tail: Tail) -> None:
+@pytest.mark.parametrize("padded", [True, False])
+def test_long_then_partial_then_long_proposals_leave_no_trace(padded: bool) -> None:
     """Positions are a function of (start, count, length) alone: what a step padded or rejected is written over."""
-    model = kept_rows(no_index=0)
-    player = Player.of(model, "original", 32)
+    host = Host.of(kept_rows(no_index=0), "original", 32)
     text = np.random.default_rng(0).integers(0, 60, (1, 24))
     caches, straight = Caches(), Caches()
     for start, count in ((0, 5), (5, 2), (7, 5), (12, 1), (13, 5)):
         tokens = text[:, start : start + 5].copy()
         tokens[:, count:] = 61
-        outputs = player.run(caches, Chunk(tokens, start, count, tail))
-        first, logits = player.logits(outputs, Chunk(tokens, start, count, tail))
+        step: Step = host.step(tokens, start, count if padded else 5)
+        first, logits = host.logits(host.run(caches, step, count), step)
         for at in range(start, start + count):
-            chunk = Chunk(text[:, at : at + 1], at, 1)
-            alone = player.logits(player.run(straight, chunk), chunk)[1][:, 0]
+            one = host.step(text[:, at : at + 1], at, 1)
+            alone = host.logits(host.run(straight, one), one)[1][:, 0]
             row = at - start - first
             if 0 <= row < logits.shape[1]:
                 np.testing.assert_allclose(logits[:, row], alone, rtol=0, atol=2e-6 * np.abs(alone).max())

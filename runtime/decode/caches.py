@@ -126,8 +126,9 @@ def _length(state: State, policy: CachePolicy, dim: Dim | None, sizes: Sizes) ->
     if policy is CachePolicy.SHARED and state.inside is Layout.FUSED and fixed is None and not sizes.buffers:
         policy = CachePolicy.GROWN
     if policy is CachePolicy.GROWN:
-        grows = fixed is None or state.layout is Layout.WINDOW
-        return (CachePolicy.GROWN, fixed) if grows else (CachePolicy.PADDED, fixed)
+        if state.layout is Layout.WINDOW:
+            return policy, fixed
+        return (CachePolicy.PADDED, fixed) if fixed else (CachePolicy.GROWN, None)  # 0 rows: a first run alone
     if fixed is None and not sizes.ctx:
         raise UsageError(
             "nothing tells how long this cache is",

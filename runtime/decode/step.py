@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ...ir.interface.roles import Role
 from ...ir.symbolic.symbols import dims_of
-from ..session.subject import Subject, starts_each_row
+from ..session.subject import Subject
 from ..speculate.plan import PAD_POSITION, PAD_TOKEN
 from .caches import CacheBinding, CachePolicy
 
@@ -127,6 +127,7 @@ class Interface:
     writing: Writing
     room: int | None = None
     inputs: dict[str, ir.Value] = field(default_factory=dict[str, ir.Value])
+    starts: frozenset[str] = frozenset()  # inputs that tell where each row is written from
 
     @classmethod
     def of(cls, subject: Subject, bindings: Mapping[str, CacheBinding], ctx: int = 0) -> Interface:
@@ -135,9 +136,10 @@ class Interface:
         alike = [b for b in bindings.values() if b.axis is not None and b.in_place is (writing is not Writing.BEHIND)]
         rows = [size for b in alike if b.rewinds and (size := b.sizes[b.axis or 0]) is not None]
         found = min(rows, default=ctx or None) if writing is not Writing.BEHIND else max(rows, default=None)
-        told = {v.name or "": v for v in subject.model.graph.inputs if subject.roles[v.name or ""] in _TOLD}
-        told |= {v.name or "": v for v in subject.model.graph.inputs if starts_each_row(subject, v)}
-        return cls(subject, writing, found, told)
+        told = {v.name or "": v for v in subject.model.graph.inputs if subject.roles[v.name or ""] in TOLD}
+        starts = frozenset(v.name or "" for v in subject.model.graph.inputs if subject.is_start(v))
+        told |= {v.name or "": v for v in subject.model.graph.inputs if v.name in starts}
+        return cls(subject, writing, found, told, starts)
 
     @property
     def by_position(self) -> bool:
@@ -150,8 +152,7 @@ class Interface:
 
     def feed(self, value: ir.Value, step: Step) -> np.ndarray:
         """One input that a step tells."""
-        starts = starts_each_row(self.subject, value)
-        made = step.past if starts else _TOLD[self.subject.roles[value.name or ""]](self, value, step)
+        made = step.past if value.name in self.starts else TOLD[self.subject.roles[value.name or ""]](self, value, step)
         return np.asarray(made, value.dtype.numpy() if value.dtype is not None else None)
 
     def keys(self, step: Step) -> np.ndarray:
@@ -235,7 +236,7 @@ def _lengths(make: Interface, value: ir.Value, step: Step) -> np.ndarray:
     return np.resize(step.past + step.counts, sizes) if sizes else np.asarray(make.keys(step).shape[1])
 
 
-_TOLD: Mapping[Role, Callable[[Interface, ir.Value, Step], np.ndarray]] = {
+TOLD: Mapping[Role, Callable[[Interface, ir.Value, Step], np.ndarray]] = {
     Role.TOKEN_IDS: lambda make, value, step: step.ids,
     Role.EMBEDDINGS: lambda make, value, step: embedded(value, step.ids),
     Role.POSITIONS: positions_of,

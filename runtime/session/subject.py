@@ -67,6 +67,13 @@ class Subject:
         counted = (Role.TOKEN_IDS, Role.EMBEDDINGS, Role.POSITIONS, Role.ATTENTION_MASK)
         return any(role in counted for role in self.roles.values())
 
+    def is_start(self, value: ir.Value) -> bool:
+        """True for an input that tells where each row's new rows are written from, one number a row, and no more."""
+        rank = len(value.shape) if value.shape is not None else 0
+        if rank != 1 or self.roles[value.name or ""] is not Role.OTHER:
+            return self.roles[value.name or ""] is Role.POSITIONS and starts_each_row(self, value)
+        return value in origins(state.positions for state in self.states)
+
     def fixed(self, axis: int) -> int | None:
         """The batch (axis 0) or length (axis 1) that tokens or positions are declared with, if a number."""
         for role, offset in ((Role.TOKEN_IDS, 0), (Role.EMBEDDINGS, 0), (Role.POSITIONS, -2)):

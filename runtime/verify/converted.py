@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...ir.core.errors import UsageError
-from ...ir.interface.roles import Role
-from ...ir.states import Layout, Pairing
+from ...ir.states import Pairing
 from ..decode.cases import Case, Padding
+from ..decode.host import Array
 from ..decode.inputs import UnknownSize, build_inputs
-from ..decode.stepper import TOLD, Array, Chunk, Stepper
+from ..decode.step import Chunk
+from ..decode.stepper import Stepper, untold
 from ..session.legalize import legalized
 from ..session.session import RunError, Session
 from ..session.subject import Subject
@@ -118,9 +119,7 @@ class _Text:
             built = build_inputs(subject, case)
         except UnknownSize as error:
             raise Unplayable(error.what) from error
-        others = {key: array for key, array in built.items() if subject.roles[key] not in (*TOLD, Role.STATE)}
-        others |= {s.name: built[s.name] for s in subject.states if s.layout is Layout.FIXED and s.name in built}
-        return Stepper(subject.model, self.batch, ctx, others=others, session=session)
+        return Stepper(subject.model, self.batch, ctx, others=untold(subject, built), session=session)
 
     def _script(self, left: Stepper, right: Stepper, alike: bool) -> Iterator[list[Chunk]]:
         """Chunks until the cache is full; where rows differ, one of them is idle now and then."""

@@ -15,7 +15,8 @@ from ...ir.program.clone import Clone, materialize
 from ...ir.program.program import Program
 from ...ir.rewrite.layer.open_norm import open_named
 from ...ir.states import Layout, State
-from ..decode.player import Caches, Chunk, Player, Tail
+from ..decode.host import Caches, Host
+from ..decode.step import Step
 from .contract import Contract
 
 OWNER = "extract-layer"  # the pass whose names sums have
@@ -36,15 +37,19 @@ class Run:
     """One run of the whole graph: all that it was given and computed, and where its tokens lie in the caches."""
 
     known: Arrays
-    chunk: Chunk
-    held: int
+    step: Step
+
+    @property
+    def count(self) -> int:
+        """How many tokens it has."""
+        return int(self.step.counts.max())
 
 
 @dataclass(eq=False)
 class WholeGraph:
     """The graph that a layer was cut out of, giving what the layer takes and gives; ``opened`` names fused norms."""
 
-    player: Player
+    player: Host
     contract: Contract
     opened: list[str]
 
@@ -54,8 +59,7 @@ class WholeGraph:
         whole, contract = _whole(original, spec), Contract.of(original, result)
         exposed, opened = _exposed(whole, _foreign(whole, result.graph(spec.graph), contract), spec.graph)
         bound = materialize(whole, Clone(spec.graph, spec.binding), spec.graph)  # as it was, for what it carries
-        player = Player.of(exposed, f"{spec.graph} (original)", 0, bound)
-        player.ctx = player.room
+        player = Host.of(exposed, f"{spec.graph} (original)", bound=bound)
         return cls(player, contract, opened)
 
     @property
@@ -78,9 +82,11 @@ class WholeGraph:
         rows = tuple(range(len(text))) if self.player.chooses_rows else None
         for start in range(0, text.shape[1], self.length):
             count = last if start + self.length == text.shape[1] else self.length
-            chunk = Chunk(text[:, start : start + self.length], start, count, Tail.PADDING, rows)
-            held, feed = caches.held, self.player.inputs(caches, chunk)
-            yield Run(feed | self.player.run(caches, chunk), chunk, held)
+            step = self.player.step(text[:, start : start + self.length], start, count, rows)
+            feed = self.player.feeds(caches, step)
+            outputs = self.player.session.run(feed)
+            self.player.take(caches, step, outputs)
+            yield Run(feed | outputs, step)
 
     def inputs(self, names: list[str], run: Run) -> Arrays:
         """What a layer that takes these names is fed."""
@@ -101,12 +107,12 @@ class WholeGraph:
         if state.axis is None or whole.shape == rows.shape:
             if state.axis is None or state.layout is not Layout.FUSED:
                 return whole, rows
-            used = range(min(run.held + run.chunk.count, whole.shape[state.axis]))
+            used = range(min(run.step.held + run.count, whole.shape[state.axis]))
             return np.take(whole, used, axis=state.axis), np.take(rows, used, axis=state.axis)
         in_place = state.layout is Layout.SCATTER or state.is_buffer
-        first = run.held if in_place else whole.shape[state.axis] - rows.shape[state.axis]
-        numbers = range(first, first + run.chunk.count)
-        return np.take(whole, numbers, axis=state.axis), np.take(rows, range(run.chunk.count), axis=state.axis)
+        first = run.step.held if in_place else whole.shape[state.axis] - rows.shape[state.axis]
+        numbers = range(first, first + run.count)
+        return np.take(whole, numbers, axis=state.axis), np.take(rows, range(run.count), axis=state.axis)
 
     def is_settled(self, name: str, run: Run) -> bool:
         """Whether the whole graph answers the same when it runs again: not so in rows that it never initialized."""

@@ -6,26 +6,26 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import onnx_ir as ir
 
 from ...ir.core.errors import OnnxPassesError
-from ...ir.core.specialization import Specialization, SpecRole, read_specialization
+from ...ir.core.specialization import Specialization, SpecRole
 from ...ir.interface.dimensions import analyze_dimensions
 from ...ir.program.clone import Clone, materialize
 from ...ir.program.program import Program
-from ...ir.rewrite.pack.body import DOMAIN
-from ...ir.rewrite.simplify import simplify_round
-from ...ir.states import Layout, Pairing, State, find_states
-from ..decode.player import Caches, Chunk, Player, Tail
-from ..session.session import Optimization, RunError, Session, SessionError
+from ...ir.states import Layout, State
+from ...ir.symbolic.symbols import dims_of
+from ..decode.host import Caches, Host
+from ..decode.step import Step
+from ..session.session import RunError, SessionError
 from ..session.subject import Subject
 from .closeness import OTHER_SUMS, compare_rows, sums_of
 from .compare import Difference, compare
 from .contract import Contract
 from .outside import outside_sizes
+from .replay_graphs import decoder_of, has_branches, open_clone, replays
 
-MAX_ROUNDS = 8
 TEXT = 48  # tokens after the prompt, at most
+REMAINDERS = 8  # lengths of prompts that a prefill reads beside its first one, about
 Feed = dict[str, np.ndarray]
 
 
@@ -40,14 +40,6 @@ class Replayed:
     failed: str = ""
 
 
-def replays(result: Program) -> list[Specialization]:
-    """The prefills and decodes of a program that a replay can run; none where it is no such program."""
-    found = [read_specialization(item, index) for index, item in enumerate(result.specializations)]
-    names = set(result.names)
-    kept = [s for s in found if s.role in (SpecRole.PREFILL, SpecRole.DECODE) and s.graph in names]
-    return kept if any(spec.role is SpecRole.DECODE for spec in kept) else []
-
-
 def replay(original: Program, result: Program, seed: int, tell: Callable[[str], None]) -> Iterator[Replayed]:
     """Plays a random text through the original, one token a run, and through every clone; yields what they differ by.
 
@@ -56,11 +48,11 @@ def replay(original: Program, result: Program, seed: int, tell: Callable[[str], 
     output must be bit-equal. ``tell`` receives notes. Raises KernelMissing where the original cannot be run.
     """
     specs: list[Specialization] = []
-    base = _decoder_of(original)
-    players: dict[str, Player] = {}
+    base = decoder_of(original)
+    players: dict[str, Host] = {}
     for spec in replays(result):
         try:
-            players[spec.graph + spec.name] = _player(result, spec)
+            players[spec.graph + spec.name] = open_clone(result, spec)
             specs.append(spec)
         except SessionError as error:
             yield Replayed(spec.graph, _title(spec), failed=error.what)
@@ -71,10 +63,10 @@ def replay(original: Program, result: Program, seed: int, tell: Callable[[str], 
     except RunError as error:
         yield from (Replayed(s.graph, _title(s), skipped=f"the original cannot be run: {error.what}") for s in specs)
         return
-    context.packed = any(_branches(model) for model in result.graphs.values())
+    context.packed = any(has_branches(model) for model in result.graphs.values())
     if why := context.unplayable():
         tell(f"{base}: {why}: the clones are compared with the original on their own inputs only")
-    prompt = _Caches()
+    prompt = Caches()
     for spec in sorted(specs, key=lambda spec: spec.role is SpecRole.DECODE):
         player = players[spec.graph + spec.name]
         try:
@@ -94,61 +86,15 @@ def _title(spec: Specialization) -> str:
     return spec.role.value if spec.k is None else f"{spec.role.value} K={spec.k}"
 
 
-def _decoder_of(program: Program) -> str:
-    """The graph of the original that carries states from run to run."""
-    for name, model in program.graphs.items():
-        if any(s.pairing is Pairing.BOTH and s.traits.changes for s in find_states(model)):
-            return name
-    raise OnnxPassesError("no graph of the original carries a state", found=", ".join(program.graphs))
-
-
-def _player(result: Program, spec: Specialization) -> Player:
-    """The clone's session, and its sizes: bound in the graph itself, or by the specialization."""
-    model = result.graph(spec.graph)
-    bound = _decided(materialize(model, Clone(spec.graph, spec.binding), spec.graph))
-    player = Player.of(model, spec.graph, 0, bound)
-    Session(model, spec.graph, Optimization.BASIC)  # as a user would open it
-    player.ctx = player.room
-    return player
-
-
-def _branches(model: ir.Model) -> bool:
-    return any(node.op_type == "If" for node in model.graph)
-
-
-def _decided(model: ir.Model) -> ir.Model:
-    """The one branch that a graph's sizes choose, where branches pick a clone by them; else the graph itself."""
-    if not _branches(model):
-        return model
-    from onnx_ir.passes.common import InlinePass
-
-    if any(key[0] == DOMAIN for key in model.functions):
-        InlinePass(criteria=lambda function: function.domain == DOMAIN)(model)
-    for _ in range(MAX_ROUNDS):
-        if not simplify_round(model):
-            break
-    return model
-
-
 class _BothReject(OnnxPassesError):
     """The runtime takes these sizes in neither graph."""
-
-
-@dataclass
-class _Caches:
-    """What a prefill leaves: caches, and how much of the text they hold."""
-
-    caches: Caches = field(default_factory=Caches)
-
-    def copy(self) -> Caches:
-        return Caches(dict(self.caches.arrays), self.caches.held)
 
 
 @dataclass
 class _Context:
     """One text, what the original says of it token by token, and what was compared since the last report."""
 
-    original: Player
+    original: Host
     text: np.ndarray
     contract: Contract
     same_layout: bool
@@ -161,15 +107,14 @@ class _Context:
     runs: int = 0
 
     @classmethod
-    def of(cls, program: Program, name: str, result: Program, players: list[Player], seed: int) -> _Context:
+    def of(cls, program: Program, name: str, result: Program, players: list[Host], seed: int) -> _Context:
         contract = Contract.of(program, result)
         longest = max(player.length or 1 for player in players)
         room = min(player.ctx for player in players)
         model = program.graphs[name]
         outside = outside_sizes(Subject.of(model, name), [player.subject for player in players], contract.old_input)
         known = materialize(model, Clone(name, analyze_dimensions(model).complete(outside)), name)
-        original = Player.of(model, f"{name} (original)", room, known)
-        original.switches = contract.fixed
+        original = Host.of(model, f"{name} (original)", room, known)
         prompt = max((player.length or 1) for player in players)
         length = max(min(room - longest, prompt + TEXT), 1)
         ids = next(iter(original.subject.tables.values()), 64)
@@ -194,72 +139,119 @@ class _Context:
 
     def _one_by_one(self, length: int) -> list[np.ndarray]:
         """The original's logits of every token, from runs of one token (or as many as it takes)."""
-        caches, step = Caches(), self.original.length or 1
+        caches, width = Caches(), self.original.length or 1
         rows = tuple(range(len(self.text))) if self.original.chooses_rows else None
         expected: list[np.ndarray] = []
-        for start in range(0, length, step):
-            chunk = Chunk(self.text[:, start : start + step], start, step, rows=rows)
-            first, array = self.original.logits(self.original.run(caches, chunk), chunk)
+        for start in range(0, length, width):
+            step = self.original.step(self.text[:, start : start + width], start, width, rows)
+            outputs = self.original.run(caches, step, others=self._switched(self.original))
+            first, array = self.original.logits(outputs, step)
             if first:
                 raise OnnxPassesError("the original gives no logits of some tokens", where=self.original.subject.name)
             expected += [array[:, row] for row in range(array.shape[1])]
         return expected
 
-    def prefill(self, player: Player) -> _Caches:
-        """Runs the prompt in one run, padded where the graph tells padding; returns the caches it leaves."""
-        length = player.length or 1
-        room = min(len(self.expected), player.ctx - length)
-        whole = not (player.pads or player.rewinds)
-        count = length if whole and length <= player.ctx else max(1, min(length - length // 4, room))
-        caches = Caches()
-        rows: list[tuple[int, ...] | None] = (
-            [(row,) for row in range(len(self.text))] if player.chooses_rows else [None]
-        )
-        for chosen in rows:
-            tokens = self.text if chosen is None or player.batch == len(self.text) else self.text[list(chosen)]
-            picked = tuple(range(len(self.text))) if chosen is not None and len(tokens) == len(self.text) else chosen
-            chunk = self._chunk(player, tokens, count, count, picked)
-            caches.held = 0
-            self._run(player, caches, chunk, count)
-            if len(tokens) == len(self.text):
-                break
-        return _Caches(caches)
+    def prefill(self, player: Host) -> Caches:
+        """Runs a prompt in one run, padded where the graph tells padding, and leaves its caches.
 
-    def decode(self, player: Player, caches: Caches, k: int) -> None:
+        A graph that cannot tell takes whole chunks only. Where it can, prompts of other lengths are read too, from
+        nothing and behind a whole chunk.
+        """
+        length = player.length or 1
+        if self.takes_whole(player):
+            count = length if length <= player.ctx else 1
+        else:
+            room = min(len(self.expected), player.ctx - length)
+            count = max(1, min(length - length // 4, room))
+            self._remainders(player, count)
+        caches = Caches()
+        self._read(player, caches, 0, count)
+        return caches
+
+    def takes_whole(self, player: Host) -> bool:
+        """Whether a prefill may not be padded: nothing tells padding, or the row that it answers does not heed it."""
+        length = player.length or 1
+        if not player.pads or length == 1 or self.unplayable():
+            return not player.pads
+        answers: list[np.ndarray] = []
+        for padding in (0, 1):
+            tokens = self.text[:, :length].copy()
+            tokens[:, 1:] = padding
+            rows = (0,) * len(tokens) if player.chooses_rows else None
+            step = player.step(tokens[: player.batch or len(tokens)], 0, 1, rows[: player.batch] if rows else None)
+            outputs = player.run(Caches(), step)
+            if outputs[player.answer].shape[1:2] == (length,):
+                return False  # every row is answered: that of the last token is known
+            answers.append(player.logits(outputs, step)[1])
+        return not np.array_equal(*answers, equal_nan=answers[0].dtype.kind == "f")
+
+    def _remainders(self, player: Host, done: int) -> None:
+        """Prompts of every other length up to the prefill's, or of some of them where they are many."""
+        length, limit = player.length or 1, min(len(self.expected), player.ctx)
+        lengths = [count for count in range(1, length + 1) if count != done]
+        whole: Caches | None = None
+        for at, count in enumerate(lengths[:: max(1, len(lengths) // REMAINDERS)]):
+            if at % 2 and 2 * length <= limit:
+                if whole is None:
+                    whole = Caches()
+                    self._read(player, whole, 0, length, alone=True)
+                self._read(player, whole.copy(), length, count, alone=True)
+            elif count <= limit:
+                self._read(player, Caches(), 0, count, alone=True)
+
+    def _read(self, player: Host, caches: Caches, start: int, count: int, *, alone: bool = False) -> None:
+        """One chunk of the text into every row, row by row where the graph takes fewer than there are."""
+        together, held = player.batch in (None, len(self.text)), caches.held
+        groups = [tuple(range(len(self.text)))] if together else [(row,) for row in range(len(self.text))]
+        for rows in groups if player.chooses_rows else [None]:
+            tokens = self.text if rows is None or together else self.text[list(rows)]
+            caches.held = held
+            width = player.length or count
+            step = player.step(tokens[:, start : start + width], start, count, rows)
+            self._run(player, caches, step, count, alone=alone)
+
+    def decode(self, player: Host, caches: Caches, k: int) -> None:
         """Continues the text with proposals of K tokens, fewer and none, of which all, some or none are right."""
-        length, step = player.length or k + 1, 0
+        length, number = player.length or k + 1, 0
         rows = tuple(range(len(self.text))) if player.chooses_rows else None
-        while (start := caches.held) + length <= min(len(self.expected), player.ctx):
-            made, right = proposals(k, step) if player.rewinds else (k, k)
+        limit = min(len(self.expected), player.ctx)
+        if caches.held + length > limit:
+            caches = Caches()  # the prefill leaves no room behind it: the text begins anew
+        while (start := caches.held) + length <= limit:
+            made, right = proposals(k, number) if player.rewinds else (k, k)
             made = k if not player.pads and not player.rewinds else made
             tokens = self.text[:, start : start + length].copy()
             tokens[:, right + 1 : made + 1] = (tokens[:, right + 1 : made + 1] + 1) % max(int(self.text.max()), 2)
-            chunk = self._chunk(player, tokens, made + 1, start, rows, start)
-            self._run(player, caches, chunk, right + 1)
-            step += 1
+            self._run(player, caches, player.step(tokens, start, made + 1, rows), right + 1)
+            number += 1
 
-    def _chunk(
-        self, player: Player, tokens: np.ndarray, count: int, end: int, rows: tuple[int, ...] | None, start: int = 0
-    ) -> Chunk:
-        length = player.length or count
-        taken = tokens[:, start : start + length] if tokens.shape[1] > length else tokens
-        tail = Tail.PADDING if player.pads else Tail.REJECTED
-        return Chunk(taken, start, count, tail, rows)
+    def _switched(self, player: Host) -> Feed:
+        """Switches that the result has set for good, as the original's inputs."""
+        types = {value.name or "": value for value in player.subject.model.graph.inputs}
+        named = {name: value for name, value in self.contract.fixed.items() if name in types}
+        return {
+            name: np.full([dim if isinstance(dim, int) else 1 for dim in dims_of(types[name]) or ()], value)
+            for name, value in named.items()
+        }
 
-    def _run(self, player: Player, caches: Caches, chunk: Chunk, keep: int) -> None:
-        """One run of a clone: its logits against those expected, its outputs against the original's on its inputs."""
+    def _run(self, player: Host, caches: Caches, step: Step, keep: int, *, alone: bool = False) -> None:
+        """One run of a clone: its logits against those expected, its outputs against the original's on its inputs.
+
+        ``alone``: not on its inputs.
+        """
         self.runs += 1
-        feed = player.inputs(caches, chunk) if self.same_layout else {}
-        theirs = self._of_original(feed) if self.same_layout else {}
-        outputs = player.run(caches, chunk, keep)
+        feed = player.feeds(caches, step)
+        theirs = self._of_original(feed) if self.same_layout and not alone else {}
+        outputs = player.session.run(feed)
+        player.take(caches, step, outputs, keep)
         self._twin(theirs, outputs, feed)
         if self.unplayable():
             return
-        first, array = player.logits(outputs, chunk)
-        chosen = list(chunk.rows) if chunk.rows is not None else list(range(len(self.text)))
+        first, array = player.logits(outputs, step)
+        start = int(step.past[0])
         for row in range(array.shape[1]):
-            if first + row < keep and chunk.start + first + row < len(self.expected):
-                self.pairs.append((self.expected[chunk.start + first + row][chosen], array[:, row]))
+            if first + row < keep and start + first + row < len(self.expected):
+                self.pairs.append((self.expected[start + first + row][step.rows], array[:, row]))
 
     def _of_original(self, feed: Feed) -> Feed:
         """What the original says on a clone's inputs; _BothReject where it takes them no more than the clone may."""
@@ -310,7 +302,7 @@ def proposals(k: int, step: int) -> tuple[int, int]:
     return made, right
 
 
-def _same(original: Player, players: list[Player], contract: Contract) -> bool:
+def _same(original: Host, players: list[Host], contract: Contract) -> bool:
     """Whether every state kept its name and layout, so that the original takes what a clone takes."""
     before = _layouts(original.subject.states, lambda name: name)
     return all(_layouts(player.subject.states, contract.old_input) == before for player in players)
@@ -320,5 +312,5 @@ def _layouts(states: list[State], old: Callable[[str], str]) -> set[tuple[str, L
     return {(old(s.input.name or ""), s.layout) for s in states if s.input is not None}
 
 
-def _static_past(players: list[Player]) -> bool:
+def _static_past(players: list[Host]) -> bool:
     return any(player.fixed_past for player in players)

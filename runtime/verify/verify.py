@@ -24,7 +24,8 @@ from .fp16_fallback import settle
 from .layer_check import check_layers
 from .layer_play import layer_specs
 from .pair import Pair
-from .replay import replay, replays
+from .replay import replay
+from .replay_graphs import replays
 from .report import CaseReport, Verdict, VerifyReport
 
 __all__ = ["CaseReport", "Verdict", "VerifyReport", "verify"]

@@ -1,0 +1,61 @@
+"""The graphs of a replay are found and opened: the decoder of the original, and each clone with the sizes it has."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from ...ir.core.errors import OnnxPassesError
+from ...ir.core.specialization import Specialization, SpecRole, read_specialization
+from ...ir.program.clone import Clone, materialize
+from ...ir.program.program import Program
+from ...ir.rewrite.pack.body import DOMAIN
+from ...ir.rewrite.simplify import simplify_round
+from ...ir.states import Pairing, find_states
+from ..decode.host import Host
+from ..session.session import Optimization, Session
+
+MAX_ROUNDS = 8
+
+
+def replays(result: Program) -> list[Specialization]:
+    """The prefills and decodes of a program that a replay can run; none where it is no such program."""
+    found = [read_specialization(item, index) for index, item in enumerate(result.specializations)]
+    names = set(result.names)
+    kept = [s for s in found if s.role in (SpecRole.PREFILL, SpecRole.DECODE) and s.graph in names]
+    return kept if any(spec.role is SpecRole.DECODE for spec in kept) else []
+
+
+def decoder_of(program: Program) -> str:
+    """The graph of the original that carries states from run to run."""
+    for name, model in program.graphs.items():
+        if any(s.pairing is Pairing.BOTH and s.traits.changes for s in find_states(model)):
+            return name
+    raise OnnxPassesError("no graph of the original carries a state", found=", ".join(program.graphs))
+
+
+def open_clone(result: Program, spec: Specialization) -> Host:
+    """The clone's session, and its sizes: bound in the graph itself, or by the specialization."""
+    model = result.graph(spec.graph)
+    bound = _decided(materialize(model, Clone(spec.graph, spec.binding), spec.graph))
+    player = Host.of(model, spec.graph, bound=bound)
+    Session(model, spec.graph, Optimization.BASIC)  # as a user would open it
+    return player
+
+
+def has_branches(model: ir.Model) -> bool:
+    """Whether a graph picks one of two branches somewhere."""
+    return any(node.op_type == "If" for node in model.graph)
+
+
+def _decided(model: ir.Model) -> ir.Model:
+    """The one branch that a graph's sizes choose, where branches pick a clone by them; else the graph itself."""
+    if not has_branches(model):
+        return model
+    from onnx_ir.passes.common import InlinePass
+
+    if any(key[0] == DOMAIN for key in model.functions):
+        InlinePass(criteria=lambda function: function.domain == DOMAIN)(model)
+    for _ in range(MAX_ROUNDS):
+        if not simplify_round(model):
+            break
+    return model
