@@ -108,8 +108,8 @@ def test_a_growing_cache_is_handed_on_without_a_copy() -> None:
     runner.prefill({0: [1, 2, 3]})
     kept = next(iter(runner.session.memory.values()))
     runner.decode(0, np.asarray([[4]]), np.asarray([[3]]))
-    given = kept._value  # pyright: ignore[reportAttributeAccessIssue]
+    given = kept.value
     runner.keep([1])
     assert given is not None
-    assert kept._value is given  # pyright: ignore[reportAttributeAccessIssue]
+    assert kept.value is given  # pyright: ignore[reportAttributeAccessIssue]
     runner.close()

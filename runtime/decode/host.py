@@ -135,13 +135,14 @@ class Host:
 
     def _named(self, batch: int) -> dict[str, int]:
         """What the symbols of states are worth in a first run."""
-        built, found = self._first(batch, self.length or 1), dict[str, int]()
+        built, found = self.first(batch, self.length or 1), dict[str, int]()
         for name, state in self.subject.by_input.items():
             dims = dims_of(state.input) if state.input is not None else None
             found |= {str(d): n for d, n in zip(dims or (), built[name].shape, strict=True) if not isinstance(d, int)}
         return found
 
-    def _first(self, batch: int, width: int) -> Arrays:
+    def first(self, batch: int, width: int) -> Arrays:
+        """What a first run of that size is fed."""
         if (batch, width) not in self._built:
             self._built[batch, width] = build_inputs(self.subject, make_case(batch, width, Padding.FULL))
         return self._built[batch, width]
@@ -149,7 +150,7 @@ class Host:
     def feeds(self, caches: Caches, step: Step, others: Mapping[str, Array] | None = None) -> Arrays:
         """Every input of a run, ``others`` as they are. Raises UsageError for an input that nothing tells."""
         bindings, interface = self.bind(len(step.ids))
-        first = self._first(len(step.ids), step.width) if self.guesses else {}
+        first = self.first(len(step.ids), step.width) if self.guesses else {}
         fed: Arrays = {**first, **interface.feeds(step)}
         for name, binding in bindings.items():
             if name not in caches.states:

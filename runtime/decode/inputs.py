@@ -16,6 +16,7 @@ from ...ir.states import Layout, State
 from ...ir.symbolic.dims import parse, substitute
 from ..session.subject import Subject, dim_of, starts_each_row, static
 from .cases import Case
+from .step import ANGLES, Interface, Step, Writing, embedded, lengths_of, mask_of, positions_of
 
 SPARE_SLOTS = 4  # how much longer than the longest row a written cache is made
 GRID = 4  # patches along each side of an image
@@ -36,19 +37,26 @@ class _Maker:
     guessed: bool = False
 
     @property
+    def interface(self) -> Interface:
+        """How the graph takes a first run."""
+        written = any(s.in_place and s.axis is not None and s.input is not None for s in self.subject.states)
+        room = (self.subject.capacity or self.case.length + SPARE_SLOTS) if written else self.past
+        return Interface(self.subject, Writing.POSITIONS if written else Writing.BEHIND, room)
+
+    @property
     def slots(self) -> int:
         """How many keys attention sees: a written cache's rows, or the fixed past and the new ones."""
-        states = [s for s in self.subject.states if s.axis is not None and s.input is not None]
-        written = [s for s in states if s.in_place]
-        if written:
-            return self.subject.capacity or self.case.length + SPARE_SLOTS
-        return self.case.length + self.past
+        return self.interface.keys(self.step()).shape[1]
 
     @property
     def past(self) -> int:
         """The fixed length of caches that grow; 0 where it is free."""
         grown = [s for s in self.subject.states if s.inside in (Layout.APPEND, Layout.FUSED) and s.axis is not None]
         return max((static(dim_of(s, s.axis)) or 0 for s in grown if s.axis is not None), default=0)
+
+    def step(self) -> Step:
+        """The case as a run from nothing."""
+        return Step.at(np.zeros_like(self.case.positions), self.case.positions, np.zeros(self.case.batch, np.int64))
 
     @property
     def cache_rows(self) -> int:
@@ -119,35 +127,17 @@ def _compared_with(value: ir.Value) -> list[int]:
 
 def _positions(make: _Maker, value: ir.Value) -> np.ndarray:
     rank = len(value.shape) if value.shape is not None else 2
-    case = make.case
     if rank < 2 and starts_each_row(make.subject, value):
-        return np.zeros(make.shape(value, case.batch), _dtype(value))
-    if rank < 2:
-        return np.arange(np.prod(make.shape(value, case.length)), dtype=_dtype(value)).reshape(
-            make.shape(value, case.length)
-        )
-    shape = make.shape(value, *[None] * (rank - 2), case.batch, case.length)
-    # where positions say what is written, padding is -1; elsewhere a mask tells it, and any position will do
-    fill = -1 if make.subject.pads_by_position else 1
-    rows = np.where(case.valid, case.positions, fill)
-    return np.broadcast_to(rows[: shape[-2], : shape[-1]], shape).astype(_dtype(value))
+        return np.zeros(make.shape(value, make.case.batch), _dtype(value))
+    make.shape(value, *[ANGLES] * (rank - 2), *(make.case.batch, make.case.length)[-rank:] if rank else ())
+    return positions_of(make.interface, value, make.step()).astype(_dtype(value))
 
 
 def _mask(make: _Maker, value: ir.Value) -> np.ndarray:
     rank = len(value.shape) if value.shape is not None else 2
-    case, slots = make.case, make.slots
-    kept = np.zeros((case.batch, slots), bool)
-    # the new tokens are the first slots of a written cache and the last of a grown one, whose fixed past is hidden
-    kept[:, make.past : make.past + case.length] = case.valid
-    if rank == 2:
-        return kept[:, : make.shape(value, case.batch, slots)[1]].astype(_dtype(value))
-    shape = make.shape(value, case.batch, *[1] * (rank - 3), case.length, slots)
-    causal = np.arange(slots)[None, :] <= make.past + np.arange(case.length)[:, None]
-    allowed = (kept[:, None, :] & causal[None]).reshape(case.batch, *[1] * (rank - 3), case.length, slots)
-    if value.dtype is not None and value.dtype.is_floating_point():
-        lowest = np.finfo(_dtype(value)).min
-        return np.broadcast_to(np.where(allowed, 0, lowest), shape).astype(_dtype(value))
-    return np.broadcast_to(allowed, shape).astype(_dtype(value))
+    queries = (make.case.length,) if rank > 2 else ()
+    make.shape(value, make.case.batch, *[1] * (rank - 3), *queries, make.slots)
+    return mask_of(make.interface, value, make.step()).astype(_dtype(value))
 
 
 def _encoder_mask(make: _Maker, value: ir.Value) -> np.ndarray:
@@ -220,10 +210,9 @@ def _keep(make: _Maker, value: ir.Value) -> np.ndarray:
 
 def _lengths(make: _Maker, value: ir.Value) -> np.ndarray:
     """The rows' lengths where there is one for each, else a vector as long as the attended cache."""
-    if value.uses() and all(use.node.op_type == "Shape" for use in value.uses()):
-        return np.zeros(make.shape(value, make.slots), _dtype(value))
-    shape = make.shape(value, make.case.batch)
-    return np.resize(make.case.rows, shape).astype(_dtype(value)) if shape else np.asarray(make.slots, _dtype(value))
+    only_shape = bool(value.uses()) and all(use.node.op_type == "Shape" for use in value.uses())
+    make.shape(value, make.slots if only_shape else make.case.batch)
+    return lengths_of(make.interface, value, make.step()).astype(_dtype(value))
 
 
 def _grid(make: _Maker, value: ir.Value) -> np.ndarray:
@@ -243,8 +232,9 @@ def _pixels(make: _Maker, value: ir.Value) -> np.ndarray:
 
 
 def _hidden(make: _Maker, value: ir.Value) -> np.ndarray:
+    """Rows of random tokens."""
     shape = make.shape(value, make.case.batch, make.case.length)
-    return make.random(value.name or "").standard_normal(shape).astype(_dtype(value))
+    return embedded(shape[-1], make.random(value.name or "").integers(0, 64, shape[:-1])).astype(_dtype(value))
 
 
 def _features(make: _Maker, value: ir.Value) -> np.ndarray:

@@ -3,149 +3,103 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 
 from .caches import CacheBinding, CachePolicy
 
 
-class KVCache(Protocol):
+class KVCache:
     """One state between runs: ``past`` before a run, ``done`` after it, then ``keep`` takes rejected rows back.
 
     A run that fails is not ``done`` and leaves the cache as it was. Arrays and onnxruntime's own values serve alike.
+    This class is a constant: read, never written, and where the graph passes it through, that output is left alone.
     """
 
-    fixed: bool  # whether it lies at one place, so that a session's binding serves every run
+    fixed = True  # whether it lies at one place, so that a session's binding serves every run
+
+    def __init__(self, binding: CacheBinding) -> None:
+        self.value: Any = binding.empty()
 
     def past(self, binding: CacheBinding) -> Any:
         """What a run of the graph reads."""
-        ...
+        return self.value
 
     def target(self) -> np.ndarray | None:
         """Where a run writes; None where the run allocates what it gives."""
-        ...
+        return None
 
     def done(self, output: Any, width: int, binding: CacheBinding) -> None:
         """The run of ``width`` tokens succeeded; ``output`` is what it wrote."""
-        ...
 
     def keep(self, before: np.ndarray, counts: np.ndarray, width: int) -> None:
         """Of the last run's ``width`` tokens each row's first ``counts`` stay, behind the ``before`` that it held."""
-        ...
 
     def cut(self, length: int) -> None:
         """Every row is ``length`` tokens long again."""
-        ...
 
     def array(self) -> np.ndarray:
-        """The rows as they are now."""
-        ...
+        """The rows as they are now; a copy where the last run's own memory holds them."""
+        if not isinstance(self.value, np.ndarray):
+            self.value = as_array(self.value)
+        return self.value
 
     def put(self, array: np.ndarray) -> bool:
-        """Other contents; False where they have another size than the memory."""
-        ...
+        """Other contents in their place; False where they have another size than the memory."""
+        self.value = np.ascontiguousarray(array, self.array().dtype)
+        return True
 
     def copy(self) -> Self:
         """The same contents, to go on from apart."""
-        ...
+        return copy.copy(self)
 
 
-class BufferCache:
+class BufferCache(KVCache):
     """One buffer that is read and written, or two that trade places; or one that the host writes the new rows into.
 
     Rows behind a text's end are rewritten before anything attends to them, so nothing is taken back.
     """
 
     def __init__(self, binding: CacheBinding) -> None:
+        super().__init__(binding)
         self.axes = (binding.batch_axis, binding.axis or 0)
-        self.read = binding.empty()
-        self.write = binding.empty() if binding.policy is CachePolicy.SWAPPED else self.read
-        self._placed = binding.policy is CachePolicy.PLACED
+        self.other = binding.empty() if binding.policy is CachePolicy.SWAPPED else self.value
+        self.fixed = binding.policy is not CachePolicy.PLACED
         self._new: np.ndarray | None = None
-        self.fixed = not self._placed
-
-    def past(self, binding: CacheBinding) -> np.ndarray:
-        """The buffer."""
-        return self.read
 
     def target(self) -> np.ndarray | None:
         """The same buffer, or the other one."""
-        return None if self._placed else self.write
+        return self.other if self.fixed else None
 
     def done(self, output: Any, width: int, binding: CacheBinding) -> None:
         """What was written is read next."""
-        if self._placed:
-            self._new = as_array(output)
+        if self.fixed:
+            self.value, self.other = output, self.value
         else:
-            self.read, self.write = output, self.read
+            self._new = as_array(output)
 
     def keep(self, before: np.ndarray, counts: np.ndarray, width: int) -> None:
         """Writes each row's new rows at their places, where they left the graph alone."""
         if self._new is None:
             return
-        held, new = (np.moveaxis(array, self.axes, (0, 1)) for array in (self.read, self._new))
+        held, new = (np.moveaxis(array, self.axes, (0, 1)) for array in (self.value, self._new))
         for row, (start, count) in enumerate(zip(before, counts, strict=True)):
             held[row, start : start + count] = new[row, :count]
         self._new = None
 
-    def cut(self, length: int) -> None:
-        """Nothing to do."""
-
-    def array(self) -> np.ndarray:
-        """What the next run reads."""
-        return self.read
-
     def put(self, array: np.ndarray) -> bool:
         """Written into the buffer, where it lies."""
-        if self.read.shape == array.shape:
-            np.copyto(self.read, array, casting="unsafe")
-        return self.read.shape == array.shape
+        if self.value.shape == array.shape:
+            np.copyto(self.value, array, casting="unsafe")
+        return self.value.shape == array.shape
 
     def copy(self) -> Self:
         """The buffer copied, for the host writes into it."""
         return copy.deepcopy(self)
 
 
-class ConstantCache:
-    """Read and never written; where the graph passes it through, that output is left alone."""
-
-    fixed = True
-
-    def __init__(self, binding: CacheBinding) -> None:
-        self.values = binding.empty()
-
-    def past(self, binding: CacheBinding) -> np.ndarray:
-        """The constant."""
-        return self.values
-
-    def target(self) -> None:
-        """Nowhere."""
-
-    def done(self, output: Any, width: int, binding: CacheBinding) -> None:
-        """Stays."""
-
-    def keep(self, before: np.ndarray, counts: np.ndarray, width: int) -> None:
-        """Nothing to do."""
-
-    def cut(self, length: int) -> None:
-        """Nothing to do."""
-
-    def array(self) -> np.ndarray:
-        """The constant."""
-        return self.values
-
-    def put(self, array: np.ndarray) -> bool:
-        """In its place, of any size."""
-        self.values = np.ascontiguousarray(array, self.values.dtype)
-        return True
-
-    def copy(self) -> Self:
-        """Itself: nothing writes it."""
-        return self
-
-
-class GrowingCache:
+class GrowingCache(KVCache):
     """What a run gives is what the next one takes: handed on without a copy unless rows are taken back.
 
     A graph with a past of fixed length is given the rows behind zeros; one that gives new rows alone has them joined.
@@ -154,60 +108,43 @@ class GrowingCache:
     fixed = False
 
     def __init__(self, binding: CacheBinding) -> None:
+        super().__init__(binding)
         self.axis, self.rewinds, self.batch_axis = binding.axis, binding.rewinds, binding.batch_axis
-        empty = binding.empty()
-        self._value: Any = empty if binding.policy is not CachePolicy.PADDED else empty[_cut(self.axis or 0, 0)]
-
-    def array(self) -> np.ndarray:
-        """The rows as an array; a copy where the last run's own memory holds them."""
-        if not isinstance(self._value, np.ndarray):
-            self._value = as_array(self._value)
-        return self._value
-
-    def put(self, array: np.ndarray) -> bool:
-        """Other rows in their place."""
-        self._value = np.ascontiguousarray(array, self.array().dtype)
-        return True
+        if binding.policy is CachePolicy.PADDED:
+            self.value = self.value[_cut(self.axis or 0, 0)]
 
     def past(self, binding: CacheBinding) -> Any:
         """What the last run gave, behind zeros where the graph wants more rows."""
         if binding.policy is not CachePolicy.PADDED:
-            return self._value
+            return self.value
         axis, rows, filled = self.axis or 0, self.array(), binding.empty()
         room = filled.shape[axis]
         filled[(*(slice(None),) * axis, slice(room - rows.shape[axis], room))] = rows
         return filled
 
-    def target(self) -> None:
-        """The run allocates what it gives."""
-
     def done(self, output: Any, width: int, binding: CacheBinding) -> None:
         """Takes the run's own memory over, or puts the run's rows, the last of what it gave, behind those held."""
         if self.axis is None or not (binding.delta or binding.policy is CachePolicy.PADDED):
-            self._value = output
+            self.value = output
             return
         given = as_array(output)
         rows = given.shape[self.axis]
         new = given[(*(slice(None),) * self.axis, slice(rows - width, rows))]
-        self._value = np.concatenate([self.array(), new], axis=self.axis)
+        self.value = np.concatenate([self.array(), new], axis=self.axis)
 
     def keep(self, before: np.ndarray, counts: np.ndarray, width: int) -> None:
         """Every text ends where the cache ends: shorter ones begin later, so that no gap is inside one."""
         if self.axis is None or not self.rewinds:
             return
-        shape = self._value.shape
-        length, longest = (shape if isinstance(self._value, np.ndarray) else shape())[self.axis], before + counts
-        if length != longest.max() or (longest != longest.max()).any():
-            self._value = _aligned(self.array(), (self.batch_axis, self.axis), before, counts, length - width)
+        shape = self.value.shape
+        length, after = (shape if isinstance(self.value, np.ndarray) else shape())[self.axis], before + counts
+        if length != after.max() or (after != after.max()).any():
+            self.value = _aligned(self.array(), (self.batch_axis, self.axis), before, counts, length - width)
 
     def cut(self, length: int) -> None:
         """The first rows, where the layout can be rewound."""
         if self.axis is not None and self.rewinds:
-            self._value = np.ascontiguousarray(self.array()[_cut(self.axis, length)])
-
-    def copy(self) -> Self:
-        """Shares the rows: they are replaced, never written."""
-        return copy.copy(self)
+            self.value = np.ascontiguousarray(self.array()[_cut(self.axis, length)])
 
 
 def as_array(value: Any) -> np.ndarray:
@@ -218,7 +155,7 @@ def as_array(value: Any) -> np.ndarray:
 def open_cache(binding: CacheBinding) -> KVCache:
     """The memory of a state, empty."""
     if binding.policy is CachePolicy.CONSTANT:
-        return ConstantCache(binding)
+        return KVCache(binding)
     return BufferCache(binding) if binding.in_place else GrowingCache(binding)
 
 

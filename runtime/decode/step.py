@@ -184,12 +184,13 @@ class Interface:
 
 def positions_of(make: Interface, value: ir.Value, step: Step) -> np.ndarray:
     """-1 for padding where positions say what is written, else any position that a table has."""
-    dims = dims_of(value) or (None,) * 2
+    dims = (None,) * 2 if (found := dims_of(value)) is None else found
     if len(dims) < 2:
         size = next((dim for dim in dims if isinstance(dim, int)), step.width if dims else 1)
         return (step.past[0] + np.arange(size)).reshape([size] * len(dims))
     filled = step.positions if make.by_position else np.where(step.valid, step.positions, HIDDEN_POSITION)
     leading = [dim if isinstance(dim, int) else ANGLES for dim in dims[:-2]]
+    filled = filled[: dims[-2]] if isinstance(dims[-2], int) else filled  # one row may serve the batch
     return np.broadcast_to(filled, (*leading, *filled.shape))
 
 
@@ -211,11 +212,14 @@ def mask_of(make: Interface, value: ir.Value, step: Step) -> np.ndarray:
     return seen
 
 
-def embedded(value: ir.Value, ids: np.ndarray) -> np.ndarray:
+def embedded(width: int, ids: np.ndarray) -> np.ndarray:
     """Rows of one random table where a graph takes embeddings: the same token is the same row in every graph."""
-    width = (dims_of(value) or (None,))[-1]
-    width = width if isinstance(width, int) else 1
     return np.random.default_rng(width).standard_normal((int(ids.max(initial=0)) + 1, width))[ids]
+
+
+def _embeddings(make: Interface, value: ir.Value, step: Step) -> np.ndarray:
+    width = (dims_of(value) or (None,))[-1]
+    return embedded(width if isinstance(width, int) else 1, step.ids)
 
 
 def _row_numbers(make: Interface, value: ir.Value, step: Step) -> np.ndarray:
@@ -227,7 +231,7 @@ def _logits_to_keep(make: Interface, value: ir.Value, step: Step) -> np.ndarray:
     return np.full([dim if isinstance(dim, int) else step.logits for dim in dims_of(value) or ()], step.logits)
 
 
-def _lengths(make: Interface, value: ir.Value, step: Step) -> np.ndarray:
+def lengths_of(make: Interface, value: ir.Value, step: Step) -> np.ndarray:
     """The rows' lengths after the run; of an input whose length alone is read, zeros as long as the cache."""
     dims = dims_of(value) or ()
     if value.uses() and all(use.node.op_type == "Shape" for use in value.uses()):
@@ -238,11 +242,11 @@ def _lengths(make: Interface, value: ir.Value, step: Step) -> np.ndarray:
 
 TOLD: Mapping[Role, Callable[[Interface, ir.Value, Step], np.ndarray]] = {
     Role.TOKEN_IDS: lambda make, value, step: step.ids,
-    Role.EMBEDDINGS: lambda make, value, step: embedded(value, step.ids),
+    Role.EMBEDDINGS: _embeddings,
     Role.POSITIONS: positions_of,
     Role.ATTENTION_MASK: mask_of,
     Role.BATCH_INDEX: _row_numbers,
     Role.LOGITS_TO_KEEP: _logits_to_keep,
-    Role.CONTEXT_LENGTHS: _lengths,
+    Role.CONTEXT_LENGTHS: lengths_of,
 }
 """Roles of the inputs that a step tells, and what they are fed."""

@@ -10,6 +10,7 @@ import numpy as np
 from ...ir.core.errors import OnnxPassesError
 from ...ir.core.specialization import Specialization, SpecRole
 from ...ir.interface.dimensions import analyze_dimensions
+from ...ir.interface.roles import Role
 from ...ir.program.clone import Clone, materialize
 from ...ir.program.program import Program
 from ...ir.states import Layout, State
@@ -130,8 +131,6 @@ class _Context:
 
     def unplayable(self) -> str:
         """Why clones cannot continue a text of their own: a fixed past without anything that hides its empty rows."""
-        from ...ir.interface.roles import Role
-
         if not self.static_past:
             return ""
         told = [bool(self.original.subject.inputs(role)) for role in (Role.ATTENTION_MASK, Role.POSITIONS)]
@@ -240,11 +239,11 @@ class _Context:
         ``alone``: not on its inputs.
         """
         self.runs += 1
-        feed = player.feeds(caches, step)
-        theirs = self._of_original(feed) if self.same_layout and not alone else {}
+        feed = self._adapted(player, player.feeds(caches, step), step)
+        theirs = self._of_original(feed, step) if self.same_layout and not alone else {}
         outputs = player.session.run(feed)
         player.take(caches, step, outputs, keep)
-        self._twin(theirs, outputs, feed)
+        self._twin(theirs, outputs, feed, step)
         if self.unplayable():
             return
         first, array = player.logits(outputs, step)
@@ -253,16 +252,28 @@ class _Context:
             if first + row < keep and start + first + row < len(self.expected):
                 self.pairs.append((self.expected[start + first + row][step.rows], array[:, row]))
 
-    def _of_original(self, feed: Feed) -> Feed:
+    def _told(self, step: Step) -> Feed:
+        """The original's inputs in a step, from an empty past: what a contract makes the result's tokens of."""
+        return self.original.first(len(step.ids), step.width) | self.original.bind(len(step.ids))[1].feeds(step)
+
+    def _adapted(self, player: Host, feed: Feed, step: Step) -> Feed:
+        """A clone's feeds with its tokens as the contracts between the original and it turn the original's."""
+        tokens = [name for name in feed if player.subject.roles[name] in (Role.TOKEN_IDS, Role.EMBEDDINGS)]
+        after = self.contract.chain.adapt_inputs(self._told(step))
+        return feed | {name: after[name] for name in tokens if name in after and after[name].shape == feed[name].shape}
+
+    def _of_original(self, feed: Feed, step: Step) -> Feed:
         """What the original says on a clone's inputs; _BothReject where it takes them no more than the clone may."""
         known = {value.name or "" for value in self.original.subject.model.graph.inputs}
         given = {self.contract.old_input(name): array for name, array in feed.items()}
+        tokens = (Role.TOKEN_IDS, Role.EMBEDDINGS)
+        given |= {n: a for n, a in self._told(step).items() if n in given and self.original.subject.roles[n] in tokens}
         try:
             return self.original.session.run({name: array for name, array in given.items() if name in known})
         except RunError as error:
             raise _BothReject(error.what) from error
 
-    def _twin(self, theirs: Feed, outputs: Mapping[str, np.ndarray], feed: Feed) -> None:
+    def _twin(self, theirs: Feed, outputs: Mapping[str, np.ndarray], feed: Feed, step: Step) -> None:
         """Holds a clone's outputs against the original's: those of the same shape must be the same bit for bit.
 
         In a branch the runtime does not pack weights beforehand, and takes another kernel for it.
@@ -275,7 +286,7 @@ class _Context:
             found = compare(name, other, array, allowed)
             if (
                 not found.equal
-                and not compare(name, other, self._of_original(feed)[self.contract.old_output(name)]).equal
+                and not compare(name, other, self._of_original(feed, step)[self.contract.old_output(name)]).equal
             ):
                 continue  # the original's own answer changes from run to run: rows that it never wrote
             kept = self.twins.get(name)
