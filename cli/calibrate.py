@@ -1,4 +1,4 @@
-"""``onnx-passes calibrate``: what each tensor holds while real texts run through the graph in chunks."""
+"""``onnx-passes calibrate`` watches what each tensor holds while real texts run through the graph in chunks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``onnx-passes demo``: the whole job on two small decoders built on the spot; needs no network, no model."""
+"""``onnx-passes demo`` does the whole job on two small decoders built on the spot; it needs no network, no model."""
 
 from __future__ import annotations
 

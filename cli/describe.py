@@ -1,4 +1,4 @@
-"""A graph as plain data: what ``inspect --json`` prints, and what ``diff`` and the reports compare."""
+"""A graph becomes plain data: what ``inspect --json`` prints, and what ``diff`` and the reports compare."""
 
 from __future__ import annotations
 

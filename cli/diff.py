@@ -1,4 +1,4 @@
-"""``onnx-passes diff``: what differs between two models, by what they mean and not by their bytes."""
+"""``onnx-passes diff`` says what differs between two models, by what they mean and not by their bytes."""
 
 from __future__ import annotations
 

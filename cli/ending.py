@@ -1,4 +1,4 @@
-"""How a run of the command ends: one line on stderr for every failure, its exit code, and a quick exit."""
+"""A run of the command ends in one line on stderr for every failure, an exit code, and a quick exit."""
 
 from __future__ import annotations
 

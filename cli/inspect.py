@@ -1,4 +1,4 @@
-"""``onnx-passes inspect``: what a model's inputs are for, which states it carries, and what they cost."""
+"""``onnx-passes inspect`` shows what a model's inputs are for, which states it carries, and what they cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``onnx-passes list``: what passes and presets there are, and what one of them does and takes."""
+"""``onnx-passes list`` shows what passes and presets there are, and what one of them does and takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options and arguments that several subcommands share, spelled once."""
+"""Several subcommands share these options and arguments, spelled once."""
 
 from __future__ import annotations
 

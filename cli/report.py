@@ -1,4 +1,4 @@
-"""The report of a run as one HTML file: nothing is loaded from elsewhere, and it reads without scripts."""
+"""The report of a run is one HTML file: nothing is loaded from elsewhere, and it reads without scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``onnx-passes run``: a pipeline over a model, and a folder with what came of it."""
+"""``onnx-passes run`` takes a pipeline over a model and writes a folder with what came of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""argmax-tail: token ids leave the graph in place of logits."""
+"""argmax-tail lets token ids leave the graph in place of logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pass is: a frozen dataclass whose fields are its options, run on a graph or on a whole program."""
+"""A pass is a frozen dataclass whose fields are its options, run on a graph or on a whole program."""
 
 from __future__ import annotations
 

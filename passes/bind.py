@@ -1,4 +1,4 @@
-"""bind: one specialization written into the graph, every dimension a number."""
+"""bind writes one specialization into the graph, every dimension a number."""
 
 from __future__ import annotations
 

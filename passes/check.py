@@ -1,4 +1,4 @@
-"""check: the proof, inside a pipeline, that every specialization fits its graph."""
+"""check proves, inside a pipeline, that every specialization fits its graph."""
 
 from __future__ import annotations
 

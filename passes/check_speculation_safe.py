@@ -1,4 +1,4 @@
-"""check-speculation-safe: K proposals a step only where rejected tokens can be rolled back."""
+"""check-speculation-safe lets K proposals a step pass only where rejected tokens can be rolled back."""
 
 from __future__ import annotations
 

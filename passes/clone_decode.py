@@ -1,4 +1,4 @@
-"""clone-decode: one graph per role and speculative length, all with the nodes and weights of one."""
+"""clone-decode makes one graph per role and speculative length, all with the nodes and weights of one."""
 
 from __future__ import annotations
 

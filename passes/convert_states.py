@@ -1,4 +1,4 @@
-"""convert-states: the carried states change their layout, and masks, positions and lengths with them."""
+"""convert-states changes the layout of carried states, and masks, positions and lengths with them."""
 
 from __future__ import annotations
 

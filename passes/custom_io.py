@@ -1,4 +1,4 @@
-"""custom-io: in which precision states and float inputs are passed."""
+"""custom-io lists in which precision states and float inputs are passed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""emit-manifest: the program's specializations are written as a target's compiler reads them."""
+"""emit-manifest writes the program's specializations as a target's compiler reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""extract-layer: one decoder layer as a graph of its own, to quantize, compare and ship alone."""
+"""extract-layer cuts out one decoder layer as a graph of its own, to quantize, compare and ship alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of an exception inside a pass: one of our errors that says where, and a reproducer."""
+"""An exception inside a pass becomes one of our errors that says where, and leaves a reproducer."""
 
 from __future__ import annotations
 

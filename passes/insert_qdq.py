@@ -1,4 +1,4 @@
-"""insert-qdq: activations and weights go onto their grids."""
+"""insert-qdq puts activations and weights onto their grids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may watch a pipeline: verify each pass, time it, print or dump graphs, stop early."""
+"""Instruments watch a pipeline: they verify each pass, time it, print or dump graphs, stop early."""
 
 from __future__ import annotations
 

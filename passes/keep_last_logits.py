@@ -1,4 +1,4 @@
-"""keep-last-logits: only the last n valid rows reach the language-model head."""
+"""keep-last-logits lets only the last n valid rows reach the language-model head."""
 
 from __future__ import annotations
 

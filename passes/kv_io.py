@@ -1,4 +1,4 @@
-"""kv-io: carried states enter and leave the graph as integers."""
+"""kv-io lets carried states enter and leave the graph as integers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""load-encodings: what a file says of tensors becomes the program's encodings."""
+"""load-encodings makes what a file says of tensors the program's encodings."""
 
 from __future__ import annotations
 

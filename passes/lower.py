@@ -1,4 +1,4 @@
-"""lower: fused and vendor operators give way to standard ones that the target's compiler takes."""
+"""lower replaces fused and vendor operators by standard ones that the target's compiler takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs passes over a program in order: conditions first, instruments around, one record and one error line each."""
+"""The manager runs passes over a program in order, instruments around each, one record and one error line each."""
 
 from __future__ import annotations
 

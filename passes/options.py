@@ -1,4 +1,4 @@
-"""Options of a pass: the fields of its dataclass, converted from and to text by their type hints."""
+"""The fields of a pass's dataclass are its options, converted from and to text by their type hints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""package: the clones of a decoder as files, as branches of one graph, or as local functions of one graph."""
+"""package writes the clones of a decoder as files, as branches of one graph, or as local functions of one graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""partition: the program is spread over devices, by slicing every tensor or as a pipeline of stages."""
+"""partition spreads the program over devices, by slicing every tensor or as a pipeline of stages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Presets: pipelines with parameters, one table row each, expanded in place wherever a pass may stand."""
+"""Presets are pipelines with parameters, one table row each, expanded in place wherever a pass may stand."""
 
 from __future__ import annotations
 

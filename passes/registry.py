@@ -1,4 +1,4 @@
-"""Which passes there are: a literal table, onnx_ir's under `ir-`, third parties' by entry point; loaded late."""
+"""The registry lists all passes: a literal table, onnx_ir's under `ir-`, third parties' by entry point; loaded late."""
 
 from __future__ import annotations
 

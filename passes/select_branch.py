@@ -1,4 +1,4 @@
-"""select-branch: a boolean input that switches between branches is fixed, and the branch taken replaces the If."""
+"""select-branch fixes a boolean input that switches between branches, and the branch taken replaces the If."""
 
 from __future__ import annotations
 

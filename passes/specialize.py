@@ -1,4 +1,4 @@
-"""specialize: the sizes that a program is compiled for, as a family of models needs them."""
+"""specialize adds the sizes that a program is compiled for, as a family of models needs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""strip-states: the carried states leave the graph, and all that only served them."""
+"""strip-states takes the carried states out of the graph, and all that only served them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tie-states: one encoding for every tensor that holds a carried state's numbers."""
+"""tie-states gives one encoding to every tensor that holds a carried state's numbers."""
 
 from __future__ import annotations
 

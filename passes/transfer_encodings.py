@@ -1,4 +1,4 @@
-"""transfer-encodings: what one graph was calibrated with goes to the graphs of this program."""
+"""transfer-encodings carries what one graph was calibrated with to the graphs of this program."""
 
 from __future__ import annotations
 

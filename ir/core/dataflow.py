@@ -1,4 +1,4 @@
-"""Which values and operators of a main graph a value reaches, subgraphs counted to the operator that holds them."""
+"""A value reaches values and operators of a main graph; a subgraph's count as the operator that holds it."""
 
 from __future__ import annotations
 

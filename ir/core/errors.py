@@ -1,4 +1,4 @@
-"""The one tree of errors: what happened, where, what was found, what was wanted, and the next step."""
+"""Every error says what happened, where, what was found, what was wanted, and the next step; this is their one tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cyclic garbage collector, switched off while graphs are built: it would walk every node again and again."""
+"""The cyclic garbage collector is off while graphs are built: it would walk every node again and again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scopes of a graph and the nodes in them: one iterator that every pass shares."""
+"""One iterator, which every pass shares, goes through the scopes of a graph and the nodes in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The places of a graph that hold tensors: initializers and attributes, every scope, each replaceable."""
+"""Tensors lie in initializers and attributes of every scope; each place can be read and replaced here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The structural verifier: values exist before they are read, a name is one value's, every call resolves."""
+"""The structure is verified: values exist before they are read, a name is one value's, every call resolves."""
 
 from __future__ import annotations
 

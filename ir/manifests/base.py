@@ -1,4 +1,4 @@
-"""What a target's file knows of one graph, what it writes, and the protocol that makes a further target one file."""
+"""A target's file knows this much of a graph, and a further target is one file that keeps this protocol."""
 
 from __future__ import annotations
 

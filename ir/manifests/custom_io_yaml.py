@@ -1,4 +1,4 @@
-"""``custom_io.yaml``: the precision in which each named input and output is passed, byte for byte."""
+"""``custom_io.yaml`` lists the precision in which inputs and outputs are passed, byte for byte as compilers read it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which layer a node's name tells, and how layers are spread over the stages of a pipeline."""
+"""Names of nodes say their layer, and layers are spread over the stages of a pipeline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs spread over devices: a template that slices tensors, or a pipeline of stages with the nodes of each."""
+"""A program is spread over devices: by a template that slices tensors, or as a pipeline of stages with their nodes."""
 
 from __future__ import annotations
 

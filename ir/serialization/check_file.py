@@ -1,4 +1,4 @@
-"""onnx's own checker on a file; operators that some exporters put into the standard domain wrongly are set aside."""
+"""onnx's own checker reads a file; operators that exporters put wrongly into the standard domain are set aside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which parts of a weight file are still referred to, and where they lie in a copy that leaves the rest out."""
+"""A copy leaves out the parts of a weight file that nothing refers to any more."""
 
 from __future__ import annotations
 

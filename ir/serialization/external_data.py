@@ -1,4 +1,4 @@
-"""External data as a model file declares it: every entry held against the file system, no byte of it read."""
+"""Every entry of external data is held against the file system, and no byte of it is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Value infos that a graph lacks, filled in on its serialized form by a shape engine; those it has always win."""
+"""A shape engine fills in the value infos that a serialized graph lacks; those that it has always win."""
 
 from __future__ import annotations
 

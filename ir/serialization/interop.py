@@ -1,4 +1,4 @@
-"""A graph as an onnx-graphsurgeon Graph and back: weights stay references, what it drops is put back by name."""
+"""A graph becomes an onnx-graphsurgeon Graph and comes back: weights stay references, what it drops is put back."""
 
 from __future__ import annotations
 

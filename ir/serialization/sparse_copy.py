@@ -1,4 +1,4 @@
-"""Copying one large file: shared blocks where the file system can, else only the bytes that are not holes."""
+"""One large file is copied by shared blocks where the file system can, else only where it has no holes."""
 
 from __future__ import annotations
 

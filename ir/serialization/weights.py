@@ -1,4 +1,4 @@
-"""Where each tensor of a saved program lies: referred to, copied once with its file, or moved out of the graph."""
+"""Each tensor of a saved program is referred to, copied once with its file, or moved out of the graph."""
 
 from __future__ import annotations
 
