@@ -79,7 +79,7 @@ def _read(path: Path) -> EncodingTable:
         return read_encodings(path)
     table = EncodingTable()
     for model in Program.load(path).graphs.values():
-        table.encodings |= read_qdq(model).encodings
+        table.encodings |= read_qdq(model, where=str(path)).encodings
     return table
 
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from ..interface.analysis import analysis_of
 from ..serialization.clone_file import Skeleton, binder, field_bytes, frame, name_bytes, type_bytes
 from ..serialization.fill_shapes import NativeEngine, ShapeEngine
+from ..shapes.described import is_spread_small
 from ..shapes.dtypes import dtypes_of
 from ..shapes.infer import Facts, propagate
 from ..shapes.infer.declared import is_fresh
@@ -69,8 +70,8 @@ class Infos:
     @classmethod
     def of(cls, model: ir.Model, declared: Iterable[onnx.ValueInfoProto], *, fill: bool) -> Infos:
         """Sweeps the graph once; ``declared`` are the value infos that its serialized form has."""
-        infos = cls(model, fill)
         facts = analysis_of(model).facts if fill else Facts()
+        infos = cls(model, fill, NativeEngine(fill and is_spread_small(model, lambda: facts)))
         dtypes = dtypes_of(model.graph) if fill else {}
         outputs = set(model.graph.outputs)
         special = {info.name: info for info in declared if _is_special(info)}

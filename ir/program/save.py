@@ -16,11 +16,12 @@ import onnx_ir as ir
 
 from ..core.errors import OutputError, WriteError
 from ..core.gc_off import collector_off
+from ..interface.analysis import analysis_of
 from ..serialization.atomic_folder import Output, open_output
 from ..serialization.check_file import check_file, parse_file
 from ..serialization.clone_file import Skeleton
 from ..serialization.digest import digest_file, digest_graph
-from ..serialization.fill_shapes import Filled, fill_shapes
+from ..serialization.fill_shapes import DATA_BYTES, Filled, NativeEngine, fill_shapes
 from ..serialization.index import INDEX_NAME, plain_name
 from ..serialization.sparse_copy import Progress, no_progress, require_room
 from ..serialization.weights import (
@@ -33,6 +34,7 @@ from ..serialization.weights import (
     take_inventory,
     write_weights,
 )
+from ..shapes.described import is_spread_small
 from .clone_value_infos import Infos, clone_file
 
 if TYPE_CHECKING:
@@ -148,7 +150,7 @@ def _serialized(job: _Job) -> Iterator[tuple[str, bytes]]:
             if clones:
                 yield from _clones(job, model, proto, clones)
             else:
-                filled = fill_shapes(proto) if job.shapes else Filled(proto.SerializeToString())
+                filled = fill_shapes(proto, _engine(model, proto)) if job.shapes else Filled(proto.SerializeToString())
                 job.notes.extend([f"{name}: {filled.note}"] if filled.note else [])
                 yield name, filled.data
         except (OSError, WriteError):
@@ -157,6 +159,12 @@ def _serialized(job: _Job) -> Iterator[tuple[str, bytes]]:
             raise WriteError(
                 f"cannot be serialized: {type(error).__name__}: {str(error)[:200]}", where=f"graph {name!r}"
             ) from error
+
+
+def _engine(model: ir.Model, proto: onnx.ModelProto) -> NativeEngine:
+    """onnx's inference, which follows the contents of tensors where they are counted and small."""
+    small = proto.ByteSize() <= DATA_BYTES
+    return NativeEngine(small and is_spread_small(model, lambda: analysis_of(model).facts))
 
 
 def _clones(

@@ -136,13 +136,19 @@ class EncodingTable:
 
 
 MAX_BITS = 32
+_MASKED = (
+    "A tensor that holds -inf, such as a mask, was calibrated as it is: calibrate with `onnx-passes calibrate`, "
+    "which clamps mask fills, or leave the tensor in float."
+)
 
 
 def check_encoding(name: str, encoding: Encoding, *, where: str = "") -> Encoding:
     """``encoding`` itself; EncodingsInvalid, naming the tensor, where it is no grid."""
     for wrong, found, wanted in _faults(encoding):
         if wrong:
-            raise EncodingsInvalid(f"tensor {name!r} has no valid encoding", where=where, found=found, wanted=wanted)
+            hint = _MASKED if found == "scale inf" else ""
+            what = f"tensor {name!r} has no valid encoding"
+            raise EncodingsInvalid(what, where=where, found=found, wanted=wanted, hint=hint)
     return encoding
 
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ..core.constants import constant_of
 from ..core.errors import PassRefused
 from ..rewrite.builder import Builder
-from .base import Encoding, EncodingsInvalid, EncodingTable, Kind
+from .base import Encoding, EncodingsInvalid, EncodingTable, Kind, check_encoding
 
 WIDE_OPSET = 21  # from which the standard operators know 4 and 16 bits, and blocks
 HALF_OPSET = 19  # from which they know floats of 16 bits
@@ -188,10 +188,11 @@ def _spread(numbers: np.ndarray, encoding: Encoding, array: np.ndarray) -> np.nd
     return numbers.reshape(shape)
 
 
-def read_qdq(model: ir.Model) -> EncodingTable:
+def read_qdq(model: ir.Model, *, where: str = "") -> EncodingTable:
     """The encodings of a graph's pairs by the names that the tensors have without them; the main graph alone.
 
-    EncodingsInvalid, naming the tensor, where a tensor is put on two different grids.
+    EncodingsInvalid, naming the tensor, where a tensor is put on two different grids, and with ``where`` (the file that
+    the graph was read from) where a grid is none: onnxruntime's quantizer writes infinite scales for masks of -inf.
     """
     table = EncodingTable()
     for node in model.graph:
@@ -201,6 +202,8 @@ def read_qdq(model: ir.Model) -> EncodingTable:
         if found is None:
             continue
         name, encoding = found
+        if where:
+            check_encoding(name, encoding, where=where)
         if table.encodings.setdefault(name, encoding) != encoding:
             raise EncodingsInvalid(f"tensor {name!r} is put on two different grids", where=node.name or node.op_type)
     return table

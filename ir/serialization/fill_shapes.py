@@ -26,15 +26,21 @@ class ShapeEngine(Protocol):
 
 @dataclass(frozen=True)
 class NativeEngine:
-    """onnx's own inference in C++: fast, partial (it stops at operators it does not know), never reads weights."""
+    """onnx's own inference in C++: fast, partial (it stops at operators it does not know), never reads weights.
 
+    ``contents`` lets it follow the content of integer tensors too, where they are known to be small.
+    """
+
+    contents: bool = True
     name: str = "onnx"
 
     def infer(self, model: bytes) -> bytes:
         """The model with inferred value infos."""
         from onnx.onnx_cpp2py_export import shape_inference as native
 
-        return native.infer_shapes(model, check_type=False, strict_mode=False, data_prop=len(model) <= DATA_BYTES)
+        return native.infer_shapes(
+            model, check_type=False, strict_mode=False, data_prop=self.contents and len(model) <= DATA_BYTES
+        )
 
 
 @dataclass(frozen=True)

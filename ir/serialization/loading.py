@@ -16,7 +16,9 @@ from google.protobuf.message import DecodeError
 from ..core.errors import InputError
 from ..core.gc_off import collector_off
 from ..core.tensors import moved_tensor, tensor_slots
+from ..symbolic.symbols import number_dims
 from .external_data import DataFolder, Scan, check_link, check_tensor, scan
+from .schemas import check_calls, check_nodes
 
 MAX_PROTO = 2**31 - 1
 MIN_OPSET, MIN_IR_VERSION = 13, 4
@@ -41,10 +43,13 @@ def load_graph(path: Path, *, follow_links: bool = False) -> Loaded:
         del data
         _check_versions(proto, path)
         found = scan(proto)
+        check_calls(proto)
         for tensor in found.external:
             check_tensor(tensor, folder)
         model = _deserialize(proto, path)
+        check_nodes(model)
         _settle(model, found, folder)
+        number_dims(model)
     return Loaded(model, digest)
 
 

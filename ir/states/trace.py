@@ -110,7 +110,7 @@ def _same(node: ir.Node, axes: tuple[int | None, ...]) -> Axes:
 def _transpose(node: ir.Node, axes: tuple[int | None, ...]) -> Axes:
     attribute = node.attributes.get("perm")
     perm = list(attribute.as_ints()) if attribute is not None else list(reversed(range(len(axes))))
-    return tuple(axes[p] for p in perm) if len(perm) == len(axes) else None
+    return tuple(axes[p] for p in perm) if sorted(perm) == list(range(len(axes))) else None
 
 
 def _unsqueeze(node: ir.Node, axes: tuple[int | None, ...]) -> Axes:
@@ -120,12 +120,12 @@ def _unsqueeze(node: ir.Node, axes: tuple[int | None, ...]) -> Axes:
     rank = len(axes) + len(new)
     at = {a % rank for a in new}
     rest = iter(axes)
-    return tuple(None if i in at else next(rest) for i in range(rank))
+    return tuple(None if i in at else next(rest) for i in range(rank)) if len(at) == len(new) else None
 
 
 def _squeeze(node: ir.Node, axes: tuple[int | None, ...]) -> Axes:
     gone = axes_of(node)
-    if gone is None:
+    if gone is None or any(not -len(axes) <= a < len(axes) for a in gone):
         return None
     at = {a % len(axes) for a in gone}
     return tuple(axis for i, axis in enumerate(axes) if i not in at)

@@ -9,9 +9,20 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Union
 
+from ..core.errors import OnnxPassesError
+
 Dim = Union[int, "Expr"]
 Atom = Union[str, "Call"]
 Monomial = tuple[Atom, ...]
+
+
+MAX_TERMS = 64  # of a product that is multiplied out; honest dimensions have fewer than ten
+MAX_SUM = 1024
+MAX_DEGREE = 64
+
+
+class DimensionTooLarge(OnnxPassesError, ValueError):
+    """A dimension's expression that would not end: inputs are hostile, and sums multiply out to powers of two."""
 
 
 class Call(NamedTuple):
@@ -66,6 +77,8 @@ class Expr:
         return _combine(-1 * self, other, 1)
 
     def __mul__(self, other: Dim) -> Dim:
+        if len(self.terms) * len(_terms(other)) > MAX_TERMS:
+            raise _too_large(f"a product of {len(self.terms)} and {len(_terms(other))} terms", MAX_TERMS)
         product: dict[Monomial, int] = {}
         for mono_a, coeff_a in self.terms:
             for mono_b, coeff_b in _terms(other):
@@ -190,7 +203,19 @@ def _build(terms: Mapping[Monomial, int]) -> Dim:
         return 0
     if len(kept) == 1 and not kept[0][0]:
         return kept[0][1]
+    if len(kept) > MAX_SUM:
+        raise _too_large(f"a sum of {len(kept)} terms", MAX_SUM)
+    degree = max(len(mono) for mono, _ in kept)
+    if degree > MAX_DEGREE:
+        raise _too_large(f"a product of {degree} symbols", MAX_DEGREE)
     return Expr(tuple(sorted(kept, key=lambda t: tuple(map(_atom_key, t[0])))))
+
+
+def _too_large(found: str, most: int) -> DimensionTooLarge:
+    return DimensionTooLarge(
+        "a dimension's expression is too large", found=found, wanted=f"at most {most}",
+        hint="Give the dimension a name of its own in the export.",
+    )  # fmt: skip
 
 
 def _atom_key(atom: Atom) -> tuple[int, str]:

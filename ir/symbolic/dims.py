@@ -28,11 +28,12 @@ __all__ = [
 
 MAX_TEXT = 400  # a dim_param longer than this is one opaque symbol: inputs are hostile
 MAX_DEPTH = 40
+MAX_PRODUCTS = 16  # operators of one text that multiply sums out
 
 
 @functools.lru_cache(maxsize=65536)
 def parse(text: str) -> Dim:
-    """Reads a dim_param; what is no arithmetic is one opaque symbol of that spelling.
+    """Reads a dim_param; what is no arithmetic, or too much of it, is one opaque symbol of that spelling.
 
     >>> parse("2"), parse("s1 + s0") == parse("s0+s1"), parse("batch size")
     (2, True, Expr(batch size))
@@ -43,14 +44,16 @@ def parse(text: str) -> Dim:
     if len(text) > MAX_TEXT or _PLAIN.fullmatch(text) or _PATH.search(text):
         return symbol(text)
     try:
-        return _Parser(text).whole()
+        found = _Parser(text).whole()
     except (ValueError, ZeroDivisionError):
         return symbol(text)
+    return symbol(text) if isinstance(found, int) and found < 0 else found
 
 
 _PLAIN = re.compile(r"[A-Za-z_][\w.:]*(-[A-Za-z_][\w.:]*)*")
 _PATH = re.compile(r"(^|\S)/[A-Za-z_]")  # "/model/layers.0/x_dim_0" is a node's name in a dimension, no division
-_TOKEN = re.compile(r"\s*(?:(\d{1,18})|([A-Za-z_][\w.:]*)|(//|[-+*%/(),]))")
+# a hyphen between letters belongs to a name ("past-len + seq-len"): exporters that subtract write blanks around it
+_TOKEN = re.compile(r"\s*(?:(\d{1,18})|([A-Za-z_][\w.:]*(?:-[A-Za-z_][\w.:]*)*)|(//|[-+*%/(),]))")
 
 
 def _same(dim: Dim) -> Dim:
@@ -78,6 +81,7 @@ class _Parser:
         self.tokens = self._split(text)
         self.at = 0
         self.depth = 0
+        self.products = 0
 
     @staticmethod
     def _split(text: str) -> list[str]:
@@ -119,6 +123,9 @@ class _Parser:
         value = self.unary()
         while self.peek() in ("*", "//", "/", "%"):
             operator = self.take()
+            self.products += 1
+            if self.products > MAX_PRODUCTS:
+                raise ValueError("too many products")
             right = self.unary()
             value = (
                 value * right if operator == "*" else mod(value, right) if operator == "%" else floordiv(value, right)

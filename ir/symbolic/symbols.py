@@ -43,6 +43,31 @@ def substitute_symbols(model: ir.Model, binding: Mapping[str, Dim]) -> int:
     return changed
 
 
+def number_dims(model: ir.Model) -> int:
+    """Makes numbers of dimensions that are numbers in text (``"16"``), as some exporters write them; returns how many.
+
+    transformers' exporter writes the fixed dimensions of past inputs so. Where no input or output has one, inner values
+    are not looked at.
+    """
+    ports = (*model.graph.inputs, *model.graph.outputs)
+    if not any(_numbers_in(value) for value in ports):
+        return 0
+    changed = 0
+    for value in {id(value): value for value in (*ports, *_values(model))}.values():
+        numbers = _numbers_in(value)
+        if value.shape is not None and numbers:
+            value.shape = ir.Shape([numbers.get(axis, dim) for axis, dim in enumerate(value.shape)])
+            changed += len(numbers)
+    return changed
+
+
+def _numbers_in(value: ir.Value) -> dict[int, int]:
+    """The axes whose dimension is the text of a number, and the number."""
+    texts = {axis: dim.value for axis, dim in enumerate(value.shape or ()) if not isinstance(dim, int)}
+    found = {axis: parse(text) for axis, text in texts.items() if text is not None and text.strip()[:1].isdigit()}
+    return {axis: dim for axis, dim in found.items() if isinstance(dim, int)}
+
+
 def _values(model: ir.Model) -> Iterator[ir.Value]:
     for scope in nested(model.graph):
         yield from scope.inputs
