@@ -156,6 +156,41 @@ def _without(entries: list[Entry], field: str) -> dict[str, Any]:
     return {"specializations": [first, *entries[1:]]}
 
 
+def bare(token: str) -> Damage:
+    """One symbol of one entry, each in turn, holds a number that JSON has not, or not so large."""
+
+    def damage(pair: Pair) -> Iterator[Damaged]:
+        for index, entry in enumerate(pair.entries):
+            for symbol in entry["symbols"]:
+                entries = pair.manifest()
+                entries[index]["symbols"][symbol] = "@"
+                yield text_of(entries).replace('"@"', token), symbol
+
+    return damage
+
+
+def emptied_symbols(pair: Pair) -> Iterator[Damaged]:
+    """An entry binds nothing: the entry is named, or each symbol that it lacks."""
+    for index, entry in enumerate(pair.entries):
+        entries = pair.manifest()
+        entries[index]["symbols"] = {}
+        yield text_of(entries), entry["name"]
+
+
+def first_without_symbols(pair: Pair) -> Iterator[Damaged]:
+    """The first entry has a name alone."""
+    yield json.dumps(_without(pair.manifest(), "symbols")), pair.manifest()[0]["name"]
+
+
+def one_name(pair: Pair) -> Iterator[Damaged]:
+    """Entries of other sizes bear one name, which no reader may take for two."""
+    entries = pair.manifest()
+    if len(entries) > 1:
+        for entry in entries:
+            entry["name"] = "Same"
+        yield text_of(entries), "'Same'"
+
+
 DAMAGES: dict[str, Damage] = {
     "a symbol dropped": dropped_symbol,
     "a symbol added": added_symbol,
@@ -219,9 +254,19 @@ DAMAGES: dict[str, Damage] = {
     "an entry that is null": reshaped(lambda entries: {"specializations": [None, *entries]}, "entry 0"),
     "symbols as a list": reshaped(lambda entries: _first(entries, symbols=["batch_size"]), "symbols"),
     "symbols as a text": reshaped(lambda entries: _first(entries, symbols="batch_size=1"), "symbols"),
-    "no symbols": reshaped(lambda entries: _without(entries, "symbols"), "entry 0"),
+    "no symbols": first_without_symbols,
     "no name": reshaped(lambda entries: _without(entries, "name"), "entry 0"),
     "an empty name": reshaped(lambda entries: _first(entries, name=""), "name"),
+    "a name of blanks": reshaped(lambda entries: _first(entries, name="  "), "name"),
+    "a name of a blank that is no space": reshaped(lambda entries: _first(entries, name="\u00a0"), "name"),
+    "NaN in a symbol": bare("NaN"),
+    "minus infinity in a symbol": bare("-Infinity"),
+    "a number beyond a double": bare("1e999"),
+    "a number of 5,000 digits": bare("9" * 5000),
+    "a negative number of 5,000 digits": bare("-" + "9" * 5000),
+    "5,000 digits in text": each_value("9" * 5000),
+    "no symbols in an entry": emptied_symbols,
+    "one name for all": one_name,
     "a name that is a number": reshaped(lambda entries: _first(entries, name=7), "name"),
     "a name with a control character": reshaped(lambda entries: _first(entries, name="Pre\x00fill"), "name"),
     "an extra key": reshaped(lambda entries: _first(entries, role="prefill"), "role"),

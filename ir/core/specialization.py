@@ -35,8 +35,8 @@ class SpecRole(enum.StrEnum):
 
 
 def _spelled(name: str) -> str:
-    if not name or len(name) > MAX_NAME or not name.isprintable():
-        raise ValueError("not a name: empty, too long, or with control characters")
+    if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
+        raise ValueError("not a name: empty or blank, too long, or with control characters")
     return name
 
 
@@ -104,6 +104,15 @@ class Manifest(BaseModel):
         return tuple(item for item in self.specializations if item.graph in ("", graph))
 
 
+def refuse_doubled(names: Iterable[str]) -> None:
+    """Raises ManifestInvalid for a name that stands twice in a file: what is proved of one would be said of another."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ManifestInvalid("two specializations have this name", where=f"specialization {name!r}"[:MAX_NAME])
+        seen.add(name)
+
+
 def distinct(items: Iterable[Specialization]) -> list[Specialization]:
     """``items`` without those whose whole vector stands before them."""
     kept: dict[tuple[object, ...], Specialization] = {}
@@ -127,6 +136,8 @@ def read_specialization(item: object, index: int = 0) -> Specialization:
         raise ManifestInvalid("is no specialization", where=f"entry {index}", found=_shown(item), wanted="an object")
     entry = dict(cast("Mapping[Any, Any]", item))
     where = f"specialization {entry['name']!r}"[:MAX_NAME] if "name" in entry else f"entry {index}"
+    if "name" in entry and "symbols" not in entry and "binding" not in entry:
+        raise ManifestInvalid("has no symbols", where=where, found=", ".join(map(str, entry))[:80], wanted="symbols")
     if "symbols" in entry and "binding" not in entry:
         entry["binding"] = read_binding(entry.pop("symbols"), where=where)
         entry.setdefault("role", role_of(entry["binding"]))

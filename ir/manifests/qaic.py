@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from ..core.specialization import ManifestInvalid, Specialization, read_specialization
+from ..core.specialization import ManifestInvalid, Specialization, read_specialization, refuse_doubled
 from ..specialize.naming import to_named
 from .base import Command, GraphInterface, entries_of
 from .custom_io_yaml import CUSTOM_IO, write_custom_io
@@ -80,6 +80,11 @@ def load_entries(text: str, *, where: str) -> list[dict[str, object]]:
 
 def read_entries(text: str, *, where: str) -> list[Specialization]:
     """The specializations of a named or flat file."""
+    names = [
+        cast("dict[str, object]", item).get("name") if isinstance(item, dict) else None
+        for item in load_list(text, "specializations", where=where)
+    ]
+    refuse_doubled(name for name in names if isinstance(name, str))
     return [read_specialization(entry, index) for index, entry in enumerate(load_entries(text, where=where))]
 
 

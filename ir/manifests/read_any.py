@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from ..core.specialization import ManifestInvalid, Specialization, read_specialization
+from ..core.specialization import ManifestInvalid, Specialization, read_specialization, refuse_doubled
 from ..serialization.index import INDEX_NAME
 from . import TARGETS, Target, entries_of, get_target
 from .custom_io_yaml import CUSTOM_IO, read_custom_io
@@ -46,7 +46,9 @@ def read_manifest(path: Path) -> Reading:
     if _is_own(data):
         return Reading(specializations=_own(data), custom_io=listed)
     target = _target_of(data, where)
-    return Reading(target.name, tuple(target.read(text, where=where)), target.tolerated, listed)
+    found = tuple(target.read(text, where=where))
+    refuse_doubled(item.name for item in found)
+    return Reading(target.name, found, target.tolerated, listed)
 
 
 def _in_folder(folder: Path) -> Path:
@@ -83,4 +85,7 @@ def _own(data: object) -> tuple[Specialization, ...]:
     entries = entries_of(data, "specializations")
     if len(entries) < len(cast("dict[str, list[object]]", data)["specializations"]):
         raise ManifestInvalid("holds an entry that is no specialization", where="specializations")
-    return tuple(read_specialization(entry, index) for index, entry in enumerate(entries))
+    found = tuple(read_specialization(entry, index) for index, entry in enumerate(entries))
+    for graph in dict.fromkeys(item.graph for item in found):
+        refuse_doubled(item.name for item in found if item.graph == graph)
+    return found

@@ -59,10 +59,24 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(text: str) -> Callable[[str], NoReturn]:
     def refuse(token: str) -> NoReturn:
-        line = next((line for line, found in _tokens(text) if found == token), 1)
-        raise BrokenText(f"{token[:80]} is no number", line, wanted="a finite number of at most 128 bits")
+        line, item = _place(text, token)
+        raise BrokenText(f"{token[:80]} is no number", line, found=item, wanted="a finite number of at most 128 bits")
 
     return refuse
+
+
+def _place(text: str, token: str) -> tuple[int, str | None]:
+    """The line of a token, and the key that it stands under, with the last name before it."""
+    key = name = ""
+    for line, found in _tokens(text):
+        if found == token:
+            named = f" of {name[:80]}" if name else ""
+            return line, f"{key[:80]}{named}" if key else None
+        if found.endswith(":"):
+            key = found[:-1].rstrip()
+        elif key == '"name"' and found.startswith('"'):
+            name = found
+    return 1, None
 
 
 def _number(text: str) -> Callable[[str], float]:

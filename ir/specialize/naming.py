@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
-from ..core.specialization import ManifestInvalid, read_binding, read_size
+from ..core.specialization import MAX_NAME, ManifestInvalid, read_binding, read_size
 
 TAG = "_graph_name"  # the key of a flat entry that tells its name; it is no symbol
 NAMED = {"name", "symbols"}
@@ -95,12 +95,14 @@ def _read(entry: object, index: int, module: str | None) -> tuple[str, dict[str,
     fields = cast("Mapping[str, object]", entry)
     if set(fields) == NAMED:
         name = fields["name"]
-        if not isinstance(name, str) or not name:
-            raise ManifestInvalid("name is no name", where=where, found=repr(name)[:80])
+        if not isinstance(name, str) or not name.strip():
+            raise ManifestInvalid("name is no name", where=where, found=repr(name)[:80], wanted="a text, not blank")
         return name, _decimals(fields["symbols"], f"specialization {name!r}")
     if "symbols" in fields:
         extra = sorted(map(str, set(fields) - NAMED))
         raise ManifestInvalid("is half flat and half named", where=where, found=f"symbols and {', '.join(extra)}"[:120])
+    if isinstance(fields.get("name"), str):
+        raise ManifestInvalid("has no symbols", where=f"specialization {fields['name']!r}"[:MAX_NAME])
     name = infer_name(fields, index, module)
     return name, _decimals({key: size for key, size in fields.items() if key != TAG}, where)
 

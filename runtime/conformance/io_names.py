@@ -9,7 +9,9 @@ from ...ir.core.errors import UnknownNameError, UsageError
 
 RETAINED = "_RetainedState"
 _STATES = ("past_key", "past_value", "compressed_kv", "k_pe", "conv_state", "recurrent_state")
-_STATE = re.compile(rf"(?P<name>(?:{'|'.join(_STATES)})\.\d{{1,9}})(?P<prefix>_[A-Za-z0-9]+)??(?P<twin>{RETAINED})?")
+_STATE = re.compile(
+    rf"(?P<name>(?:{'|'.join(_STATES)})(?:_self|_cross)?\.\d{{1,9}})(?P<prefix>_[A-Za-z0-9]+)??(?P<twin>{RETAINED})?"
+)
 EXTRAS: dict[str, tuple[str, ...]] = {  # variant of an export -> its inputs after the states
     "plain": (),
     "continuous_batching": ("batch_index",),

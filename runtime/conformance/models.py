@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, cast
 
@@ -35,13 +34,11 @@ def ask_encoder(case: Case) -> Answer:
     kind = next((kind for start, kind in _KINDS.items() if words[0].lower().startswith(start)), None)
     if kind is None:
         raise UsageError("is no encoder", where="id", found=words[0], wanted=", ".join(ENCODERS))
-    given = re.search(r"\[[\d, ]*\]|(?<![\w.])\d+", words[1]) if len(words) > 1 else None
-    lengths: Any = json.loads(given[0]) if given else []
+    given = re.search(r"\[[\d, \"']*\]|\([\d, ]*\)|(?<![\w.])\d+(\s*,\s*\d+)*", words[1]) if len(words) > 1 else None
+    lengths = [int(number) for number in re.findall(r"\d+", given[0])] if given else []
     recorded = case.get("named")
     batch = int(recorded[0]["symbols"]["batch_size"]) if recorded else 1
-    return tagged(
-        encoder(kind, cast("list[int]", lengths) if isinstance(lengths, list) else [lengths], batch)
-    ), recorded
+    return tagged(encoder(kind, lengths, batch)), recorded
 
 
 def ask_speech(case: Case) -> Answer:
@@ -56,7 +53,7 @@ def ask_multimodal(case: Case) -> Answer:
     """A family of the table; two lists where it is packaged in two."""
     spelled = str(case["id"]).replace(" ", "_")
     name = max((name for name in FAMILIES if spelled.startswith(name)), key=len, default=spelled)
-    options: dict[str, Any] = dict(case["in"])
+    options: dict[str, Any] = _own_options(name, dict(case["in"]))
     takes = FAMILIES[name].geometry.options if name in FAMILIES else ()
     if "test" in str(case["id"]).split() and "temporal_patch_size" in takes:
         options.update(_TEST_MODEL)
@@ -68,12 +65,26 @@ def ask_multimodal(case: Case) -> Answer:
     return {"vision": vision, "lang": language}, case.get("named")
 
 
+def _own_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options without sizes that only other families measure pictures by: the tool passes them on unread."""
+    family = FAMILIES.get(name)
+    if family is None:
+        return options
+    others = {option for other in FAMILIES.values() for option in other.geometry.options}
+    own = {*family.geometry.options, *family.refused, *(key for key, _ in family.constants), *_MEASURES}
+    return {key: value for key, value in options.items() if key in own or key not in others}
+
+
+_MEASURES = ("num_frames", "vision_size", "height", "width")  # refused by name where a family does not take them
+
+
 def ask_pipeline(case: Case) -> Answer:
     """A diffusion pipeline, or the latents of a film alone."""
     words, numbers = str(case["id"]).lower().split(), [int(found) for found in re.findall(r"\d+", _sizes_in(case))]
     if "dims" in words:
         found = latents(*numbers)
-        return [found.rows, found.height, found.width, found.frames], case.get("out")
+        sides = [found.rows, found.height, found.width]
+        return (sides if len(numbers) == 2 else [*sides, found.frames]), case.get("out")
     if words[0] == "flux":
         made = picture(*numbers)
     else:

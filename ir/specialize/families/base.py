@@ -54,7 +54,9 @@ def size(options: Mapping[str, object], name: str, default: int | None = None) -
 
 
 def positive(name: str, given: object, *, least: int = 1) -> int:
-    """``given`` as an integer from ``least`` on; FamilyError for bools, texts, fractions and smaller ones."""
+    """``given``, or the decimal that a text holds, from ``least`` on; FamilyError for anything else."""
+    if isinstance(given, str) and given.isascii() and given.isdigit() and len(given) <= len(str(MAX_SIZE)):
+        given = int(given)
     if type(given) is int and least <= given <= MAX_SIZE:
         return given
     raise FamilyError("is no size", where=name, found=repr(given)[:80], wanted=f"an integer from {least} to {MAX_SIZE}")

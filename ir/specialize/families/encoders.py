@@ -28,12 +28,12 @@ ENCODERS: dict[str, Encoder] = {
 
 
 def encoder(kind: str, lengths: Sequence[int] = (), batch: int = 1) -> list[Entry]:
-    """One specialization a length; FamilyError for a length or batch that is no size."""
+    """One specialization a length, two for one that stands twice; FamilyError for a length or batch that is no size."""
     row = ENCODERS[kind]
     positive("batch", batch)
     return [
         Entry(row.role, {"batch_size": batch, "seq_len": positive("length", length)}, row.tag)
-        for length in dict.fromkeys(lengths or (row.length,))
+        for length in lengths or (row.length,)
     ]
 
 

@@ -99,12 +99,8 @@ class _Builder:
         ]
 
     def _each(self, lengths: tuple[int, ...] | None, ctx: int) -> list[Symbols]:
-        for length in lengths or ():
-            if length > ctx:
-                raise FamilyError(
-                    "is longer than the context", where="comp_ctx_lengths", found=length, wanted=f"≤ {ctx}"
-                )
-        return [{}] if lengths is None else [{"comp_ctx_lengths": length} for length in lengths]
+        clipped = None if lengths is None else dict.fromkeys(min(length, ctx) for length in lengths)
+        return [{}] if clipped is None else [{"comp_ctx_lengths": length} for length in clipped]
 
     def _extra(self, measured: list[Symbols], prefill: int, ctx: int, batch: int) -> Symbols:
         known = {**measured[-1], "chunk_length": prefill, "chunk_ctx_len": min(ctx, CHUNK)}
