@@ -42,6 +42,7 @@ def describe_graph(model: ir.Model, binding: Mapping[str, int]) -> dict[str, Any
     sizes = [state["bytes"] for state in described]
     return {
         "inputs": [_value(value) | {"role": _role(roles, value)} for value in inputs],
+        "optional": [_value(value) for value in model.graph.inputs if value.is_initializer()],
         "outputs": [_value(value) for value in model.graph.outputs],
         "states": described,
         "unpaired": [

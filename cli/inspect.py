@@ -102,6 +102,10 @@ def _show_values(graph: dict[str, Any]) -> None:
         hidden = len(values) - len(rows)
         if hidden:
             render.show(f"and {render.count(hidden, f'{title}')} of states, below")
+    if graph["optional"]:
+        render.show()
+        rows = [(v["name"], render.shape(v), "has a default") for v in graph["optional"]]
+        render.table(("optional input", "type", ""), rows)
 
 
 def _show_states(graph: dict[str, Any], binding: Mapping[str, int]) -> None:

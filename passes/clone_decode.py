@@ -16,6 +16,7 @@ from ..ir.interface.roles import Role
 from ..ir.program.clone import Clone, inner_symbols, materialize
 from ..ir.program.contracts import Claims, CloneOf, StaticPast
 from ..ir.program.program import Program
+from ..ir.rewrite.bind_sizes import refuse_other_defaults
 from ..ir.rewrite.scalar_ranges import squeeze_ranges
 from ..ir.specialize.assign import check_symbols
 from ..ir.specialize.length_choices import refuse_length_choices
@@ -202,6 +203,8 @@ class CloneDecode(Pass):
         """Puts the clones of one graph into the program, and what they are into its specializations."""
         model = program.graphs[base]
         bindings = {spec.name: dict(spec.binding) if self.static else {} for spec in specs}
+        for binding in bindings.values():
+            refuse_other_defaults(model, binding, f"{self.name}, graph {base!r}")
         inner = inner_symbols(model)
         clones = {name: Clone(base, binding) for name, binding in bindings.items()}
         if self.fold or any(inner & binding.keys() for binding in bindings.values()):

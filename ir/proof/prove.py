@@ -41,6 +41,7 @@ LENGTH_RULES: tuple[ViewRule, ...] = (
     lengths.window_rows,
 )
 SHAPE_RULES: tuple[ViewRule, ...] = (
+    tensors.defaults_fit,
     tensors.state_shapes,
     tensors.outputs_as_declared,
     shapes.shapes_meet,

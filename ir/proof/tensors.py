@@ -48,6 +48,26 @@ def _type(value: ir.Value) -> str:
     return f"{value.dtype.name if value.dtype is not None else 'an unknown type'}{value.shape}"
 
 
+def defaults_fit(view: View) -> Iterator[Failure]:
+    """An optional input's default has the sizes that its type gets: a runtime loads no graph where it has not."""
+    for value in view.case.used.model.graph.inputs:
+        tensor = value.const_value if value.is_initializer() else None
+        if tensor is None:
+            continue
+        held = [int(size) for size in tensor.shape.numpy()]
+        given = [view.value(dim) if dim is not None else None for dim in dims_of(value) or ()]
+        if any(size is not None and size != own for size, own in zip(given, held, strict=False)):
+            name = value.name or ""
+            what = f"optional input {name!r} gets the shape {given}, and its default has {held}"
+            yield view.fail(
+                "optional inputs",
+                name,
+                what,
+                chain=view.chain(sorted({n for dim in dims_of(value) or () for n in free_symbols(dim)})),
+                nearest=f"{held}, or a graph exported with {name!r} as an input without a default",
+            )
+
+
 def state_shapes(view: View) -> Iterator[Failure]:
     """What leaves a state fits into what enters it; where it grows it has the new rows beside."""
     for state in _paired(view.case):

@@ -13,6 +13,7 @@ from ..core.errors import PassRefused
 from ..core.scopes import nested
 from ..shapes.infer import Facts, Trust, propagate
 from ..symbolic.dims import Dim, free_symbols
+from ..symbolic.equations import bound_value
 from ..symbolic.symbols import dims_of, substitute_symbols
 from .simplify import simplify_round
 
@@ -32,9 +33,27 @@ class Fixed:
 
 def static_facts(model: ir.Model, binding: Mapping[str, int], *, where: str) -> Facts:
     """The graph's shapes under ``binding``; PassRefused where a dimension of an input or output stays open."""
+    refuse_other_defaults(model, binding, where)
     facts = propagate(model, binding=binding, trust=Trust.VALUE_INFOS)
     _refuse_open(model, facts, binding, where)
     return facts
+
+
+def refuse_other_defaults(model: ir.Model, binding: Mapping[str, int], where: str) -> None:
+    """Raises PassRefused where an optional input would get sizes that its default has not: no runtime loads that."""
+    for value in model.graph.inputs:
+        tensor = value.const_value if value.is_initializer() else None
+        for axis, dim in enumerate(dims_of(value) or () if tensor is not None else ()):
+            size = bound_value(dim, binding) if dim is not None else None
+            held = int(tensor.shape.numpy()[axis]) if tensor is not None else size
+            if size is not None and size != held:
+                raise PassRefused(
+                    f"optional input {value.name!r} would have a default of another size than its type",
+                    where=where,
+                    found=f"{dim} = {size} on axis {axis}",
+                    wanted=f"{held}, as its default has",
+                    hint=f"Give bind={dim}:{held}, or export {value.name!r} as an input without a default.",
+                )
 
 
 def make_static(model: ir.Model, binding: Mapping[str, int], facts: Facts, *, where: str) -> Fixed:

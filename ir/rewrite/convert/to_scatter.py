@@ -61,6 +61,13 @@ def _refuse_form(context: ConversionContext, state: State) -> None:
             found=f"{state.input.shape}" + (f" through {moved[0].op_type}" if moved else ""),
             wanted=f"a Concat of the past and one tensor of new rows, with an axis {context.batch}",
         )
+    past = state.chain[-1].outputs[0] if state.chain else state.input
+    if state.update.inputs[0] is not past:
+        raise context.refuse(
+            f"the new rows of state {state.name!r} stand before the old ones",
+            node=state.update,
+            wanted="Concat(past, new): the order in which positions count rows",
+        )
     for value in (state.input, *(node.outputs[0] for node in state.chain)):
         for node, _ in value.uses():
             if node is not state.update and node not in state.chain and (node.op_type != "Shape" or node.domain):

@@ -105,9 +105,10 @@ def _new_rows_for_all(state: State, unbinding: Unbinding) -> None:
     for context in context_inputs(state):
         _shape_of_run(context, state, unbinding)
     new = _new_rows(state, unbinding)
-    reads = (reader.outputs[0] for reader in state.readers)
-    for value in (*reads, state.carried):
-        value.replace_all_uses_with(new, replace_graph_outputs=False)
+    for reader in state.readers:  # each takes what it reads from, casts between write and read included
+        assert reader.inputs[0] is not None
+        reader.outputs[0].replace_all_uses_with(reader.inputs[0], replace_graph_outputs=False)
+    state.carried.replace_all_uses_with(new, replace_graph_outputs=False)
     unbinding.dead.extend((*state.readers, state.update, *reversed(state.chain)))
 
 

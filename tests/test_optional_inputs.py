@@ -1,0 +1,71 @@
+"""Optional inputs, which are initializers too, are shown, keep their default's sizes, and are left out in proofs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnx_llm_passes.ir.core.errors import PassRefused
+from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.passes.manager import PassManager
+from onnx_llm_passes.passes.pipeline import parse_pipeline
+from onnx_llm_passes.runtime.samples.samples import append_decoder
+
+from .cli_tools import process
+from .mutant_edits import wrap
+
+
+def adapted() -> ir.Model:
+    """The growing sample with a low-rank adapter on its first query projection: by default of rank 0."""
+    model = append_decoder()
+    product = next(n for n in model.graph if n.op_type == "MatMul" and "q_proj" in (n.inputs[1].name or ""))  # pyright: ignore[reportOptionalMemberAccess]
+    halves: list[ir.Value] = []
+    for name, shape in (("q.lora_A", (32, 0)), ("q.lora_B", (0, 32))):
+        array = np.zeros(shape, np.float32)
+        value = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), const_value=ir.tensor(array, name=name))
+        value.shape = ir.Shape(["lora_r" if size == 0 else size for size in shape])
+        model.graph.register_initializer(value)
+        model.graph.inputs.append(value)
+        halves.append(value)
+    hidden = product.inputs[0]
+    assert hidden is not None
+    wrap(
+        model,
+        product.outputs[0],
+        lambda op, x: op("Add", x, op("MatMul", op("MatMul", hidden, halves[0]), halves[1])),
+    )
+    return model
+
+
+SPECULATIVE = "speculative{k=0,2 prefill=8 ctx=32 bind=lora_r:SIZE}"
+
+
+def test_a_size_that_the_default_has_not_is_refused() -> None:
+    with pytest.raises(PassRefused, match=r"'q.lora_A' would have a default of another size.*Give bind=lora_r:0"):
+        PassManager(parse_pipeline(SPECULATIVE.replace("SIZE", "2"))).run(Program(graphs={"model": adapted()}))
+
+
+def test_the_default_size_is_written_and_proved_and_shown(tmp_path: Path) -> None:
+    ir.save(adapted(), tmp_path / "model.onnx")
+    shown = process(["inspect", tmp_path / "model.onnx"]).stdout
+    assert "optional input  type" in shown
+    assert "q.lora_A        FLOAT[32, lora_r]  has a default" in shown
+    done = process(["run", SPECULATIVE.replace("SIZE", "0"), tmp_path / "model.onnx", "-o", tmp_path / "out"])
+    assert done.returncode == 0, done.stderr
+    assert "proved by running it on tiny sizes" in done.stdout
+
+
+def test_check_opens_what_a_runtime_refuses(tmp_path: Path) -> None:
+    model = adapted()
+    next(v for v in model.graph.inputs if v.name == "q.lora_A").shape = ir.Shape([32, 2])
+    ir.save(model, tmp_path / "model.onnx")
+    manifest = tmp_path / "specializations.json"
+    manifest.write_text(
+        '{"specializations": [{"batch_size": "1", "sequence_length": "8", "past_sequence_length": "0"}]}'
+    )
+    done = process(["check", tmp_path / "model.onnx", manifest])
+    assert done.returncode == 1
+    assert "optional input 'q.lora_A' gets the shape [32, 2], and its default has [32, 0]" in done.stdout + done.stderr
