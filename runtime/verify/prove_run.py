@@ -66,7 +66,7 @@ def prove_result(load: Callable[[], Program], result: Program, done: int, choice
     With AUTO only where that takes about a second. Raises NotEqualError where the two differ, or where the runtime
     takes the original and not the result.
     """
-    names = {record.text.split("{")[0] for record in result.history[done:]}
+    names = {record.name for record in result.history[done:]}
     if choice is Prove.NEVER or not names & REWRITES:
         return Proof()
     if others := sorted(names - EXACT):
