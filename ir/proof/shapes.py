@@ -65,9 +65,9 @@ def _failure(view: View, demands: Demands, demand: Demand) -> Failure:
     left, right = (demands.value(side, view.reduced) for side in (demand.left, demand.right))
     names = sorted(_symbols(demands, (demand.left, demand.right)))
     item = names[0] if names else demand.node.op_type
-    nearest = next(filter(None, (_nearest(view, name, demand) for name in names)), "")
-    if nearest:
-        item = nearest.split(" = ")[0]
+    near = next(((name, size) for name in names if (size := _nearest(view, name, demand)) is not None), None)
+    if near is not None:
+        item = near[0]
     sides = f"{_shown(demand.left, left)} must be {demand.relation.value} {_shown(demand.right, right)}"
     return view.fail(
         "shapes",
@@ -76,7 +76,7 @@ def _failure(view: View, demands: Demands, demand: Demand) -> Failure:
         node=demand.place,
         shapes=tuple(_shape(demands, shape, view.reduced) for shape in demand.shapes if shape is not None),
         chain=view.chain(names),
-        nearest=nearest,
+        nearest=f"{near[0]} = {near[1]}" if near is not None else "",
     )
 
 
@@ -95,18 +95,18 @@ def _symbols(demands: Demands, dims: Iterable[Dim]) -> set[str]:
     return found
 
 
-def _nearest(view: View, name: str, demand: Demand) -> str:
-    """The nearest value of one symbol, others kept, under which all demands hold; empty where none is near."""
+def _nearest(view: View, name: str, demand: Demand) -> int | None:
+    """The nearest value of one symbol, others kept, under which all demands hold; None where none is near."""
     demands, binding = view.canonical.demands, dict(view.reduced)
     size = binding.get(name)
     if size is None:
-        return ""
+        return None
     for distance in range(1, REACH):
         for value in (size - distance, size + distance):
             binding[name] = value
             if value > 0 and _holds(demands, demand, binding) and judge(demands, binding)[0] is None:
-                return f"{name} = {value}"
-    return ""
+                return value
+    return None
 
 
 def _holds(demands: Demands, demand: Demand, binding: Mapping[str, int]) -> bool:

@@ -52,8 +52,7 @@ def _is_open(found: VerifyReport) -> bool:
 
 def _why(found: VerifyReport) -> str:
     if found.structure:
-        parts = [part for note in found.notes for part in note.split(": ")]
-        return next((part for part in parts if "no CPU kernel" in part), "a kernel is missing")
+        return next(iter(found.missing), "a kernel is missing")
     floats = [o.max_rel for case in found.cases for o in case.outputs if not o.equal and not o.integers]
     what = f"differs by {max(floats):.2g} of the largest value" if floats else "decides which token is the likeliest"
     return f"in half precision the runtime's rounding {what}"

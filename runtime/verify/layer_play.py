@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,8 +21,6 @@ from .contract import Contract
 OWNER = "extract-layer"  # the pass whose names sums have
 
 Arrays = dict[str, np.ndarray]
-
-_LAYER = re.compile(r"^(?P<graph>.+)_layer[0-9]+$")
 
 
 def layer_specs(program: Program) -> list[Specialization]:
@@ -56,7 +53,8 @@ class WholeGraph:
     @classmethod
     def of(cls, original: Program, result: Program, spec: Specialization) -> WholeGraph:
         """Raises what Session raises, and UsageError where the original has no tensors of these names."""
-        whole, contract = _whole(original, spec), Contract.of(original, result)
+        contract = Contract.of(original, result, spec.graph)
+        whole = _whole(original, spec, contract)
         exposed, opened = _exposed(whole, _foreign(whole, result.graph(spec.graph), contract), spec.graph)
         bound = materialize(whole, Clone(spec.graph, spec.binding), spec.graph)  # as it was, for what it carries
         player = Host.of(exposed, f"{spec.graph} (original)", bound=bound)
@@ -121,11 +119,11 @@ class WholeGraph:
         return np.array_equal(run.known[old], again[old])
 
 
-def _whole(original: Program, spec: Specialization) -> ir.Model:
-    """The graph that a layer was cut out of: the clone of that name, or the original's only graph."""
-    found = _LAYER.match(spec.graph)
-    if found and found["graph"] in original.names:
-        return original.graph(found["graph"])
+def _whole(original: Program, spec: Specialization, contract: Contract) -> ir.Model:
+    """The graph that a layer was cut out of: what the cut recorded, or the original's only graph."""
+    for source in contract.chain.lineage:
+        if source in original.names:
+            return original.graph(source)
     if len(original.graphs) == 1:
         return next(iter(original.graphs.values()))
     raise UsageError(f"the original has no graph that {spec.graph!r} was cut out of", found=", ".join(original.names))

@@ -46,15 +46,22 @@ class VerifyReport:
     cases: list[CaseReport] = field(default_factory=list[CaseReport])
     notes: list[str] = field(default_factory=list[str])
     structure: list[str] = field(default_factory=list[str])
+    missing: list[str] = field(default_factory=list[str])  # kernels, as the runtime names them
 
     def blank(self) -> VerifyReport:
         """An empty report under the same rules."""
         return VerifyReport(self.tolerance, self.ulp, self.seed)
 
+    def lacks(self, kernel: str, place: str = "") -> None:
+        """Notes that a kernel is missing, so that graphs are compared by structure only."""
+        self.missing.append(kernel)
+        self.notes.append(f"{place}{kernel}: compared by structure only")
+
     def take(self, other: VerifyReport) -> None:
         """Adds what another report found."""
         self.tolerance = max(self.tolerance, other.tolerance)
-        for mine, found in ((self.cases, other.cases), (self.notes, other.notes), (self.structure, other.structure)):
+        own = (self.cases, self.notes, self.structure, self.missing)
+        for mine, found in zip(own, (other.cases, other.notes, other.structure, other.missing), strict=True):
             mine.extend(found)  # pyright: ignore[reportArgumentType]
 
     @property
@@ -103,7 +110,7 @@ class VerifyReport:
         totals = {"verdict": self.verdict.value, "equal": self.equal, "runs": self.runs, "max_abs": self.max_abs}
         more = {"max_rel": self.max_rel, "first_difference": self.first_difference}
         cases = [asdict(case) | {"equal": case.equal} for case in self.cases]
-        rest = {name: value for name, value in vars(self).items() if name != "cases"}
+        rest = {name: value for name, value in vars(self).items() if name not in ("cases", "missing")}
         return _plain({**totals, **more, **rest, "cases": cases})
 
     def raise_if_different(self) -> None:

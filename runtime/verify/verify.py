@@ -98,7 +98,7 @@ def _compare(
             return
         pair.open()
     except KernelMissing as error:
-        report.notes.append(f"{name}: {error.what}: compared by structure only")
+        report.lacks(error.what, f"{name}: ")
         report.structure.extend(pair.structure())
         return
     except SessionError as error:
@@ -127,8 +127,8 @@ def _pairs(original: Program, result: Program, played: Collection[str]) -> Itera
 
 def _source(original: Program, result: Program, name: str) -> str | None:
     """The graph of the original that a graph of the result was: by name, or by what it was cloned or cut from."""
-    sources = (name, *Chain.between(original, result, name).sources)
-    return next((source for source in sources if source in original.graphs), None)
+    lineage = Chain.between(original, result, name).lineage
+    return next((source for source in lineage if source in original.graphs), None)
 
 
 def _replayed(original: Program, result: Program, report: VerifyReport) -> set[str]:
@@ -151,7 +151,7 @@ def _replay(original: Program, result: Program, report: VerifyReport) -> set[str
         for found in replay(original, result, report.seed, report.notes.append):
             report.cases.append(CaseReport(found.graph, found.case, found.outputs, found.skipped, found.failed))
     except KernelMissing as error:
-        report.notes.append(f"{error.what}: compared by structure only")
+        report.lacks(error.what)
         report.structure.extend(_sound(name, result.graph(name)) for name in sorted(graphs))
     return graphs
 
@@ -171,7 +171,7 @@ def _layers(original: Program, result: Program, report: VerifyReport) -> set[str
     try:
         report.cases.extend(check_layers(original, result, report.seed, report.notes.append))
     except KernelMissing as error:
-        report.notes.append(f"{error.what}: compared by structure only")
+        report.lacks(error.what)
         report.structure.extend(_sound(name, result.graph(name)) for name in sorted(graphs))
     return graphs
 

@@ -26,24 +26,27 @@ class Chain:
         since: The step at which the original was left: what was recorded before it holds of the original too, so its
             inputs must keep it, and it changes nothing.
         sources: What the result's graph was called before the passes; several where graphs were packed.
+        lineage: Every name that it or its parts had, newest first.
     """
 
     links: tuple[Contract, ...] = ()
     since: int = 0
     sources: tuple[str, ...] = ()
+    lineage: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, contracts: Sequence[Contract], graph: str | None = None, since: int = 0) -> Self:
         """The contracts on one graph of a program, as what it was before clones and cuts too; all without a graph."""
         if graph is None:
             return cls(tuple(contracts), since)
-        names, sources, links = (graph,), (graph,), list[Contract]()
+        names, sources, lineage, links = (graph,), (graph,), {graph: None}, list[Contract]()
         for contract in reversed(contracts):
             if any(contract.is_about(name) for name in names):
                 links.append(contract)
             names = tuple(dict.fromkeys(old for name in names for old in contract.graphs_before(name)))
             sources = names if contract.step >= since else sources
-        return cls(tuple(reversed(links)), since, sources)
+            lineage.update(dict.fromkeys(names))
+        return cls(tuple(reversed(links)), since, sources, tuple(lineage))
 
     @classmethod
     def between(cls, original: Program, result: Program, graph: str | None = None) -> Self:
