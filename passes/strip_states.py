@@ -101,7 +101,7 @@ class StripStates(Pass):
         unbinding = _prepare(model, roles, chosen)
         self._refuse_fixed(model, chosen)
         if all(state.update is not None for state in paired):
-            refuse_unprovable(model, self.name, states, chosen, unbinding)
+            refuse_unprovable(model, self.name, states, chosen, unbinding, roles)
         binding = vanishing_symbols(model, chosen, roles, unbinding)
         contracts = _contracts(paired, self.positions, unbinding)
         states_at = _interface_of(chosen)

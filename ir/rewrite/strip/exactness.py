@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
 from ...core.errors import PassRefused
+from ...interface.roles import Role
+from ...interface.visible import contradictions
 from ...states.base import Layout, Pairing, State
 from ...states.ports import KEY_VALUE_INPUTS, NEEDS_CACHE, PORTS
 from ...states.ranges import cache_ranges, unmasked_reads
@@ -19,7 +21,12 @@ HALF_BITS = 16
 
 
 def refuse_unprovable(
-    model: ir.Model, owner: str, states: Sequence[State], chosen: Sequence[State], unbinding: Unbinding
+    model: ir.Model,
+    owner: str,
+    states: Sequence[State],
+    chosen: Sequence[State],
+    unbinding: Unbinding,
+    roles: Mapping[str, Role],
 ) -> None:
     """Raises PassRefused, naming the state and the reason, where removing ``chosen`` would not be exact."""
     where = f"{owner}, graph {model.graph.name!r}"
@@ -42,6 +49,13 @@ def refuse_unprovable(
             f"no mask hides the rows of {state.name!r} that were never written, so the cached graph attends to them",
             where=where,
             wanted="a mask built from the cache's row numbers, or a mask input over its rows",
+            hint="Such a graph has no exact cache-less form; export it with a causal mask.",
+        )
+    for state, why in contradictions(model, scattered, roles, chunks=False):
+        raise PassRefused(
+            f"state {state.name!r} is not read as a causal cache: {why}",
+            where=where,
+            wanted="rows written at their positions, each query seeing rows up to its own position and no others",
             hint="Such a graph has no exact cache-less form; export it with a causal mask.",
         )
 
