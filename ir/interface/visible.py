@@ -17,6 +17,7 @@ from .concrete import Array, Concrete, Unknown, opaque
 from .roles import Role
 
 HIDDEN = -5000.0  # a score so far below the others weighs nothing: exporters write -1e4 (GPT-2) and lower
+CAUSAL = "rows written at their positions, each query seeing rows up to its own position and no others"
 MAX_VISITS = 200
 MAX_ROWS = 64  # of a cache of fixed length that is still looked into
 

@@ -12,7 +12,7 @@ from ..core.errors import PassRefused
 from ..interface.analysis import analysis_of
 from ..interface.roles import Role
 from ..interface.usage import origins
-from ..interface.visible import contradictions
+from ..interface.visible import CAUSAL, contradictions
 from ..rewrite.lm_head import find_head, head_tokens, kept_rows
 from ..shapes.demands import Demand, Demands, demands_of
 from ..shapes.infer import Facts
@@ -251,11 +251,7 @@ def _check_masks(context: _Context, states: Sequence[State]) -> None:
             "a mask built from positions and the cache's row numbers, or a mask input over its rows",
         )
     for state, why in contradictions(context.model, scattered, context.roles, chunks=True):
-        context.found.problem(
-            state.name,
-            f"is not read as a causal cache: {why}",
-            "rows written at their positions, each query seeing rows up to its own position and no others",
-        )
+        context.found.problem(state.name, f"is not read as a causal cache: {why}", CAUSAL)
 
 
 def _check_operators(context: _Context, states: Sequence[State]) -> None:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from ...core.errors import PassRefused
 from ...interface.roles import Role
-from ...interface.visible import contradictions
+from ...interface.visible import CAUSAL, contradictions
 from ...states.base import Layout, Pairing, State
 from ...states.ports import KEY_VALUE_INPUTS, NEEDS_CACHE, PORTS
 from ...states.ranges import cache_ranges, unmasked_reads
@@ -55,7 +55,7 @@ def refuse_unprovable(
         raise PassRefused(
             f"state {state.name!r} is not read as a causal cache: {why}",
             where=where,
-            wanted="rows written at their positions, each query seeing rows up to its own position and no others",
+            wanted=CAUSAL,
             hint="Such a graph has no exact cache-less form; export it with a causal mask.",
         )
 
