@@ -242,8 +242,6 @@ _CHECKS: Mapping[Layout, Callable[[_Context, State], None]] = {
 def _check_masks(context: _Context, states: Sequence[State]) -> None:
     """Rows of rejected tokens stay in a cache until they are written again: a mask must hide them till then."""
     scattered = [s for s in states if s.in_place and s.branch is None and s.update is not None]
-    if not scattered:
-        return
     for state in unmasked_reads(scattered, Signatures(context.model), cache_ranges(scattered)):
         context.found.problem(
             state.name,
