@@ -68,6 +68,7 @@ from .passes.pipeline import (
     parse_pipeline,
     print_pipeline,
 )
+from .passes.pool import Pool
 from .passes.registry import get_pass
 from .passes.rename_io import RenameIO
 from .passes.select_branch import SelectBranch
@@ -113,6 +114,7 @@ __all__ = [
     "Pass",
     "PassManager",
     "PassRefused",
+    "Pool",
     "Positions",
     "PrintAfter",
     "Program",

@@ -33,6 +33,7 @@ PASSES: dict[str, str] = {  # name -> module of this package : class; a test hol
     "lower": "lower:Lower",
     "package": "package:Package",
     "partition": "partition:Partition",
+    "pool": "pool:Pool",
     "rename-io": "rename_io:RenameIO",
     "select-branch": "select_branch:SelectBranch",
     "simplify": "simplify:Simplify",

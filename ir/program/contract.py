@@ -93,6 +93,10 @@ class Contract:
         """The name that an input of the graph after the pass had before it."""
         return name
 
+    def observed(self) -> tuple[str, ...]:
+        """Values inside the graph before the pass that ``expected`` rests on: who compares makes them outputs."""
+        return ()
+
     def graphs_before(self, name: str) -> tuple[str, ...]:
         """The graphs that a graph of the program was made of by the pass."""
         return (name,)

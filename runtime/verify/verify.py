@@ -23,6 +23,7 @@ from .contract import Contract
 from .fp16_fallback import settle
 from .layer_check import check_layers
 from .layer_play import layer_specs
+from .observe import observing
 from .pair import Pair
 from .replay import replay
 from .replay_graphs import replays
@@ -89,7 +90,7 @@ def _compare(
     inputs: Mapping[str, np.ndarray] | None,
 ) -> None:
     """Runs a graph of the original and one of the result; what was found goes into ``report``."""
-    unbound, after = models
+    unbound, after = observing(models[0], contract.chain.observed), models[1]
     original_subject = Subject.of(at_sizes_of(unbound, after), f"{name} (original)")
     pair = Pair(name, original_subject, Subject.of(after, f"{name} (result)"), contract, report, unbound)
     pair.agree()

@@ -1,6 +1,7 @@
 """The contracts that our passes record, the registry of kinds, and the chain of them between two programs."""
 
 from .chain import Chain, claims_in, renamed
+from .heads import Pooled
 from .interface import CastIO, FixedSwitch, Grid, QuantizedIO, RenamedIO
 from .logits import BestTokens, LastRows
 from .lowered import OperatorsLowered, RightPadded, WholePast
@@ -34,6 +35,7 @@ __all__ = [
     "OperatorsLowered",
     "OrderedPositions",
     "Packed",
+    "Pooled",
     "PositionRows",
     "QuantizedIO",
     "RenamedIO",

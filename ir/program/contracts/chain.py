@@ -109,6 +109,11 @@ class Chain:
         return name
 
     @property
+    def observed(self) -> frozenset[str]:
+        """Values inside the original that what is expected rests on, as they are called in the result."""
+        return frozenset(name for link in self._new for name in link.observed())
+
+    @property
     def switches(self) -> dict[str, bool]:
         """Boolean inputs of the original that are fixed in the result."""
         return {
