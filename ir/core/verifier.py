@@ -18,7 +18,7 @@ class _Place:
     """Where a scope stands: what to call it, what the scopes around it have defined so far, what may be called."""
 
     where: str
-    outer: tuple[set[ir.Value], ...]
+    outer: tuple[set[ir.Value | None], ...]
     functions: Collection[ir.OperatorIdentifier]
     domains: frozenset[str]
 
@@ -43,27 +43,35 @@ def _check_scope(scope: Scope, place: _Place) -> None:
     """Walks one scope in order, then the scopes inside each node where they stand."""
     known, names = _header(scope, place.where)
     domains, functions = place.domains, place.functions
+    here: set[ir.Value | None] = {*known, None}  # an input left out is no value
     for node in scope:
-        for value in node.inputs:
-            if value is not None and value not in known and not any(value in outer for outer in place.outer):
-                raise _unknown_value(value, node, place.where)
+        if not here.issuperset(node.inputs):
+            _check_inputs(node, here, place)
         if node.domain not in domains and node.op_identifier() not in functions:
             raise _unknown_operator(node, place)
-        if node.attributes:
-            _check_subgraphs(node, known, place)
+        if node.attributes.data:
+            _check_subgraphs(node, here, place)
         for output in node.outputs:
-            if output.name in names:
+            name = output.name
+            if name in names:
                 raise _taken(output, node, place.where)
-            if output.name:
-                names.add(output.name)
+            if name:
+                names.add(name)
             elif output.uses():
                 raise ProgramInvalid("a value that is used has no name", where=_at(node, place.where))
-            known.add(output)
+            here.add(output)
     for output in scope.outputs:
-        if output not in known and not any(output in outer for outer in place.outer):
+        if output not in here and not any(output in outer for outer in place.outer):
             raise ProgramInvalid(
                 "an output is computed nowhere in its graph", where=place.where, found=repr(output.name)
             )
+
+
+def _check_inputs(node: ir.Node, here: Collection[ir.Value | None], place: _Place) -> None:
+    """What a node reads of no earlier node of its own scope comes from a scope around it."""
+    for value in node.inputs:
+        if value is not None and value not in here and not any(value in outer for outer in place.outer):
+            raise _unknown_value(value, node, place.where)
 
 
 def _header(scope: Scope, where: str) -> tuple[set[ir.Value], set[str | None]]:
@@ -83,8 +91,8 @@ def _header(scope: Scope, where: str) -> tuple[set[ir.Value], set[str | None]]:
     return known, names
 
 
-def _check_subgraphs(node: ir.Node, known: set[ir.Value], place: _Place) -> None:
-    for attribute in node.attributes.values():
+def _check_subgraphs(node: ir.Node, known: set[ir.Value | None], place: _Place) -> None:
+    for attribute in node.attributes.data.values():
         if attribute.type not in _SUBGRAPHS or attribute.is_ref():
             continue
         graphs = [attribute.as_graph()] if attribute.type is ir.AttributeType.GRAPH else attribute.as_graphs()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 import onnx_ir as ir
 
@@ -14,23 +14,26 @@ def live_nodes(state: Round) -> set[ir.Node]:
     """The nodes that some graph output needs, replacements made; ``homes`` keeps the constants that they use."""
     live: set[ir.Node] = set()
     used: set[ir.Value] = set()
-    work: list[ir.Value] = [state.moved.get(value, value) for value in state.model.graph.outputs]
-    moved = state.moved
-    homes = state.homes
-    while work:
-        value = work.pop()
-        node = value.producer()
-        if node is None:
-            if value in homes:
+    work: list[ir.Node] = []
+
+    def need(values: Iterable[ir.Value | None]) -> None:
+        for value in values:
+            node = None if value is None else value.producer()
+            if node is not None:
+                if node not in live:
+                    live.add(node)
+                    work.append(node)
+            elif value is not None:
                 used.add(value)
-            continue
-        if node in live:
-            continue
-        live.add(node)
-        work.extend(given for given in state.read(node) if given is not None)
-        for graph in state.bodies.get(node, ()):
-            work.extend(moved.get(output, output) for output in graph.outputs)
-    state.homes = {value: home for value, home in homes.items() if value in used}
+
+    moved, bodies = state.moved, state.bodies
+    need(moved.get(value, value) for value in state.model.graph.outputs)
+    while work:
+        node = work.pop()
+        need(state.read(node))
+        for graph in bodies.get(node, ()) if bodies else ():
+            need(moved.get(output, output) for output in graph.outputs)
+    state.homes = {value: home for value, home in state.homes.items() if value in used}
     return live
 
 
@@ -38,14 +41,15 @@ def apply(state: Round) -> bool:
     """Makes the round's replacements; True where the model is another one than before."""
     live = live_nodes(state)
     changed = _outputs(state)
-    for node in [node for graph in state.graphs for node in graph if node in live]:
+    nodes = [list(graph) for graph in state.graphs]
+    for node in (node for inside in nodes for node in inside if node in live):
         changed |= _rewire(state, node)
-    dead = [[node for node in graph if node not in live] for graph in state.graphs]
-    for node in [node for nodes in dead for node in nodes]:
-        _detach(node)
-    for graph, nodes in zip(state.graphs, dead, strict=True):
-        graph.remove(nodes)
-        state.count("nodes", len(nodes))
+    dead = [[node for node in inside if node not in live] for inside in nodes]
+    for node in (node for inside in dead for node in inside):
+        _detach(node, live)
+    for graph, inside in zip(state.graphs, dead, strict=True):
+        graph.remove(inside)
+        state.count("nodes", len(inside))
     _register(state)
     return changed or any(dead)
 
@@ -88,10 +92,11 @@ def _rewire(state: Round, node: ir.Node) -> bool:
     return changed or perm is not None or node in state.turned
 
 
-def _detach(node: ir.Node) -> None:
-    """Removes a dead node from the uses of all values; those in its bodies are dead too."""
+def _detach(node: ir.Node, live: Container[ir.Node]) -> None:
+    """Removes a dead node from the uses of all values that stay; those in its bodies are dead too."""
     for place, value in enumerate(node.inputs):
-        if value is not None:
+        source = None if value is None else value.producer()
+        if value is not None and (source is None or source in live):
             node.replace_input_with(place, None)
 
 

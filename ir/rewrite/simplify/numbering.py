@@ -43,6 +43,6 @@ def _attribute(attr: ir.Attr) -> object:
     if attr.type in LISTS:
         return repr(attr.value)
     if attr.type is ir.AttributeType.TENSOR and not isinstance(attr.value, ir.ExternalTensor):
-        tensor = attr.as_tensor()
+        tensor: ir.TensorProtocol = attr.value
         return (tensor.dtype, tuple(tensor.shape), tensor.tobytes()) if tensor.nbytes <= MAX_BYTES else None
     return None

@@ -105,7 +105,7 @@ class Round:
         """The value that holds this content in reach of ``scope``; a new one takes ``origin``'s name."""
         found = scope.get(tensor)
         if found is None:
-            found = self.fresh_constant(scope, ir.tensor(tensor.numpy(), dtype=tensor.dtype), origin)
+            found = self.fresh_constant(scope, ir.Tensor(tensor.numpy(), dtype=tensor.dtype), origin)
             self.facts.contents[found] = tensor
             self.facts.shapes[found] = tensor.shape
             scope.own[tensor] = found
@@ -126,7 +126,7 @@ class Round:
         found = scope.get(key)
         if found is None:
             found = self.fresh_constant(
-                scope, ir.tensor(np.ascontiguousarray(array).reshape(array.shape), dtype=dtype), origin
+                scope, ir.Tensor(np.ascontiguousarray(array).reshape(array.shape), dtype=dtype), origin
             )
             self.facts.shapes[found] = array.shape
             self.arrays[found] = array

@@ -60,7 +60,7 @@ def tensor_shape(tensor: ir.TensorProtocol) -> tuple[int, ...]:
     return tuple(cast("tuple[int, ...]", tuple(tensor.shape)))
 
 
-_LETTERS = {int(ir.DataType.INT64): "q", int(ir.DataType.INT32): "i"}
+_RAW = {int(ir.DataType.INT64): ("q", 8, ir.DataType.INT64), int(ir.DataType.INT32): ("i", 4, ir.DataType.INT32)}
 """Element types whose raw bytes are read without an array: a traced graph has ten thousand such constants."""
 _CONTENTS: WeakKeyDictionary[ir.TensorProtocol, IntTensor | None] = WeakKeyDictionary()
 """Tensor -> its content, read once: clones share tensors, and a pipeline sweeps one graph several times."""
@@ -83,10 +83,13 @@ def tensor_content(tensor: ir.TensorProtocol) -> IntTensor | None:
 def _read(tensor: ir.TensorProtocol) -> IntTensor | None:
     if isinstance(tensor, TensorProtoTensor):
         proto = tensor.raw
-        letter = _LETTERS.get(proto.data_type)
-        count = math.prod(proto.dims)
-        if letter is not None and count <= MAX_ITEMS and len(proto.raw_data) == struct.calcsize(f"<{count}{letter}"):
-            return IntTensor(tuple(proto.dims), struct.unpack(f"<{count}{letter}", proto.raw_data), tensor.dtype)
+        raw = _RAW.get(proto.data_type)
+        if raw is not None:
+            letter, size, kind = raw
+            dims = tuple(proto.dims)
+            count, data = math.prod(dims), proto.raw_data
+            if count <= MAX_ITEMS and len(data) == count * size:
+                return IntTensor(dims, struct.unpack(f"<{count}{letter}", data), kind)
     dtype = tensor.dtype
     limit = MAX_ITEMS if dtype in INTEGERS else MAX_FLOATS if dtype in FLOATS else 0
     shape = cast("tuple[int, ...]", tuple(tensor.shape))
