@@ -18,6 +18,7 @@ from .append_graphs import (
     no_states,
     one_token,
 )
+from .entry_graphs import reordered
 from .scatter_graphs import (
     scatter_elements,
     scatter_mrope,
@@ -33,12 +34,14 @@ BUILDERS: dict[str, Callable[[], ir.Model]] = {
     "append other axes": append_other_axes,
     "append three dims": append_three_dims,
     "append dynamo": append_dynamo,
+    "append beam": lambda: reordered(append_plain()),
     "one token": one_token,
     "scatter": scatter_decoder,
     "scatter batch index": lambda: scatter_decoder(batch_index=True),
     "scatter index 0": lambda: scatter_decoder(no_index=0),
     "scatter compute context": lambda: scatter_decoder(compute_context=True),
     "scatter window": lambda: scatter_decoder(window=4),
+    "scatter beam": lambda: reordered(scatter_decoder()),
     "scatter mrope": scatter_mrope,
     "scatter elements": scatter_elements,
     "scatter three dims": scatter_three_dims,

@@ -30,6 +30,7 @@ NAMES = {
     "attention_mask": Role.ATTENTION_MASK,
     "encoder_attention_mask": Role.ENCODER_MASK,
     "batch_index": Role.BATCH_INDEX,
+    "beam_idx": Role.BATCH_INDEX,
     "num_logits_to_keep": Role.LOGITS_TO_KEEP,
     "pixel_values": Role.PIXELS,
     "image_idx": Role.IMAGE_INDEX,

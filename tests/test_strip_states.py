@@ -42,7 +42,7 @@ def test_stripped_and_simplified_computes_the_same(name: str, positions: Positio
     original, result = programs(BUILDERS[name])
     PassManager([StripStates(positions=positions), Simplify()]).run(result)
     model = result.graphs["g"]
-    states = {"past", "present", "key", "cache", "ctx", "batch_index", "write"}
+    states = {"past", "present", "key", "cache", "ctx", "batch_index", "beam", "write"}
     assert not [v.name for v in (*model.graph.inputs, *model.graph.outputs) if any(s in (v.name or "") for s in states)]
     report = verify(original, result, tolerance=CLOSE if positions is Positions.ANY else EXACT)
     assert report.equal, report.first_difference

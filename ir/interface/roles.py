@@ -83,7 +83,7 @@ def _scene(model: ir.Model, states: Sequence[State]) -> _Context:
         model=model,
         states=kept,
         writers=origins(state.positions for state in states),
-        selectors=origins(state.selector for state in states),
+        selectors=origins(value for state in states for value in (state.selector, state.reorder)),
         widths={width for width in widths if isinstance(width, int)},
     )
 

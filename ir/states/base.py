@@ -49,6 +49,7 @@ class State:
         positions: The value that says where ``new`` is written (scatter layouts).
         readers: Nodes that gather rows out of ``carried`` by index (scatter layouts).
         selector: The value that selects cache rows by batch (continuous batching), or None.
+        reorder: The input that chooses the past's lines of the batch before the update (beam search), or None.
         evidence: One sentence on how the state was recognized.
         branch: The If that holds the update, None where it lies in the graph itself.
         function: The local functions that the state goes through, as ``domain::name, …``; empty where none.
@@ -73,6 +74,7 @@ class State:
     positions: ir.Value | None = None
     readers: tuple[ir.Node, ...] = ()
     selector: ir.Value | None = None
+    reorder: ir.Value | None = None
     evidence: str = ""
     branch: Branch | None = None
     function: str = ""

@@ -11,6 +11,7 @@ from . import append, delta, fixed, fused, recurrent, scatter, stacked, window
 from .attention import attends
 from .base import Branch, Pairing, State
 from .control_flow_outputs import branch_outputs, cache_functions, inline_cache_functions
+from .entries import apply_entries, entry_axis
 from .layouts import Layout
 from .names import kind_of, label, layer_of
 from .signatures import Signatures
@@ -134,18 +135,21 @@ class _Search:
         return state
 
     def _updates(self, value: ir.Value) -> Iterator[State]:
-        for trail in forward(value):
+        for trail in forward(value, entry=entry_axis):
             for node, index in trail.value.uses():
                 state = (
                     fused.match(trail, node, index)
                     or append.match(trail, node, index)
                     or scatter.match(trail, node, index, self.signatures)
                 )
-                if state is not None:
-                    state.input = value
-                    if node.graph is not self.graph:
-                        state.branch = self._branch_of(node)
-                    yield state
+                if state is None:
+                    continue
+                state.input = value
+                if apply_entries(state, trail) is None:
+                    continue
+                if node.graph is not self.graph:
+                    state.branch = self._branch_of(node)
+                yield state
 
     def _end_of(self, state: State) -> ir.Value | None:
         """The graph output that holds ``carried``, moved or as it is, of the input's rank and, if one is, its type."""
@@ -157,7 +161,7 @@ class _Search:
 
     def _windowed(self, state: State) -> State | None:
         """``state`` as a window, where only the last rows of its Concat reach an output."""
-        if state.carried is None or state.layout is not Layout.APPEND:
+        if state.carried is None or state.layout not in (Layout.APPEND, Layout.WINDOW):
             return None
         for trail in forward(state.carried):
             for node in window.last_rows(trail):

@@ -11,6 +11,7 @@ from ..symbolic.dims import Dim
 from ..symbolic.symbols import dims_of
 from .attention import mask_operands, products
 from .base import State
+from .entries import entry_axis
 from .signatures import Signatures, is_whole_range
 from .trace import constant_ints, forward
 
@@ -32,7 +33,7 @@ def cache_values(state: State) -> Iterator[tuple[ir.Value, int | None]]:
     """Every value of the cache's own length, and the axis it has it on: the past, the written cache, its reads."""
     assert state.input is not None and state.carried is not None
     here = state.axis
-    for trail in forward(state.input):
+    for trail in forward(state.input, entry=entry_axis):
         here = trail.axes.index(state.axis) if trail.axes is not None and state.axis in trail.axes else None
         if trail.value is state.input or any(trail.value is node.outputs[0] for node in state.chain):
             yield trail.value, here

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import onnx_ir as ir
@@ -18,11 +18,15 @@ MAX_STEPS = 64  # no exporter chains more layout nodes; a crafted graph must not
 
 @dataclass(frozen=True)
 class Trail:
-    """A value reached from a start through layout nodes, and where the start's axes are now."""
+    """A value reached from a start through layout nodes, and where the start's axes are now.
+
+    ``entries`` are the nodes of ``chain`` that do more than move, each with the start's axis on which it does.
+    """
 
     value: ir.Value
     chain: tuple[ir.Node, ...]
     axes: Axes
+    entries: tuple[tuple[ir.Node, int], ...] = ()
 
     def axis_at_start(self, axis: int) -> int | None:
         """The start's axis that is ``axis`` here (negative counts from the end); None where unknown."""
@@ -48,8 +52,15 @@ Bridges = Mapping[int, "tuple[ir.Value, ir.Node]"]
 """The value that a subgraph's output (by id) comes out as, and the node it comes out of."""
 
 
-def forward(start: ir.Value, bridges: Bridges = MappingProxyType({})) -> Iterator[Trail]:
-    """The start itself and every value reached from it through layout nodes, nearest first; out of If branches too."""
+def forward(
+    start: ir.Value,
+    bridges: Bridges = MappingProxyType({}),
+    entry: Callable[[ir.Node, Trail], int | None] = lambda node, trail: None,
+) -> Iterator[Trail]:
+    """The start itself and every value reached from it through layout nodes, nearest first; out of If branches too.
+
+    Through a node that does more than move where ``entry`` gives the start's axis on which it does.
+    """
     rank = len(start.shape) if start.shape is not None else None
     work = [Trail(start, (), tuple(range(rank)) if rank is not None else None)]
     seen = {id(start)}
@@ -63,11 +74,16 @@ def forward(start: ir.Value, bridges: Bridges = MappingProxyType({})) -> Iterato
         outer = bridges.get(id(trail.value))
         if outer is not None and id(outer[0]) not in seen:
             seen.add(id(outer[0]))
-            work.append(Trail(outer[0], trail.chain, trail.axes))
+            work.append(replace(trail, value=outer[0]))
         for node, index in trail.value.uses():
-            if index == 0 and is_layout(node) and id(node.outputs[0]) not in seen:
-                seen.add(id(node.outputs[0]))
-                work.append(Trail(node.outputs[0], (*trail.chain, node), step(node, trail.axes)))
+            if index or id(node.outputs[0]) in seen:
+                continue
+            axis = None if (moves := is_layout(node)) else entry(node, trail)
+            if not moves and axis is None:
+                continue
+            seen.add(id(node.outputs[0]))
+            entries = trail.entries if axis is None else (*trail.entries, (node, axis))
+            work.append(Trail(node.outputs[0], (*trail.chain, node), step(node, trail.axes), entries))
 
 
 def backward(value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:

@@ -195,8 +195,9 @@ _STATE_LENGTH: Mapping[Layout, Callable[[_Maker, State], int | None]] = {
 
 
 def _batch_index(make: _Maker, value: ir.Value) -> np.ndarray:
-    rows = [static(dim_of(s, 0)) for s in make.subject.states if s.selector is not None]
-    limit = next((row for row in rows if row is not None), make.cache_rows)
+    chosen = [static(dim_of(s, 0)) for s in make.subject.states if s.selector is not None]
+    reordered = any(s.reorder is not None for s in make.subject.states)
+    limit = next((row for row in chosen if row is not None), make.case.batch if reordered else make.cache_rows)
     shape = make.shape(value, make.case.batch, 1)
     return make.random(value.name or "").permutation(limit)[: shape[0]].reshape(shape).astype(_dtype(value))
 

@@ -46,11 +46,11 @@ def _refuse_form(context: ConversionContext, state: State, signatures: Signature
     """The position input of a state whose rows are written at positions as they are, and all read in order."""
     source = position_source(state.update, state.positions)
     assert state.update is not None
-    if source is None or source.sequence_axis is None or state.selector is not None or state.new is None:
+    if source is None or source.sequence_axis is None or _lines(state) is not None or state.new is None:
         raise context.refuse(
             f"the rows of {state.name!r} are not written at an input's positions, one line a sequence",
             node=state.update,
-            found="cache lines chosen by batch index" if state.selector is not None else state.evidence,
+            found="cache lines chosen by batch index" if _lines(state) is not None else state.evidence,
             wanted="positions [batch, seq] from an input as they are",
         )
     for reader in state.readers:
@@ -63,6 +63,11 @@ def _refuse_form(context: ConversionContext, state: State, signatures: Signature
                 hint="Compute-context lengths have no form with a growing cache.",
             )
     return source.input
+
+
+def _lines(state: State) -> ir.Value | None:
+    """What chooses the lines of the cache, where that is not the order of the batch."""
+    return state.selector if state.selector is not None else state.reorder
 
 
 def _length_of(context: ConversionContext, reader: ir.Node) -> Dim | None:

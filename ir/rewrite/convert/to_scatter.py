@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from ...core.scopes import remove_dead
 from ...states import State
+from ...states.entries import reordered_by
 from ...symbolic.dims import Dim
 from ...symbolic.symbols import dims_of
 from ..builder import Builder, Source
@@ -53,7 +54,7 @@ def append_to_scatter(context: ConversionContext) -> Outcome:
 def _refuse_form(context: ConversionContext, state: State) -> None:
     """The past must be appended to as it is, one of its axes the batch, and be read nowhere else."""
     assert state.input is not None and state.update is not None
-    moved = [node for node in state.chain if node.op_type not in _MOVES]
+    moved = [node for node in state.chain if node.op_type not in _MOVES and reordered_by(node) is None]
     if state.new is None or moved or context.batch not in (dims_of(state.input) or ()):
         raise context.refuse(
             f"state {state.name!r} is not appended to as a tensor of rows for each sequence",

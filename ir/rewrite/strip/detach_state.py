@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ...core.scopes import remove_dead
 from ...states.base import Layout, State
+from ...states.entries import reordered_by
 from ...states.ports import CACHE_ATTRIBUTES
 from ...states.positions import PositionSource, position_source
 from ...states.ranges import context_inputs
@@ -92,11 +93,25 @@ def initial_dims(state: State, unbinding: Unbinding) -> list[Source | None]:
 def take_out(state: State, unbinding: Unbinding) -> None:
     """Rewires the graph around ``state``; its input and output lose their uses but stay in the graph's lists."""
     assert state.input is not None
+    _forget_lines(state, unbinding)
     if state.update is not None and not state.stacked:  # else a function has let go of it, or parts take it
         _TAKE_OUT[Layout.FUSED if state.inside is Layout.FUSED else state.layout](state, unbinding)
     remove_dead(unbinding.dead)
     for node, index in tuple(state.input.uses()):
         _feed_initial(state, node, index, unbinding)
+
+
+def _forget_lines(state: State, unbinding: Unbinding) -> None:
+    """No old row is left that an input could choose lines of for a beam: what the past is sized by stays."""
+    kept: list[ir.Node] = []
+    for node in state.chain if state.reorder is not None else ():
+        source = node.inputs[0] if reordered_by(node) is not None else None
+        if source is None:
+            kept.append(node)
+            continue
+        node.outputs[0].replace_all_uses_with(source)
+        unbinding.dead.append(node)
+    state.chain = tuple(kept) if state.reorder is not None else state.chain
 
 
 def _new_rows_for_all(state: State, unbinding: Unbinding) -> None:

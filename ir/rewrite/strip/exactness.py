@@ -157,7 +157,8 @@ def _refuse_ports(where: str, chosen: Sequence[State]) -> None:
 def _is_rounded(state: State) -> bool:
     """True for keys or values that an attention keeps as integers or 8-bit floats, rounding new rows itself."""
     dtype, node = state.input.dtype if state.input is not None else None, state.update
-    if node is None or dtype is None or state.chain or (node.domain, node.op_type) not in KEY_VALUE_INPUTS:
+    moved = [step for step in state.chain if step.op_type != "Gather"]  # lines chosen for a beam stay what they are
+    if node is None or dtype is None or moved or (node.domain, node.op_type) not in KEY_VALUE_INPUTS:
         return False
     return not (dtype.is_floating_point() and dtype.bitwidth >= HALF_BITS)
 
