@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -14,9 +14,9 @@ from ...ir.core.errors import OnnxPassesError
 from ...ir.interface.roles import Role
 from ...ir.states import Layout, State
 from ...ir.symbolic.dims import parse, substitute
-from ..session.subject import Subject, dim_of, starts_each_row, static
+from ..session.subject import Subject, dim_of, static
 from .cases import Case
-from .step import ANGLES, Interface, Step, Writing, embedded, lengths_of, mask_of, positions_of
+from .step import Interface, Step, Writing, embedded
 
 SPARE_SLOTS = 4  # how much longer than the longest row a written cache is made
 GRID = 4  # patches along each side of an image
@@ -36,27 +36,32 @@ class _Maker:
     binding: dict[str, int] = field(default_factory=dict[str, int])
     guessed: bool = False
 
-    @property
-    def interface(self) -> Interface:
-        """How the graph takes a first run."""
-        written = any(s.in_place and s.axis is not None and s.input is not None for s in self.subject.states)
-        room = (self.subject.capacity or self.case.length + SPARE_SLOTS) if written else self.past
-        return Interface(self.subject, Writing.POSITIONS if written else Writing.BEHIND, room)
+    def __post_init__(self) -> None:
+        states, case = self.subject.states, self.case
+        written = any(s.in_place and s.axis is not None and s.input is not None for s in states)
+        grown = [s for s in states if s.inside in (Layout.APPEND, Layout.FUSED) and s.axis is not None]
+        past = max((static(dim_of(s, s.axis)) or 0 for s in grown if s.axis is not None), default=0)
+        room = (self.subject.capacity or case.length + SPARE_SLOTS) if written else past
+        self.interface = Interface(self.subject, Writing.POSITIONS if written else Writing.BEHIND, room)
+        step = Step.at(np.zeros_like(case.positions), case.positions, np.zeros(case.batch, np.int64), self._rows())
+        self.step = replace(step, logits=int(min(3, case.rows.min())))
+        self.slots = self.interface.keys(self.step).shape[1]  # a written cache's rows, or a fixed past and the new ones
 
-    @property
-    def slots(self) -> int:
-        """How many keys attention sees: a written cache's rows, or the fixed past and the new ones."""
-        return self.interface.keys(self.step()).shape[1]
+    def _rows(self) -> np.ndarray | None:
+        """Rows of the cache in another order, where an input chooses them."""
+        names = [value.name or "" for value in self.subject.inputs(Role.BATCH_INDEX)]
+        rows = [static(dim_of(s, 0)) for s in self.subject.states if s.selector is not None]
+        reordered = any(s.reorder is not None for s in self.subject.states)
+        limit = next((row for row in rows if row is not None), self.case.batch if reordered else self.cache_rows)
+        return self.random(names[0]).permutation(limit)[: self.case.batch] if names else None
 
-    @property
-    def past(self) -> int:
-        """The fixed length of caches that grow; 0 where it is free."""
-        grown = [s for s in self.subject.states if s.inside in (Layout.APPEND, Layout.FUSED) and s.axis is not None]
-        return max((static(dim_of(s, s.axis)) or 0 for s in grown if s.axis is not None), default=0)
-
-    def step(self) -> Step:
-        """The case as a run from nothing."""
-        return Step.at(np.zeros_like(self.case.positions), self.case.positions, np.zeros(self.case.batch, np.int64))
+    def told(self, value: ir.Value) -> np.ndarray:
+        """An input that a step tells; the sizes it has are those of its symbols."""
+        made = self.interface.feed(value, self.step)
+        for dim, size in zip(value.shape or (), made.shape, strict=False):
+            if isinstance(dim, ir.SymbolicDim) and dim.value:
+                self.binding.setdefault(dim.value, size)
+        return made
 
     @property
     def cache_rows(self) -> int:
@@ -125,21 +130,6 @@ def _compared_with(value: ir.Value) -> list[int]:
     return [int(tensor.numpy().reshape(-1)[0]) for tensor in tensors if tensor is not None and tensor.size == 1]
 
 
-def _positions(make: _Maker, value: ir.Value) -> np.ndarray:
-    rank = len(value.shape) if value.shape is not None else 2
-    if rank < 2 and starts_each_row(make.subject, value):
-        return np.zeros(make.shape(value, make.case.batch), _dtype(value))
-    make.shape(value, *[ANGLES] * (rank - 2), *(make.case.batch, make.case.length)[-rank:] if rank else ())
-    return positions_of(make.interface, value, make.step()).astype(_dtype(value))
-
-
-def _mask(make: _Maker, value: ir.Value) -> np.ndarray:
-    rank = len(value.shape) if value.shape is not None else 2
-    queries = (make.case.length,) if rank > 2 else ()
-    make.shape(value, make.case.batch, *[1] * (rank - 3), *queries, make.slots)
-    return mask_of(make.interface, value, make.step()).astype(_dtype(value))
-
-
 def _encoder_mask(make: _Maker, value: ir.Value) -> np.ndarray:
     """Every row of the encoder but the last, where there are more: a mask that hides nothing would not show."""
     rank = len(value.shape) if value.shape is not None else 2
@@ -194,28 +184,6 @@ _STATE_LENGTH: Mapping[Layout, Callable[[_Maker, State], int | None]] = {
 }
 
 
-def _batch_index(make: _Maker, value: ir.Value) -> np.ndarray:
-    chosen = [static(dim_of(s, 0)) for s in make.subject.states if s.selector is not None]
-    reordered = any(s.reorder is not None for s in make.subject.states)
-    limit = next((row for row in chosen if row is not None), make.case.batch if reordered else make.cache_rows)
-    shape = make.shape(value, make.case.batch, 1)
-    return make.random(value.name or "").permutation(limit)[: shape[0]].reshape(shape).astype(_dtype(value))
-
-
-def _keep(make: _Maker, value: ir.Value) -> np.ndarray:
-    """As many last logits as every row has tokens, at most 3: the length where the shape tells it, else the number."""
-    count = int(min(3, make.case.rows.min()))
-    shape = make.shape(value, count)
-    return np.full(shape, count, _dtype(value))
-
-
-def _lengths(make: _Maker, value: ir.Value) -> np.ndarray:
-    """The rows' lengths where there is one for each, else a vector as long as the attended cache."""
-    only_shape = bool(value.uses()) and all(use.node.op_type == "Shape" for use in value.uses())
-    make.shape(value, make.slots if only_shape else make.case.batch)
-    return lengths_of(make.interface, value, make.step()).astype(_dtype(value))
-
-
 def _grid(make: _Maker, value: ir.Value) -> np.ndarray:
     rank = len(value.shape) if value.shape is not None else 2
     if rank >= 3:  # only its shape is used: [batch, time, rows, columns]
@@ -255,10 +223,7 @@ def _other(make: _Maker, value: ir.Value) -> np.ndarray:
 _BUILDERS: Mapping[Role, Callable[[_Maker, ir.Value], np.ndarray]] = {
     Role.TOKEN_IDS: _tokens,
     Role.EMBEDDINGS: _hidden,
-    Role.POSITIONS: _positions,
-    Role.ATTENTION_MASK: _mask,
-    Role.BATCH_INDEX: _batch_index,
-    Role.LOGITS_TO_KEEP: _keep,
+    **dict.fromkeys((Role.POSITIONS, Role.ATTENTION_MASK, Role.BATCH_INDEX, Role.LOGITS_TO_KEEP), _Maker.told),
     Role.PIXELS: _pixels,
     Role.IMAGE_INDEX: _other,
     Role.IMAGE_GRID: _grid,
@@ -266,7 +231,7 @@ _BUILDERS: Mapping[Role, Callable[[_Maker, ir.Value], np.ndarray]] = {
     Role.STATE: _state,
     Role.ENCODER_MASK: _encoder_mask,
     Role.BRANCH: _other,
-    Role.CONTEXT_LENGTHS: _lengths,
+    Role.CONTEXT_LENGTHS: _Maker.told,
     Role.OTHER: _other,
 }
 _ORDER = tuple(_BUILDERS)  # what binds the common symbols comes first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -126,8 +126,11 @@ class Interface:
     subject: Subject
     writing: Writing
     room: int | None = None
-    inputs: dict[str, ir.Value] = field(default_factory=dict[str, ir.Value])
-    starts: frozenset[str] = frozenset()  # inputs that tell where each row is written from
+
+    def __post_init__(self) -> None:
+        values, roles = self.subject.model.graph.inputs, self.subject.roles
+        self.starts = frozenset(v.name or "" for v in values if self.subject.is_start(v))  # each row is written from
+        self.inputs = {n: v for v in values if (n := v.name or "") in self.starts or roles[n] in TOLD}
 
     @classmethod
     def of(cls, subject: Subject, bindings: Mapping[str, CacheBinding], ctx: int = 0) -> Interface:
@@ -136,10 +139,7 @@ class Interface:
         alike = [b for b in bindings.values() if b.axis is not None and b.in_place is (writing is not Writing.BEHIND)]
         rows = [size for b in alike if b.rewinds and (size := b.sizes[b.axis or 0]) is not None]
         found = min(rows, default=ctx or None) if writing is not Writing.BEHIND else max(rows, default=None)
-        told = {v.name or "": v for v in subject.model.graph.inputs if subject.roles[v.name or ""] in TOLD}
-        starts = frozenset(v.name or "" for v in subject.model.graph.inputs if subject.is_start(v))
-        told |= {v.name or "": v for v in subject.model.graph.inputs if v.name in starts}
-        return cls(subject, writing, found, told, starts)
+        return cls(subject, writing, found)
 
     @property
     def by_position(self) -> bool:
