@@ -40,6 +40,7 @@ from .passes.base import (
 from .passes.bind import Bind
 from .passes.check import Check
 from .passes.check_speculation_safe import CheckSpeculationSafe
+from .passes.clamp_positions import ClampPositions
 from .passes.clone_decode import CloneDecode
 from .passes.convert_states import ConvertStates
 from .passes.custom_io import CustomIO
@@ -88,6 +89,7 @@ __all__ = [
     "Bind",
     "Check",
     "CheckSpeculationSafe",
+    "ClampPositions",
     "CloneDecode",
     "ConvertStates",
     "CustomIO",

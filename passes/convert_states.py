@@ -12,6 +12,7 @@ from onnx_ir.passes.common import RemoveUnusedFunctionsPass
 from ..ir.interface.analysis import Known, analysis_of, forget
 from ..ir.program.contract import Contract
 from ..ir.program.contracts import CacheRowPositions, ConsecutivePositions, LayoutChanged, RenamedIO
+from ..ir.rewrite.clamp_positions import clamp_positions
 from ..ir.rewrite.convert import MaskInput, Names, Ops, Options, Outcome, To, convert
 from ..ir.rewrite.restore import restored_on_failure
 from ..ir.states import State
@@ -33,7 +34,8 @@ class ConvertStates(Pass):
     1. ``append → scatter``: the cache has ``ctx`` rows and is written at positions, by ScatterND, TensorScatter
        (``ops=tensorscatter``, the opset raised to 24) or the functions CtxScatter and CtxGather (``ops=ctx``). A
        padded row never changes a live one and no index is out of range. ``attention_mask`` gets a column a cache
-       row, or goes (``mask=positions``). A graph without positions gains ``position_ids``. Logits equal within 2e-6.
+       row, or goes (``mask=positions``). A graph without positions gains ``position_ids``. -1 is
+       kept from RotaryEmbedding, as by clamp-positions. Logits equal within 2e-6.
     2. ``scatter → append``: the cache grows again; positions then run past, past + 1 … without padding (recorded).
     3. ``→ delta``: only the new rows leave the graph, the host owns the cache; ``transpose_keys`` hands keys in and
        out as ``[B, H, size, rows]``. ``delta →`` hands out the whole cache again. Bit-equal.
@@ -85,6 +87,8 @@ class ConvertStates(Pass):
         if outcome.states:
             RemoveUnusedFunctionsPass()(model)
             counts |= {"states": outcome.states}
+            if self.to is To.SCATTER and (clamped := clamp_positions(model, self.name)):
+                counts |= {"positions clamped": clamped}
         forget(model)
         notes = outcome.notes if outcome.states or outcome.notes else ("no carried state to convert in this graph",)
         return GraphResult(

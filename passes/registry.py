@@ -21,6 +21,7 @@ PASSES: dict[str, str] = {  # name -> module of this package : class; a test hol
     "bind": "bind:Bind",
     "check": "check:Check",
     "check-speculation-safe": "check_speculation_safe:CheckSpeculationSafe",
+    "clamp-positions": "clamp_positions:ClampPositions",
     "clone-decode": "clone_decode:CloneDecode",
     "convert-states": "convert_states:ConvertStates",
     "custom-io": "custom_io:CustomIO",
