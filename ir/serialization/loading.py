@@ -17,6 +17,7 @@ from ..core.errors import InputError
 from ..core.gc_off import collector_off
 from ..core.tensors import moved_tensor, tensor_slots
 from ..symbolic.symbols import number_dims
+from .deserialize import deserialize
 from .external_data import DataFolder, Scan, check_link, check_tensor, scan
 from .schemas import check_calls, check_nodes
 
@@ -139,7 +140,7 @@ def _check_versions(proto: onnx.ModelProto, path: Path) -> None:
 
 def _deserialize(proto: onnx.ModelProto, path: Path) -> ir.Model:
     try:
-        return ir.from_proto(proto)
+        return deserialize(proto)
     except Exception as error:  # whatever a crafted file makes it raise, it is the file's fault
         cause: BaseException = error
         while cause.__cause__ is not None:

@@ -1,0 +1,182 @@
+"""A parsed model becomes an onnx_ir model; plain graphs are read in two loops that make each shape once.
+
+``onnx_ir.from_proto`` (1.1.0) asks every field for its presence and builds a shape a value, though a frozen shape may
+be shared: a third of the time of a graph with value infos. What is not plain it reads itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import onnx
+import onnx_ir as ir
+from onnx_ir import serde
+
+_KINDS = {int(kind): kind for kind in ir.AttributeType}
+_GRAPHS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
+_FUNCTION_INFOS, _DEVICES = 10, 11
+"""IR versions (onnx 1.17, 1.18): before the first, infos of functions lie in the main graph; the other has devices."""
+
+
+class _NotPlainError(Exception):
+    """A graph inside a node, a name given twice or to nothing: onnx_ir reads it, or says what is wrong."""
+
+
+def deserialize(proto: onnx.ModelProto) -> ir.Model:
+    """The model that ``onnx_ir.from_proto`` gives; raises what it raises."""
+    if not _looks_plain(proto):
+        return ir.from_proto(proto)
+    try:
+        graph = _Reader(proto.graph).graph()
+    except _NotPlainError:
+        return ir.from_proto(proto)
+    graph.opset_imports.update(serde.deserialize_opset_import(proto.opset_import))
+    return ir.Model(
+        graph,
+        ir_version=proto.ir_version,
+        producer_name=_given(proto, "producer_name"),
+        producer_version=_given(proto, "producer_version"),
+        domain=_given(proto, "domain"),
+        model_version=proto.model_version if proto.HasField("model_version") else None,
+        doc_string=_given(proto, "doc_string"),
+        functions=[serde.deserialize_function(function) for function in proto.functions],
+        metadata_props=serde.deserialize_metadata_props(proto.metadata_props),
+    )
+
+
+def _looks_plain(proto: onnx.ModelProto) -> bool:
+    """False for what needs more than names: functions before IR version 10, devices, annotations of quantization."""
+    if proto.ir_version >= _DEVICES and (
+        proto.configuration or any(node.device_configurations for node in proto.graph.node)
+    ):
+        return False
+    return not proto.graph.quantization_annotation and not (proto.functions and proto.ir_version < _FUNCTION_INFOS)
+
+
+def _given(proto: onnx.ModelProto | onnx.GraphProto | onnx.NodeProto | onnx.AttributeProto, name: str) -> str | None:
+    return getattr(proto, name) if proto.HasField(name) else None  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(slots=True)
+class _Reader:
+    """One main graph on its way: the values by name, and the shapes by their bytes."""
+
+    proto: onnx.GraphProto
+    values: dict[str, ir.Value] = field(default_factory=dict[str, ir.Value])
+    shapes: dict[bytes, ir.Shape] = field(default_factory=dict[bytes, ir.Shape])
+    infos: dict[str, onnx.ValueInfoProto] = field(default_factory=dict[str, onnx.ValueInfoProto])
+
+    def graph(self) -> ir.Graph:
+        """The graph; _NotPlainError where onnx_ir is to read it."""
+        proto = self.proto
+        inputs = [self.typed(info, ir.Value(name=info.name)) for info in proto.input]
+        self.values = {value.name or "": value for value in inputs}
+        self.infos = {info.name: info for info in proto.value_info}
+        initializers = [self.initializer(_tensor(tensor)) for tensor in proto.initializer]
+        nodes = list(proto.node)
+        self.declare(name for node in nodes for name in node.output)
+        read = [self.node(node) for node in nodes]
+        return ir.Graph(
+            inputs,
+            [self.typed(info, self.value(info.name)) for info in proto.output],
+            nodes=read,
+            initializers=initializers,
+            doc_string=_given(proto, "doc_string"),
+            name=_given(proto, "name"),
+            metadata_props=serde.deserialize_metadata_props(proto.metadata_props),
+        )
+
+    def value(self, name: str) -> ir.Value:
+        """The value of that name."""
+        try:
+            return self.values[name]
+        except KeyError:
+            raise _NotPlainError from None
+
+    def typed(self, info: onnx.ValueInfoProto, value: ir.Value) -> ir.Value:
+        """The value with the type that is declared for it."""
+        kind = info.type
+        tensor = kind.tensor_type
+        plain = kind.HasField("tensor_type") and tensor.HasField("shape") and tensor.elem_type
+        if not plain or kind.denotation or info.metadata_props or info.doc_string:
+            return serde.deserialize_value_info_proto(info, value)
+        data = tensor.shape.SerializeToString()
+        shape = self.shapes.get(data)
+        if shape is None:
+            shape = self.shapes[data] = serde.deserialize_tensor_shape(tensor.shape)
+        value.shape = shape
+        value.type = ir.TensorType(ir.DataType(tensor.elem_type))  # one a value: setting a value's dtype changes it
+        return value
+
+    def initializer(self, tensor: ir.TensorProtocol) -> ir.Value:
+        """The value of an initializer: an input's default, or one of its own."""
+        name = tensor.name
+        if not name:
+            raise _NotPlainError
+        found = self.values.get(name)
+        if found is not None:
+            found.const_value = tensor
+            return found
+        shape = tensor.shape
+        assert isinstance(shape, ir.Shape)
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
+        info = self.infos.get(name)
+        self.values[name] = value
+        return value if info is None else self.typed(info, value)
+
+    def declare(self, names: Iterable[str]) -> None:
+        """Makes the values that nodes give."""
+        values, infos = self.values, self.infos
+        for name in names:
+            if name in values:
+                raise _NotPlainError
+            if name:
+                value = values[name] = ir.Value(name=name)
+                info = infos.get(name)
+                if info is not None:
+                    self.typed(info, value)
+
+    def node(self, proto: onnx.NodeProto) -> ir.Node:
+        """A node with its attributes."""
+        values = self.values
+        try:
+            inputs = [values[name] if name else None for name in proto.input]
+        except KeyError:
+            raise _NotPlainError from None
+        return ir.Node(
+            proto.domain,
+            proto.op_type,
+            inputs,
+            [_attribute(attribute) for attribute in proto.attribute],
+            overload=proto.overload,
+            outputs=[values[name] if name else ir.Value(name="") for name in proto.output],
+            name=proto.name,
+            doc_string=_given(proto, "doc_string"),
+            metadata_props=serde.deserialize_metadata_props(proto.metadata_props),
+        )
+
+
+def _tensor(proto: onnx.TensorProto) -> ir.TensorProtocol:
+    return serde.deserialize_tensor(proto)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _attribute(proto: onnx.AttributeProto) -> ir.Attr:
+    kind = _KINDS.get(proto.type)
+    if kind in _GRAPHS:
+        raise _NotPlainError
+    if kind is None or kind not in _PLAIN or proto.ref_attr_name:
+        return serde.deserialize_attribute(proto)
+    doc = _given(proto, "doc_string")
+    if kind is ir.AttributeType.TENSOR:
+        return ir.Attr(proto.name, kind, _tensor(proto.t), doc_string=doc)
+    return ir.Attr(proto.name, kind, getattr(proto, _PLAIN[kind]), doc_string=doc)
+
+
+_PLAIN = {
+    ir.AttributeType.INT: "i",
+    ir.AttributeType.FLOAT: "f",
+    ir.AttributeType.INTS: "ints",
+    ir.AttributeType.FLOATS: "floats",
+    ir.AttributeType.TENSOR: "t",
+}
