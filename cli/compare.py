@@ -11,7 +11,7 @@ import typer
 
 from ..ir.core.errors import UsageError, WriteError
 from . import render
-from .options import Debug, FollowLinks, Json
+from .options import Debug, FollowLinks, Json, OrtOptimization
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +47,7 @@ def compare(
     chunk: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens a run.")] = 64,
     graph: Annotated[str | None, typer.Option(metavar="NAME", help="The graph to run; the prefill of several.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(metavar="F", help="The tokenizer.json of a text.")] = None,
+    ort_optimization: OrtOptimization = "none",
     as_json: Json = False,
     follow_links: FollowLinks = False,
     debug: Debug = False,
@@ -56,6 +57,8 @@ def compare(
     from ..runtime.calibrate.tokens import read_tokens
     from ..runtime.compare.layers import compare_layers
     from ..runtime.compare.programs import compare_programs
+    from ..runtime.session.session import optimized
+    from ..runtime.session.settings import optimization_of, runtime_record, saturation_note
     from ..runtime.verify.layer_play import layer_specs
 
     texts = read_tokens(tokens, limit=samples, tokenizer=tokenizer)
@@ -64,17 +67,21 @@ def compare(
         raise UsageError(
             "a layer takes hidden states, which only the whole model computes", hint="Give --within WHOLE."
         )
-    if within is not None:
-        whole = Program.load(within, follow_links=follow_links)
-        found = compare_layers(programs[0], programs[1], whole, texts)
-    else:
-        found = compare_programs(programs[0], programs[1], texts, chunk=chunk, graph=graph)
+    with optimized(optimization_of(ort_optimization)):
+        if within is not None:
+            whole = Program.load(within, follow_links=follow_links)
+            found = compare_layers(programs[0], programs[1], whole, texts)
+        else:
+            found = compare_programs(programs[0], programs[1], texts, chunk=chunk, graph=graph)
+        ran, note = runtime_record(), saturation_note(programs)
+    render.tell_all("note", [note] if note else [])
     if page is not None:
         _write(page, _page(found))
     if as_json:
-        render.show_json(found.to_dict())
+        render.show_json({**found.to_dict(), "runtime": ran})
         return
     _show(found, per_layer=per_layer)
+    render.show(f"{found.tokens} tokens, optimization {ran['optimization']}")
     if plot and found.logits is not None:
         typer.echo(scatter(*found.logits))
 
@@ -88,7 +95,6 @@ def _show(found: Comparison, *, per_layer: bool) -> None:
         columns = ("tensor", *(LINES.get(name, name) for name in names))
         rows = ([row.label, *(number(name, row.measures[name]) for name in names)] for row in found.rows)
         render.table(columns, rows, right=columns[1:])
-    render.show(f"{found.tokens} tokens")
 
 
 def box(row: Row) -> list[str]:

@@ -13,7 +13,7 @@ import typer
 from ..ir.core.errors import UsageError
 from . import render
 from .ending import guarded
-from .options import Debug, FollowLinks, Json
+from .options import Debug, FollowLinks, Json, OrtOptimization
 
 if TYPE_CHECKING:
     from ..ir.program.program import Program
@@ -50,13 +50,14 @@ def generate(
     top_k: Annotated[int, typer.Option(metavar="N", min=0, help="Draw from the N likeliest; 0 for all.")] = 0,
     top_p: Annotated[float, typer.Option(metavar="P", help="Draw from the likeliest of that probability.")] = 1.0,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="The seed of the draws.")] = 0,
+    ort_optimization: OrtOptimization = "none",
     as_json: Json = False,
     follow_links: FollowLinks = False,
     debug: Debug = False,
 ) -> None:
     """Generate texts. Greedy tokens are exactly those of decoding one token a run, whatever proposes and chooses.
 
-    With --json: {"tokens": [[…]], "ended": […], "stats": {…}}.
+    With --json: {"tokens": [[…]], "ended": […], "stats": {…}, "runtime": {…}}.
     """
     from ..runtime.session.isolate import in_child
 
@@ -64,6 +65,8 @@ def generate(
         from ..runtime.decode.generate import Settings
         from ..runtime.decode.prompts import read_prompts
         from ..runtime.decode.sampling import Sampling
+        from ..runtime.session.session import optimized
+        from ..runtime.session.settings import optimization_of
 
         source, chosen = proposers_of(proposer, ngram), policy_of(policy)
         prompts = read_prompts(prompt_ids)
@@ -71,8 +74,10 @@ def generate(
         ends, sampling = frozenset(eos or ()), Sampling(temperature, top_k, top_p, seed)
         settings = Settings(max_new, ends, sampling, chosen, _latencies(loaded), batch)
         longest = max(map(len, prompts), default=0)
-        decoder = open_decoder(loaded, batch, ctx or longest + max_new + 1, ks_of(k))
-        _show(_generate(decoder, prompts, settings, source), as_json)
+        with optimized(optimization_of(ort_optimization)):
+            decoder = open_decoder(loaded, batch, ctx or longest + max_new + 1, ks_of(k))
+            tell_saturation(loaded)
+            _show(_generate(decoder, prompts, settings, source), as_json)
         return 0
 
     code = in_child(lambda: guarded(work, debug=lambda: debug), "generating")
@@ -96,6 +101,14 @@ def open_decoder(program: Program, batch: int | None, ctx: int, ks: tuple[int, .
 
     with collector_off():
         return Decoder(program, rows=batch, ctx=ctx, ks=ks)
+
+
+def tell_saturation(program: Program) -> None:
+    """A note where integer kernels of this machine cut sums off that the program needs."""
+    from ..runtime.session.settings import saturation_note
+
+    if note := saturation_note([program]):
+        render.tell_all("note", [note])
 
 
 def proposers_of(name: str, ngram: str) -> Source:
@@ -171,9 +184,11 @@ def _latencies(program: Program) -> dict[int, float]:
 
 
 def _show(found: Generated, as_json: bool) -> None:
-    stats = found.stats.as_json()
+    from ..runtime.session.settings import runtime_record
+
+    stats, ran = found.stats.as_json(), runtime_record()
     if as_json:
-        render.show_json({"tokens": found.tokens, "ended": found.ended, "stats": stats})
+        render.show_json({"tokens": found.tokens, "ended": found.ended, "stats": stats, "runtime": ran})
         return
     for number, (tokens, ended) in enumerate(zip(found.tokens, found.ended, strict=True)):
         rest = f" … {len(tokens) - SHOWN} more" if len(tokens) > SHOWN else ""
@@ -187,4 +202,4 @@ def _show(found: Generated, as_json: bool) -> None:
     )
     chosen = ", ".join(f"{k}: {times}" for k, times in stats["chosen_k"].items())
     spent = ", ".join(f"{part} {milliseconds:.0f} ms" for part, milliseconds in stats["ms"].items())
-    render.show(f"K {chosen or 'none'}; {spent}")
+    render.show(f"K {chosen or 'none'}; optimization {ran['optimization']}; {spent}")

@@ -23,6 +23,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 FollowLinks = Annotated[
     bool, typer.Option("--follow-links", help="Accept weight files that are links to outside the model's folder.")
 ]
+OrtOptimization = Annotated[
+    str, typer.Option(metavar="LEVEL", help="onnxruntime's optimizations: none (operators as spelled), basic or all.")
+]
 ModelPath = Annotated[
     Path,
     typer.Argument(metavar="MODEL_OR_DIR", help="An .onnx file, or a folder that `run` wrote.", show_default=False),

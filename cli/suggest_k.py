@@ -11,8 +11,8 @@ import typer
 from ..ir.core.errors import UsageError
 from . import render
 from .ending import guarded
-from .generate import NGrams, PolicyName, ProposerName, load, open_decoder, policy_of, proposers_of
-from .options import Debug, FollowLinks, Json
+from .generate import NGrams, PolicyName, ProposerName, load, open_decoder, policy_of, proposers_of, tell_saturation
+from .options import Debug, FollowLinks, Json, OrtOptimization
 
 if TYPE_CHECKING:
     from ..ir.program.program import Program
@@ -41,6 +41,7 @@ def suggest_k(
     batch: Annotated[int | None, typer.Option(metavar="N", min=1, help="Texts at once.")] = None,
     ctx: Annotated[int, typer.Option(metavar="N", min=8, help="Context, where the program leaves it open.")] = 512,
     apply: Annotated[bool, typer.Option("--apply", help="Print the pipeline that compiles the best set.")] = False,
+    ort_optimization: OrtOptimization = "none",
     as_json: Json = False,
     follow_links: FollowLinks = False,
     debug: Debug = False,
@@ -52,6 +53,14 @@ def suggest_k(
     from ..runtime.session.isolate import in_child
 
     def work() -> int:
+        from ..runtime.session.session import optimized
+        from ..runtime.session.settings import optimization_of
+
+        with optimized(optimization_of(ort_optimization)):
+            return measured()
+
+    def measured() -> int:
+        from ..runtime.session.settings import runtime_record
         from ..runtime.speculate.traces import write_trace
 
         source, chosen = proposers_of(proposer, ngram), policy_of(policy)
@@ -66,6 +75,8 @@ def suggest_k(
         finally:
             decoder.close()
         result = _suggested(recorded, cost, max_k, (budget, chosen))
+        tell_saturation(loaded)
+        result["runtime"] = runtime_record()
         result["pipeline"] = _pipeline(loaded, result["budgets"][-1]["ks"])
         _show(result, as_json, apply)
         return 0
@@ -177,7 +188,7 @@ def _show(result: dict[str, Any], as_json: bool, apply: bool) -> None:
         f"{k}: {milliseconds:.2f}{' (estimated)' if int(k) in result['estimated'] else ''}"
         for k, milliseconds in result["latency_ms"].items()
     )
-    render.show(f"ms of a run by K   {latencies}")
+    render.show(f"ms of a run by K   {latencies}, optimization {result['runtime']['optimization']}")
     shares = ", ".join(f"{n}: {share:.0%}" for n, share in result["proposed"].items() if share)
     render.show(f"proposals a step   {shares} of {result['steps']} steps")
     render.show()

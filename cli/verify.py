@@ -12,7 +12,7 @@ import typer
 from ..ir.core.errors import InputError
 from . import render
 from .ending import guarded
-from .options import Debug, FollowLinks, Json
+from .options import Debug, FollowLinks, Json, OrtOptimization
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +32,7 @@ def verify(
         Path | None, typer.Option(metavar="F.npz", help="Run on these arrays, named like the inputs.")
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="The seed of generated inputs.")] = 0,
+    ort_optimization: OrtOptimization = "none",
     as_json: Json = False,
     follow_links: FollowLinks = False,
     debug: Debug = False,
@@ -43,7 +44,11 @@ def verify(
     from ..runtime.session.isolate import in_child
 
     def work() -> int:
-        return _compare((original, result), inputs, seed, as_json, follow_links)
+        from ..runtime.session.session import optimized
+        from ..runtime.session.settings import optimization_of
+
+        with optimized(optimization_of(ort_optimization)):
+            return _compare((original, result), inputs, seed, as_json, follow_links)
 
     code = in_child(lambda: guarded(work, debug=lambda: debug), "comparing the two models")
     if code:
@@ -52,11 +57,14 @@ def verify(
 
 def _compare(models: tuple[Path, Path], inputs: Path | None, seed: int, as_json: bool, follow_links: bool) -> int:
     from ..ir.program.program import Program
+    from ..runtime.session.settings import saturation_note
     from ..runtime.verify.verify import verify as compare
 
     given = read_arrays(inputs) if inputs is not None else None
     before, after = (Program.load(path, follow_links=follow_links) for path in models)
     report = compare(before, after, inputs=given, seed=seed)
+    if note := saturation_note([before, after]):
+        report.notes.append(note)
     render.tell_all("note", report.notes)
     render.show_json(report.to_dict()) if as_json else _show(report)
     return 0 if passed(report) else 1
@@ -102,7 +110,12 @@ def _show(report: VerifyReport) -> None:
     # what was found, not what was allowed: fp16 graphs and one-row products have allowances of their own
     found = f"but for {report.max_rel:.2g} of the largest value" if report.max_rel else "bit for bit"
     verdict = f"{report.verdict.value} {found}" if report.equal else report.verdict.value
-    render.show(f"{verdict}: {render.count(report.runs, 'run')}{left_out}, seed {report.seed}")
+    ran = f"{render.count(report.runs, 'run')}{left_out}"
+    render.show(f"{verdict}: {ran}, seed {report.seed}, optimization {report.runtime['optimization']}")
+    for left in report.not_verified if report.runs else ():
+        render.show(f"not verified: {left}")
+    for limit in dict.fromkeys(report.limits):
+        render.show(f"not exercised: {limit}")
     if report.first_difference:
         render.show(f"first difference: {report.first_difference}")
 

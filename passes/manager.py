@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..ir.core.errors import PassRefused, UsageError
+from ..ir.core.errors import PassRefused, UsageError, expect
 from ..ir.interface.analysis import Known, forget, kept_analyses
-from ..ir.program.program import PassRecord
+from ..ir.program.program import PassRecord, Program
 from .base import Pass, Report
 from .failure import Failure, Reproducer, add_pass, as_ours
 from .pipeline import print_pass
 
 if TYPE_CHECKING:
-    from ..ir.program.program import Program
     from .instruments import Instrument
 
 
@@ -41,11 +40,14 @@ class PassManager:
         self.reproducer = reproducer
 
     def run(self, program: Program) -> Program:
-        """Runs every pass on ``program`` in place and returns it; its history, pipeline and contracts grow.
+        """Runs every pass on ``program`` in place and returns ``program`` itself, changed: no copy.
+
+        Its history, pipeline and contracts grow; `verify` reads the original anew from its file.
 
         Raises what the failing pass raised, prefixed with the pass and those before it. A refused pass has changed
         nothing; the passes before it have.
         """
+        expect(Program, program, "PassManager.run", "Program.load(path) reads a file or folder.")
         ran: list[Pass] = []
         with kept_analyses(program.graphs) as watch:
             for instrument in self.instruments:

@@ -49,6 +49,15 @@ class UsageError(OnnxPassesError):
     exit_code = 2
 
 
+def expect(kind: type | tuple[type, ...], given: object, call: str, hint: str) -> None:
+    """Raises UsageError where a public function is given another type than it takes; ``hint`` says how to get one."""
+    if not isinstance(given, kind):
+        name = f"{type(given).__module__.partition('.')[0]}.{type(given).__name__}".removeprefix("builtins.")
+        wanted = " or ".join(one.__qualname__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+        raise UsageError(f"{call} takes another type", found=name, wanted=wanted, hint=hint)
+
+
+ONE_GRAPH = "A program's graphs: program.graph(name); of a ModelProto: onnx_ir.from_proto(proto)."
 FEW = 12  # so many names fit into one line of an error
 
 

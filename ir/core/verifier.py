@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from .errors import ProgramInvalid
+from .errors import ONE_GRAPH, ProgramInvalid, expect
 from .scopes import Scope
 
 _SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
@@ -30,6 +30,7 @@ def check_structure(model: ir.Model) -> None:
     scope; a scope gives each name once; outputs are computed, of the main graph typed and named once; initializers have
     values; each operator is a defined function or of an imported domain.
     """
+    expect(ir.Model, model, "check_structure", ONE_GRAPH)
     graph, functions = model.graph, model.functions
     where = f"graph {graph.name!r}"
     _check_scope(graph, _Place(where, (), functions, frozenset(model.opset_imports)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ..core.errors import ONE_GRAPH, expect
 from ..states.base import State
 from .masks import encoder_masks
 from .usage import COUNTING, UsageFacts, origins, usage_of
@@ -41,6 +42,7 @@ def find_roles(model: ir.Model, states: Sequence[State] = ()) -> dict[str, Role]
     ``states`` are those that ``find_states`` found in the same model: their inputs are STATE, and the values that say
     where they are written and which rows are used lead back to positions and batch index.
     """
+    expect(ir.Model, model, "find_roles", ONE_GRAPH)
     context = _scene(model, states)
     usage = {
         value.name or "": UsageFacts(value) if value in context.states else usage_of(model, value)

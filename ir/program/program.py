@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from ..core.errors import InputError
+from ..core.errors import InputError, expect
 from ..serialization.journal import complete
 from ..serialization.loading import load_graph
 
@@ -118,6 +118,8 @@ class Program:
         External data is checked (it exists, lies in the folder, is long enough) and not read. InputError says what is
         wrong with the input; ``follow_links`` allows links that lead out of the folder.
         """
+        hint = "Of a graph in memory: Program(graphs={'model': onnx_ir.from_proto(proto)})."
+        expect((str, os.PathLike), path, "Program.load", hint)
         path = Path(path)
         is_folder = os.path.isdir(path)  # noqa: PTH112  Path.is_dir raises where a parent may not be read
         complete(path if is_folder else path.parent)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from ..core.errors import ONE_GRAPH, expect
 from ..core.scopes import bodies
 from . import append, delta, fixed, fused, recurrent, scatter, stacked, window
 from .attention import attends
@@ -24,6 +25,7 @@ def find_states(model: ir.Model) -> list[State]:
     A renamed graph gives the same states: names only tell the layer and confirm the kind. States inside local
     functions and If branches are found too; ``State.function`` or ``State.branch`` says where they live.
     """
+    expect(ir.Model, model, "find_states", ONE_GRAPH)
     if model.functions and cache_functions(model):
         return _through_functions(model)
     return find_in(model, model.graph)

@@ -37,7 +37,7 @@ class Decoder:
         rows: int | None = None,
         ctx: int = 0,
         ks: Sequence[int] | None = None,
-        optimization: Optimization = Optimization.ALL,
+        optimization: Optimization | None = None,
     ) -> None:
         known = [read_specialization(item) for item in program.specializations]
         asked = Sizes(rows or 1, ctx)

@@ -43,7 +43,7 @@ class Bound:
 class GraphSession(Session):
     """One graph of a program: its session, its states, and the arrays that its runs read and write."""
 
-    def __init__(self, model: ir.Model, name: str, sizes: Sizes, optimization: Optimization) -> None:
+    def __init__(self, model: ir.Model, name: str, sizes: Sizes, optimization: Optimization | None) -> None:
         self.subject = Subject.of(model, name)
         states = self.subject.states
         self.caches = {binding.input: binding for binding in bind_caches(model, sizes, states)}
@@ -161,7 +161,7 @@ class StateSession:
     """
 
     def __init__(
-        self, program: Program, sizes: Sizes | None = None, *, optimization: Optimization = Optimization.ALL
+        self, program: Program, sizes: Sizes | None = None, *, optimization: Optimization | None = None
     ) -> None:
         self.sizes = sizes or Sizes()
         self.graphs: dict[str, GraphSession] = {}

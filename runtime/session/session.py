@@ -5,7 +5,9 @@ from __future__ import annotations
 import enum
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,29 @@ class Optimization(enum.Enum):
     NONE = "ORT_DISABLE_ALL"
     BASIC = "ORT_ENABLE_BASIC"
     ALL = "ORT_ENABLE_ALL"
+
+    @property
+    def label(self) -> str:
+        """As `--ort-optimization` spells it."""
+        return self.name.lower()
+
+
+_CHOSEN: ContextVar[Optimization] = ContextVar("optimization", default=Optimization.NONE)
+
+
+@contextmanager
+def optimized(level: Optimization) -> Iterator[None]:
+    """Every session that is opened inside, and names no level of its own, is opened at this one."""
+    token = _CHOSEN.set(level)
+    try:
+        yield
+    finally:
+        _CHOSEN.reset(token)
+
+
+def chosen_optimization() -> Optimization:
+    """The level at which sessions are opened here; operators as spelled, where nothing else was asked for."""
+    return _CHOSEN.get()
 
 
 class KernelMissing(OnnxPassesError):
@@ -60,13 +85,15 @@ def load_onnxruntime() -> Any:
 class Session:
     """Runs one graph; by default its operators as spelled, so that two graphs are compared and not two fusions.
 
+    ``optimization`` is what `optimized` says where none is given: one level for everything that a command runs.
+
     Raises KernelMissing where the CPU cannot run an operator, SessionError where the graph is refused otherwise.
     """
 
-    def __init__(self, model: ir.Model, name: str = "graph", optimization: Optimization = Optimization.NONE) -> None:
+    def __init__(self, model: ir.Model, name: str = "graph", optimization: Optimization | None = None) -> None:
         onnxruntime = load_onnxruntime()
         self.name = name
-        options = _options(onnxruntime, optimization)
+        options = session_options(onnxruntime, optimization or chosen_optimization())
         # the options keep no reference to the arrays: this object does, as long as the session lives
         self._weights = _bind_weights(onnxruntime, model, options)
         try:
@@ -91,7 +118,12 @@ class Session:
         return dict(zip(self.outputs, results, strict=True))
 
 
-def _options(onnxruntime: Any, optimization: Optimization) -> Any:
+def session_options(onnxruntime: Any, optimization: Optimization) -> Any:
+    """One thread, in order, nothing logged; activations of a weight-only product stay what the graph says.
+
+    From its extended optimizations on, onnxruntime (1.32.0) makes DequantizeLinear of a weight and MatMul one
+    MatMulNBits that rounds activations to 8 bits, unless the session asks for accuracy level 0.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -99,6 +131,7 @@ def _options(onnxruntime: Any, optimization: Optimization) -> Any:
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, optimization.value)
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
     return options
 
 

@@ -126,6 +126,8 @@ def _told(original: Program, result: Program) -> str:
         return json.dumps({"different": "", "runs": 0, "reason": str(error)})
     differs = report.first_difference if report.verdict is Verdict.DIFFERENT else ""
     reason = "" if report.runs else "; ".join(report.structure or report.notes) or "nothing could be compared"
+    if report.runs and report.not_verified:
+        reason = f"nothing ran {', '.join(report.not_verified)}"
     return json.dumps({"different": differs, "runs": report.runs, "reason": reason})
 
 

@@ -39,14 +39,18 @@ class Replayed:
     outputs: tuple[Difference, ...] = ()
     skipped: str = ""
     failed: str = ""
+    claim: str = ""
 
 
-def replay(original: Program, result: Program, seed: int, tell: Callable[[str], None]) -> Iterator[Replayed]:
+def replay(
+    original: Program, result: Program, seed: int, tell: Callable[[str], None], limit: Callable[[str], None]
+) -> Iterator[Replayed]:
     """Plays a random text through the original, one token a run, and through every clone; yields what they differ by.
 
     Each decode starts from the prefill's caches and sees full, partial, wrong and missing proposals, after which caches
     are rewound. Where states kept their layout, the original also runs on the very inputs of each clone, and every
-    output must be bit-equal. ``tell`` receives notes. Raises KernelMissing where the original cannot be run.
+    output must be bit-equal. ``tell`` receives notes, ``limit`` what no run exercised. Raises KernelMissing where the
+    original cannot be run.
     """
     specs: list[Specialization] = []
     base = decoder_of(original)
@@ -67,6 +71,7 @@ def replay(original: Program, result: Program, seed: int, tell: Callable[[str], 
     context.packed = any(has_branches(model) for model in result.graphs.values())
     if why := context.unplayable():
         tell(f"{base}: {why}: the clones are compared with the original on their own inputs only")
+        limit(f"{base}: the past was full in every run; rows of it that hold no token were not tried")
     prompt = Caches()
     for spec in sorted(specs, key=lambda spec: spec.role is SpecRole.DECODE):
         player = players[spec.graph + spec.name]
@@ -294,14 +299,14 @@ class _Context:
 
     def told(self, spec: Specialization) -> Iterator[Replayed]:
         """What was compared since the last call."""
-        title = f"{_title(spec)}, {self.runs} runs"
+        title, claim = f"{_title(spec)}, {self.runs} runs", spec.name or spec.graph
         twins, pairs, self.twins, self.pairs, self.runs = self.twins, self.pairs, {}, [], 0
         if twins:
-            yield Replayed(spec.graph, f"{title}, the original on the same inputs", tuple(twins.values()))
+            yield Replayed(spec.graph, f"{title}, the original on the same inputs", tuple(twins.values()), claim=claim)
         if pairs:
             expected, found = (np.stack([pair[side] for pair in pairs]) for side in (0, 1))
             rows = compare_rows(expected, found, self.sums)
-            yield Replayed(spec.graph, f"{title}, the original token by token", rows)
+            yield Replayed(spec.graph, f"{title}, the original token by token", rows, claim=claim)
         if not twins and not pairs:
             yield Replayed(spec.graph, title, skipped="no run gave an output to compare")
 

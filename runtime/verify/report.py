@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 from ...ir.core.errors import NotEqualError
+from ..session.settings import runtime_record
 from .compare import Difference
 
 
@@ -18,6 +19,7 @@ class Verdict(enum.Enum):
     DIFFERENT = "different"
     STRUCTURE_ONLY = "structure only"  # no kernel to run it with; the structural checks passed
     NOT_RUN = "not run"  # nothing could be compared
+    NOT_VERIFIED = "not verified"  # what ran is equal, but some graph of the result did not run in a role it claims
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,12 @@ class CaseReport:
     outputs: tuple[Difference, ...] = ()
     skipped: str = ""
     failed: str = ""
+    claim: str = ""  # the specialization that was run, where the graph has any
+
+    @property
+    def ran(self) -> bool:
+        """Whether both graphs computed something that was compared."""
+        return not self.skipped and not self.failed and bool(self.outputs)
 
     @property
     def equal(self) -> bool:
@@ -38,7 +46,12 @@ class CaseReport:
 
 @dataclass
 class VerifyReport:
-    """What was run, how far the outputs are apart, what was left out and why."""
+    """What was run, how far the outputs are apart, what was left out and why.
+
+    Attributes:
+        claims: Each graph of the result, with each specialization that names it.
+        limits: What was not exercised: assumptions that every case kept by the way it was built.
+    """
 
     tolerance: float = 0.0
     ulp: bool = False
@@ -47,6 +60,9 @@ class VerifyReport:
     notes: list[str] = field(default_factory=list[str])
     structure: list[str] = field(default_factory=list[str])
     missing: list[str] = field(default_factory=list[str])  # kernels, as the runtime names them
+    claims: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    limits: list[str] = field(default_factory=list[str])
+    runtime: dict[str, Any] = field(default_factory=runtime_record)
 
     def blank(self) -> VerifyReport:
         """An empty report under the same rules."""
@@ -60,27 +76,39 @@ class VerifyReport:
     def take(self, other: VerifyReport) -> None:
         """Adds what another report found."""
         self.tolerance = max(self.tolerance, other.tolerance)
-        own = (self.cases, self.notes, self.structure, self.missing)
-        for mine, found in zip(own, (other.cases, other.notes, other.structure, other.missing), strict=True):
-            mine.extend(found)  # pyright: ignore[reportArgumentType]
+        self.cases.extend(other.cases)
+        self.notes.extend(other.notes)
+        self.structure.extend(other.structure)
+        self.missing.extend(other.missing)
+        self.limits.extend(other.limits)
 
     @property
     def runs(self) -> int:
         """How many cases both graphs ran."""
-        return sum(not case.skipped and not case.failed for case in self.cases)
+        return sum(case.ran for case in self.cases)
+
+    @property
+    def not_verified(self) -> list[str]:
+        """The claims of the result that no case ran: a graph, and the specialization where it has any."""
+        ran = {name for case in self.cases if case.ran for name in ((case.graph, case.claim), (case.graph, ""))}
+        whole = {case.graph for case in self.cases if case.ran and not case.claim}
+        left = [(graph, claim) for graph, claim in self.claims if graph not in whole and (graph, claim) not in ran]
+        return [f"{graph}: {claim}" if claim and claim != graph else graph for graph, claim in left]
 
     @property
     def verdict(self) -> Verdict:
-        """Equal only if something ran, everything that ran is equal, and no graph was left to its structure."""
+        """Equal only if every graph ran in every role it claims, and everything that ran is equal."""
         if not all(case.equal for case in self.cases):
             return Verdict.DIFFERENT
         if self.structure:
             return Verdict.STRUCTURE_ONLY
-        return Verdict.EQUAL if self.runs else Verdict.NOT_RUN
+        if not self.runs:
+            return Verdict.NOT_RUN
+        return Verdict.NOT_VERIFIED if self.not_verified else Verdict.EQUAL
 
     @property
     def equal(self) -> bool:
-        """True where both ran and nothing differed."""
+        """True where every graph of the result ran in every role it claims and nothing differed."""
         return self.verdict is Verdict.EQUAL
 
     @property
@@ -109,6 +137,7 @@ class VerifyReport:
         """The report as plain data."""
         totals = {"verdict": self.verdict.value, "equal": self.equal, "runs": self.runs, "max_abs": self.max_abs}
         more = {"max_rel": self.max_rel, "first_difference": self.first_difference}
+        more |= {"not_verified": self.not_verified}
         cases = [asdict(case) | {"equal": case.equal} for case in self.cases]
         rest = {name: value for name, value in vars(self).items() if name not in ("cases", "missing")}
         return _plain({**totals, **more, **rest, "cases": cases})
@@ -119,6 +148,8 @@ class VerifyReport:
             raise NotEqualError(self.first_difference)
         if self.verdict is Verdict.NOT_RUN:
             raise NotEqualError("nothing could be run, so nothing is proved", found="; ".join(self.notes) or None)
+        if self.verdict is Verdict.NOT_VERIFIED:
+            raise NotEqualError("not every graph was run", found=", ".join(self.not_verified))
 
 
 def _plain(data: Any) -> Any:

@@ -18,8 +18,10 @@ from ..session.exact_products import exact_products
 from ..session.session import KernelMissing, SessionError
 from ..session.subject import Subject
 from ..session.widen import widened_arrays, widened_pair, widened_program
+from .anew import apart
 from .closeness import OTHER_SUMS
 from .contract import Contract
+from .coverage import claims_of, unpaired_states
 from .fp16_fallback import settle
 from .layer_check import check_layers
 from .layer_play import layer_specs
@@ -46,15 +48,20 @@ def verify(
 
     ``tolerance`` is relative to each output's largest value; by default 0 (bit-equal), or 2e-6 where the result's
     contracts allow positions in any order, or what the rows of spelled-out operators state; "ulp" adds to that one
-    unit in the last place of the largest value for float16 and bfloat16. Given inputs that break a contract raise
-    UsageError. Where the class of a contract is not installed nothing is run: the verdict is NOT_RUN, and a note
-    names the contract.
+    unit in the last place of the largest value for float16 and bfloat16.
+
+    Where the two share graphs, as after a `PassManager.run`, which changes its program in place, the original is read
+    anew from its files. Raises UsageError where there are none, and for given inputs that break a contract. Where the
+    class of a contract is not installed nothing is run: the verdict is NOT_RUN, and a note names the contract.
     """
+    original = apart(original, result)
     whole = Contract.of(original, result)
     if whole.lowered:
         original, result = exact_products(original), exact_products(result)
     allowed = tolerance if isinstance(tolerance, int | float) else whole.closeness
     report = VerifyReport(tolerance=allowed, ulp=tolerance == "ulp", seed=seed)
+    report.claims = claims_of(result)
+    report.notes += unpaired_states(result)
     if unknown := whole.chain.unknown:
         report.notes += list(dict.fromkeys(f"not verified: {link.sentence()}" for link in unknown))
         return report
@@ -149,8 +156,10 @@ def _replay(original: Program, result: Program, report: VerifyReport) -> set[str
         return graphs
     report.tolerance = max(report.tolerance, OTHER_SUMS)
     try:
-        for found in replay(original, result, report.seed, report.notes.append):
-            report.cases.append(CaseReport(found.graph, found.case, found.outputs, found.skipped, found.failed))
+        for found in replay(original, result, report.seed, report.notes.append, report.limits.append):
+            report.cases.append(
+                CaseReport(found.graph, found.case, found.outputs, found.skipped, found.failed, found.claim)
+            )
     except KernelMissing as error:
         report.lacks(error.what)
         report.structure.extend(_sound(name, result.graph(name)) for name in sorted(graphs))
