@@ -37,7 +37,9 @@ def calibrate(
     ctx: Annotated[int | None, typer.Option(metavar="N", min=1, help="The context length of the deployment.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(metavar="F", help="The tokenizer.json of a text.")] = None,
     form: Annotated[str, typer.Option("--format", help="native, ort, aimet-1.0.0 and others.")] = "native",
-    bits: Annotated[int, typer.Option(min=4, max=16, help="Bits of activations, where the format holds grids.")] = 16,
+    bits: Annotated[
+        int, typer.Option(min=4, max=16, help="Bits of activations: of grids, and of what mse chooses for.")
+    ] = 16,
     kv_bits: Annotated[int, typer.Option(min=8, max=16, help="Bits of caches, where the format holds grids.")] = 8,
     as_json: Json = False,
     follow_links: FollowLinks = False,
@@ -120,6 +122,8 @@ def _tell(table: EncodingTable, plan: Plan, ctx: int | None, notes: list[str]) -
             f"the graph answers {facts['answers']} of {facts['tokens']} tokens (the last of a run): the ranges of its "
             "last layers rest on these alone; a smaller --chunk shows more"
         )
+    if "bits" in facts:
+        notes.append(f"ranges were chosen for {facts['bits']} bits: --bits 8 for insert-qdq{{activations=a8}}")
     unseen = [name for name, seen in table.ranges.items() if not seen.usable]
     if unseen:
         notes.append(f"{len(unseen)} tensors showed no range: {render.few(unseen)}")

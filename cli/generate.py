@@ -104,8 +104,13 @@ def open_decoder(program: Program, batch: int | None, ctx: int, ks: tuple[int, .
 
 
 def tell_saturation(program: Program) -> None:
-    """A note where integer kernels of this machine cut sums off that the program needs."""
+    """Notes where integer kernels cut sums off that the program needs, and where drafts change what is said."""
+    from ..ir.proof.whole_run import scales_of_runs
     from ..runtime.session.settings import saturation_note
+
+    if any(scales_of_runs(model) for model in program.graphs.values()):
+        note = "scales are taken over all tokens of a run: with K > 0 tokens are not exactly those of plain decoding"
+        render.tell_all("note", [note])
 
     if note := saturation_note([program]):
         render.tell_all("note", [note])

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..ir.core.errors import UnknownNameError
+from ..ir.core.errors import OnnxPassesError, UnknownNameError
+from . import render
 
 if TYPE_CHECKING:
     from ..ir.program.program import PassRecord, Program
@@ -104,7 +105,11 @@ def execute(job: Job, on_progress: Callable[[str, int, int], None] | None = None
         first = _described(program) if job.describe else None
         done = len(program.history)
         with kept_analyses(program.graphs):  # from the first pass to what program.json tells of the graphs
-            _run(job, passes, program)
+            try:
+                _run(job, passes, program)
+            except OnnxPassesError:
+                _tell(program.history[done:])  # what went before may be why
+                raise
             outcome.records = program.history[done:]
             outcome.seconds.update({record.text: record.seconds for record in outcome.records})
             outcome.pipeline, outcome.assumptions = program.pipeline, program.assumptions
@@ -116,6 +121,13 @@ def execute(job: Job, on_progress: Callable[[str, int, int], None] | None = None
         outcome.save_notes = saved.notes
         outcome.described = (first, _described(program)) if first is not None else None
     return outcome
+
+
+def _tell(records: list[PassRecord]) -> None:
+    """What the passes that ran have said."""
+    for record in records:
+        render.tell_all("note", record.notes)
+        render.tell_all("warning", record.warnings)
 
 
 def _load(job: Job) -> Program:

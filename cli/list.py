@@ -112,7 +112,7 @@ def _parameters(preset: Preset) -> list[dict[str, Any]]:
         if value and value[0][0].text.startswith("$")
     }
     rows: list[dict[str, Any]] = []
-    for parameter, default in preset.parameters.items():
+    for parameter, default in preset.defaults(preset.parameters.get("target")).items():
         name, option = filled[parameter]
         inner = _preset(name) if name in PRESETS else _pass(name)
         row = next(row for row in inner["options"] if row["name"] == option)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
 from ..ir.core.errors import PassRefused, UsageError
 from ..ir.interface.analysis import ALL, Known
+from ..ir.program.contracts import Assumption
 from ..ir.program.program import Program
 from ..ir.proof.rollback import Findings, speculation_findings
+from ..ir.proof.whole_run import scales_of_runs
 from .base import GraphResult, Pass, Report, merge_results
 
 MAX_SHOWN = 3
+_OVER_A_RUN = "takes one scale from all tokens of a run: drafted tokens change the logits that accept or reject them"
+_STATIC = (
+    "calibrated scales (calibrate, then quantize), or dynamic_scales=accept, which gives other tokens now and then"
+)
+_ACCEPTED = "scales are taken over all tokens of a run: tokens with K > 0 are not those of plain decoding"
 
 
 @dataclass(frozen=True)
@@ -31,17 +38,20 @@ class CheckSpeculationSafe(Pass):
         conv, SSM, linear         only with a snapshot for each token (state_window ≥ K + 1)
 
     Refused beside these: positions that no input tells, rows that no mask hides, operators that decode one token a run,
-    a sequence length that is baked in (declared, or found by binding it to K + 1). Warned of: operators whose kernels
-    are known to restrict several tokens on a past. K=0 is always safe.
+    a sequence length that is baked in (declared, or found by binding it to K + 1), and scales that are taken over all
+    tokens of a run (DynamicQuantizeLinear): drafted tokens, rejected or not, change the logits that decide. Warned of:
+    operators whose kernels are known to restrict several tokens on a past. K=0 is always safe.
 
     Attributes:
         k: The Ks that are planned; the program's own specializations, else 1, where empty.
+        dynamic_scales: refuse, or accept scales over a run, which is recorded: tokens are not those of plain decoding.
     """
 
     name: ClassVar[str] = "check-speculation-safe"
     preserves: ClassVar[frozenset[Known]] = ALL
 
     k: tuple[int, ...] = ()
+    dynamic_scales: Literal["refuse", "accept"] = "refuse"
 
     def run(self, program: Program) -> Report:
         """Checks every graph for the largest K; raises PassRefused with each reason and what would help."""
@@ -63,9 +73,14 @@ class CheckSpeculationSafe(Pass):
 
     def _check(self, name: str, model: ir.Model, k: int) -> GraphResult:
         found = speculation_findings(model, k)
+        scales = scales_of_runs(model) if k and found.states else []
+        if scales and self.dynamic_scales == "refuse":
+            found.problem(scales[0].name or scales[0].op_type, _OVER_A_RUN, _STATIC)
         if found.problems:
             raise _refusal(f"{self.name}, graph {name!r}", found, k)
-        return GraphResult(model, False, notes=tuple(found.notes), warnings=tuple(found.warnings))
+        contracts = (Assumption(text=f"{_ACCEPTED} ({scales[0].op_type})"),) if scales else ()
+        warnings = (*found.warnings, *(str(contract) for contract in contracts))
+        return GraphResult(model, False, notes=tuple(found.notes), warnings=warnings, contracts=contracts)
 
 
 def _refusal(where: str, found: Findings, k: int) -> PassRefused:

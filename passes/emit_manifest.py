@@ -20,6 +20,8 @@ from ..ir.symbolic.dims import free_symbols
 from .base import Pass, Report
 
 ARGUMENTS = "compile_args.json"
+RETAINED = "-retained-state"
+SUFFIX = "_RetainedState"  # the compiler pairs output X_RetainedState with input X
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,9 @@ class EmitManifest(Pass):
     2. Arguments name what there is: retained states where states remain, functions where the graph has some, a
        partition where ``partition`` ran before.
     3. A program of several graphs gets ``<graph>.`` before each file's name.
+
+    Warned of, where states are to stay on the device: outputs whose names pair with no input (the compiler pairs
+    ``X_RetainedState`` with ``X``), and caches that grow, whose two ends have different sizes.
 
     Refused: no specialization; one that leaves a symbol of the graph open, binds a symbol no graph has, or does not fit
     the graph, as ``check`` proves it.
@@ -60,7 +65,8 @@ class EmitManifest(Pass):
         files[ARGUMENTS] = json.dumps({"target": target.name, "commands": commands}, indent=2) + "\n"
         program.artifacts |= files
         counts = {"files": len(files), "specializations": len(manifest.specializations)}
-        return Report(modified=True, counts=counts)
+        warnings = tuple(_retained(program, sheets)) if any(RETAINED in c["arguments"] for c in commands) else ()
+        return Report(modified=True, counts=counts, warnings=warnings)
 
 
 def _sheets(program: Program, manifest: Manifest) -> Iterator[GraphInterface]:
@@ -82,6 +88,32 @@ def _sheets(program: Program, manifest: Manifest) -> Iterator[GraphInterface]:
         partition = prefix + PARTITION if prefix + PARTITION in program.artifacts else ""
         yield interface_of(
             graph, base, left, custom_io=program.custom_io, partition=partition, prefix=prefix, binding=bound
+        )
+
+
+def _retained(program: Program, sheets: list[GraphInterface]) -> Iterator[str]:
+    """What stands against states that stay on the device: names that do not pair, ends of two sizes."""
+    states = [
+        state
+        for sheet in sheets
+        for state in analysis_of(written_graph(program, sheet.graph)[0]).states
+        if state.input is not None and state.output is not None and state.traits.changes
+    ]
+    unpaired = dict.fromkeys(
+        f"{s.input.name} -> {s.output.name}"
+        for s in states
+        if s.input is not None and s.output is not None and s.output.name != f"{s.input.name}{SUFFIX}"
+    )
+    growing = dict.fromkeys(s.name for s in states if s.gains_row_per_token and not s.is_written)
+    if unpaired:
+        yield (
+            f"{len(unpaired)} states are retained under names that the compiler does not pair ({next(iter(unpaired))}; "
+            f"it looks for X -> X{SUFFIX}): convert-states{{names=retained}}, or rename-io"
+        )
+    if growing:
+        yield (
+            f"{len(growing)} caches grow ({next(iter(growing))}) and cannot stay in place on the device: "
+            "convert-states{names=retained} before specialize writes them at positions"
         )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
@@ -69,7 +70,7 @@ class InsertQdq(Pass):
     def call(self, model: ir.Model) -> GraphResult:
         """Runs on a program of this one graph."""
         report = self.run(Program(graphs={"graph": model}))
-        return GraphResult(model, report.modified, counts=report.counts, notes=report.notes)
+        return GraphResult(model, report.modified, counts=report.counts, notes=report.notes, warnings=report.warnings)
 
     def run(self, program: Program) -> Report:
         """Plans every graph first, so that a refusal changes nothing; then edits them."""
@@ -86,7 +87,21 @@ class InsertQdq(Pass):
             put_table(program, applied)
             told = EncodingTable({name: e for name, e in applied.encodings.items() if e.kind is not None})
             program.artifacts["encodings.json"] = print_encodings(told, "aimet-1.0.0")
-        return merge_results(results)
+        report = merge_results(results)
+        widths = Counter(encoding.bits for _, plan in plans for encoding, _ in plan.activations.values())
+        return replace(report, warnings=(*report.warnings, *self._other_widths(widths)))
+
+    def _other_widths(self, widths: Counter[int]) -> tuple[str, ...]:
+        """A warning where the program's encodings decided for other widths than were asked for; states are apart."""
+        asked = ACTIVATION_BITS.get(self.activations, 0)
+        wider = sum(number for bits, number in widths.items() if bits > asked)
+        if not asked or not wider:
+            return ()
+        counts = ", ".join(f"a{bits} {number}" for bits, number in sorted(widths.items()))
+        return (
+            f"activations={self.activations} was asked, and the encodings hold grids of more bits, which count: "
+            f"{counts}; calibrate with --bits {asked}, or with --format native, which leaves the width open",
+        )
 
     def _rules(self) -> Rules:
         """What this run goes by; UnknownNameError where ``rules`` names no kind of ports."""

@@ -30,7 +30,7 @@ class LoadEncodings(Pass):
     2. A tensor that the file names takes the file's word; what the program knew of others stays.
     3. A per-channel encoding whose file does not tell the axis gets it from the weight's use, else from its shape;
        refused where both leave two axes open.
-    4. Encodings that name no tensor of any graph are left out, and told.
+    4. Encodings that name no tensor of any graph are left out, and told; a warning where they are most of the file.
 
     Attributes:
         file: The file.
@@ -68,8 +68,8 @@ class LoadEncodings(Pass):
         return Report(
             modified=program.encodings != before,
             counts={"encodings": len(loaded.encodings), "ranges": len(loaded.ranges), "strangers": len(strangers)},
-            notes=_notes(strangers),
-            warnings=_length_warning(loaded, self.ctx),
+            notes=(*(() if _mostly(strangers, loaded) else _notes(strangers)), *_width_note(loaded)),
+            warnings=(*_foreign(strangers, loaded, self.file.name), *_length_warning(loaded, self.ctx)),
         )
 
 
@@ -120,11 +120,35 @@ def _name_caches(loaded: EncodingTable, models: Sequence[ir.Model]) -> None:
             del loaded.encodings[name]
 
 
+def _mostly(strangers: Sequence[str], loaded: EncodingTable) -> bool:
+    return 2 * len(strangers) > len(loaded.names())
+
+
+def _foreign(strangers: Sequence[str], loaded: EncodingTable, file: str) -> tuple[str, ...]:
+    """A warning where most of a file belongs to another export, or to a part of the model that is not here."""
+    if not _mostly(strangers, loaded):
+        return ()
+    return (
+        f"{len(strangers)} of {len(loaded.names())} encodings of {file} name no tensor of this graph "
+        f"({', '.join(strangers[:SHOWN])}, …): a file of another export? transfer-encodings carries it over from the "
+        "program it was made with",
+    )
+
+
 def _notes(strangers: Sequence[str]) -> tuple[str, ...]:
     if not strangers:
         return ()
     more = f" and {len(strangers) - SHOWN} more" if len(strangers) > SHOWN else ""
     return (f"{len(strangers)} encodings name no tensor and were left out: {', '.join(strangers[:SHOWN])}{more}",)
+
+
+def _width_note(table: EncodingTable) -> tuple[str, ...]:
+    """A note where ranges are the best for one width: only mse weighs steps against what is cut off."""
+    told = table.extra.get("calibration")
+    facts = cast("Mapping[str, object]", told if isinstance(told, dict) else {})
+    if facts.get("method") != "mse" or not isinstance(facts.get("bits"), int):
+        return ()
+    return (f"ranges were chosen by mse for {facts['bits']} bits: calibrate --bits says for how many",)
 
 
 def _length_warning(table: EncodingTable, ctx: int | None) -> tuple[str, ...]:

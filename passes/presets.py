@@ -16,11 +16,17 @@ class Preset:
     """A caption, parameters with defaults, and a template in which ``option=$parameter`` is filled in.
 
     A parameter's default is text as it would be written after the equals sign; None leaves the option to its pass.
+    ``at_target`` has those that another target changes.
     """
 
     caption: str
     template: str
     parameters: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
+    at_target: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, "Mapping[str, str]"])
+
+    def defaults(self, target: str | None) -> dict[str, str | None]:
+        """The parameters' defaults for a target."""
+        return {**self.parameters, **self.at_target.get(target or "", {})}
 
 
 _DECODER = (
@@ -40,6 +46,8 @@ _SIZES: dict[str, str | None] = {
     "kv": None,
     "target": "qaic",
 }
+_RETAINED = {name: {"names": "retained"} for name in ("qaic", "qaic-flat")}
+"""Its compiler pairs the output X_RetainedState with the input X, and keeps what it pairs on the device."""
 _CLONES = (
     "clone-decode{k=$k prefill=$prefill ctx=$ctx batch=$batch cache_batch=$cache_batch ccl=$ccl bind=$bind "
     "static=$static fold=$fold target=$target},custom-io{kv=$kv},emit-manifest{target=$target},check"
@@ -50,6 +58,7 @@ PRESETS: dict[str, Preset] = {
         "A chat model as a prefill and a decode of one token, on one weight file, with their manifest",
         _DECODER + _CLONES.replace("k=$k ", ""),
         {**_SIZES, **_STATES},
+        _RETAINED,
     ),
     "reranker": Preset(
         "A picture-and-text reranker or embedder in one run, at one size, with its manifest",
@@ -70,8 +79,9 @@ PRESETS: dict[str, Preset] = {
     ),
     "speculative": Preset(
         "A chat model as a prefill and one decode for each number of speculative tokens, on one weight file",
-        _DECODER + "check-speculation-safe{k=$k}," + _CLONES,
-        {"k": "0,4", **_SIZES, **_STATES},
+        _DECODER + "check-speculation-safe{k=$k dynamic_scales=$dynamic_scales}," + _CLONES,
+        {"k": "0,4", "dynamic_scales": None, **_SIZES, **_STATES},
+        _RETAINED,
     ),
     "single-shot": Preset(
         "One run over the whole text, no cache: embedders, rerankers, classifiers, CTC",
@@ -109,7 +119,13 @@ def _fill(spec: PassSpec, preset: Preset) -> list[PassSpec]:
         if name not in preset.parameters:
             hint = f"Its parameters are {', '.join(preset.parameters)}." if preset.parameters else "It takes none."
             raise UnknownNameError("parameter", name, preset.parameters, where=f"preset {spec.name!r}", hint=hint)
-    values = {name: given.get(name, _parse_default(text)) for name, text in preset.parameters.items()}
+    target = preset.parameters.get("target")
+    match given.get("target"):
+        case ((Atom(text),),):
+            target = text
+        case _:
+            pass
+    values = {name: given.get(name, _parse_default(text)) for name, text in preset.defaults(target).items()}
     return [PassSpec(part.name, tuple(_filled(part.options, values))) for part in parse_specs(preset.template)]
 
 

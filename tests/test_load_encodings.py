@@ -59,9 +59,20 @@ def test_strangers_are_left_out_and_named(tmp_path: Path) -> None:
     program = Program(graphs={"g": append_decoder()})
     report = LoadEncodings(written(EncodingTable({names()[0]: grid(0.5), **strangers}), tmp_path)).run(program)
     assert report.counts["strangers"] == 6
+    assert "6 of 7 encodings of " in report.warnings[0]
+    assert "name no tensor of this graph (stranger_0" in report.warnings[0]
+    assert not report.notes
+    assert set(table_of(program).encodings) == {names()[0]}
+
+
+def test_a_few_strangers_are_a_note(tmp_path: Path) -> None:
+    strangers = {f"stranger_{index}": grid(1.0) for index in range(6)}
+    program = Program(graphs={"g": append_decoder()})
+    known = {str(node.outputs[0].name): grid(0.5) for node in append_decoder().graph if node.op_type == "MatMul"}
+    report = LoadEncodings(written(EncodingTable(known | strangers), tmp_path)).run(program)
     assert "6 encodings name no tensor" in report.notes[0]
     assert "stranger_3 and 2 more" in report.notes[0]
-    assert set(table_of(program).encodings) == {names()[0]}
+    assert not report.warnings
 
 
 def test_another_models_file_is_refused(tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ def calibrate(
         edges = [(max(a, MASK_FLOOR) if name in plain.masks else a, b) for name, (a, b) in named]
         _check_finite(plain.names, edges)
         counted = keeper.run(job, engine, edges, len(plain.names))
-    table = _table(plain, seen, counted, plan)
+    table = _table(plain, seen, counted, plan, on_progress)
     keep_to(job.model, table)
     table.extra["calibration"] = {"graph": name, **_facts(feeder, samples, plan, plain, seen)}
     keeper.forget()
@@ -237,12 +237,16 @@ def _check_finite(names: Sequence[str], edges: Sequence[tuple[float, float]]) ->
             raise no_evidence(name, Evidence(first, last))
 
 
-def _table(plain: Watch, seen: Partial, counted: Partial | None, plan: Plan) -> EncodingTable:
+def _table(
+    plain: Watch, seen: Partial, counted: Partial | None, plan: Plan, on_progress: Progress | None
+) -> EncodingTable:
     table = EncodingTable()
     for index, name in enumerate(plain.names):
         first, last = float(seen.low[index]), float(seen.high[index])
         if abs(first) >= np.finfo(np.float32).max and abs(last) >= np.finfo(np.float32).max:
             first, last = float("inf"), float("-inf")  # every entry was masked
+        if counted is not None and on_progress is not None:
+            on_progress("choosing ranges", index, len(plain.names))
         if counted is not None and first < last:
             edges = (max(first, MASK_FLOOR) if name in plain.masks else first, last)
             first, last = clip(plan.method.value, counted.counts[index][:BINS], edges, plan.percentile, plan.bits)
@@ -269,6 +273,7 @@ def _facts(feeder: Feeder, samples: Sequence[np.ndarray], plan: Plan, plain: Wat
     clamped = [n for n, a in zip(plain.names, seen.low, strict=True) if n in plain.masks and a < MASK_FLOOR]
     return {
         "method": plan.method.value,
+        **({"bits": plan.bits} if plan.method is Method.MSE else {}),
         "chunk": feeder.chunk,
         "samples": len(samples),
         "tokens": sum(used),
@@ -295,11 +300,14 @@ class _Keeper:
         file = self.path.with_name(f"{self.path.name}.{phase}.npz") if self.path is not None else None
         total = _restore(file, job.key(phase), total)
         last = time.monotonic()
+        title = f"calibrating, pass {phase} of {1 if job.plan.method is Method.MINMAX else 2}"
+        if self.on_progress is not None:
+            self.on_progress(title, int(total.done.sum()), len(job.samples))
         try:
             for part in engine(job, [int(i) for i in np.flatnonzero(~total.done)], edges):
                 total = total.merge(part)
                 if self.on_progress is not None:
-                    self.on_progress(f"calibrating, pass {phase}", int(total.done.sum()), len(job.samples))
+                    self.on_progress(title, int(total.done.sum()), len(job.samples))
                 if time.monotonic() - last > SAVE_EVERY:
                     _keep(file, job.key(phase), total)
                     last = time.monotonic()

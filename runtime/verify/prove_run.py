@@ -56,7 +56,8 @@ class Proof:
     def text(self) -> str:
         """One line for the summary; empty where there is nothing to say."""
         if self.runs:
-            return f"proved by running it on tiny sizes: equal in {self.runs} runs"
+            left = f"; {self.reason}" if self.reason else ""
+            return f"proved by running it on tiny sizes: equal in {self.runs} runs{left}"
         return f"not proved by running it: {self.reason}" if self.reason else ""
 
 

@@ -13,6 +13,7 @@ from ...ir.interface.dimensions import analyze_dimensions
 from ...ir.interface.roles import Role
 from ...ir.program.clone import Clone, materialize
 from ...ir.program.program import Program
+from ...ir.proof.whole_run import scales_of_runs
 from ...ir.states import Layout, State
 from ...ir.symbolic.symbols import dims_of
 from ..decode.host import Caches, Host
@@ -26,6 +27,7 @@ from .outside import outside_sizes
 from .replay_graphs import decoder_of, has_branches, open_clone, replays
 
 TEXT = 48  # tokens after the prompt, at most
+BY_RUN = "scales are taken over all tokens of a run"
 REMAINDERS = 8  # lengths of prompts that a prefill reads beside its first one, about
 Feed = dict[str, np.ndarray]
 
@@ -72,6 +74,8 @@ def replay(
     if why := context.unplayable():
         tell(f"{base}: {why}: the clones are compared with the original on their own inputs only")
         limit(f"{base}: the past was full in every run; rows of it that hold no token were not tried")
+    if context.by_run:
+        limit(f"{base}: {BY_RUN}: logits depend on how a text is cut into runs, by up to {context.sums:.2g}")
     prompt = Caches()
     for spec in sorted(specs, key=lambda spec: spec.role is SpecRole.DECODE):
         player = players[spec.graph + spec.name]
@@ -111,6 +115,7 @@ class _Context:
     packed: bool = False
     sums: float = OTHER_SUMS
     runs: int = 0
+    by_run: bool = False
 
     @classmethod
     def of(cls, program: Program, name: str, result: Program, players: list[Host], seed: int) -> _Context:
@@ -127,7 +132,7 @@ class _Context:
         batch = max(player.batch or 1 for player in players)
         text = np.random.default_rng([seed, length]).integers(0, ids, (batch, room + longest))
         context = cls(original, text, contract, _same(original, players, contract), _static_past(players))
-        context.sums = sums_of(model)
+        context.sums, context.by_run = sums_of(model), bool(scales_of_runs(model))
         if not context.unplayable():
             context.expected = context._one_by_one(length)
         else:
@@ -300,6 +305,10 @@ class _Context:
     def told(self, spec: Specialization) -> Iterator[Replayed]:
         """What was compared since the last call."""
         title, claim = f"{_title(spec)}, {self.runs} runs", spec.name or spec.graph
+        if self.by_run and spec.k:
+            self.twins, self.pairs, self.runs = {}, [], 0
+            yield Replayed(spec.graph, title, skipped=f"{BY_RUN}: a run with proposals is not plain decoding")
+            return
         twins, pairs, self.twins, self.pairs, self.runs = self.twins, self.pairs, {}, [], 0
         if twins:
             yield Replayed(spec.graph, f"{title}, the original on the same inputs", tuple(twins.values()), claim=claim)
