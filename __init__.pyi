@@ -44,8 +44,10 @@ from .passes.clamp_positions import ClampPositions
 from .passes.clone_decode import CloneDecode
 from .passes.convert_states import ConvertStates
 from .passes.custom_io import CustomIO
+from .passes.drop_unused_inputs import DropUnusedInputs
 from .passes.emit_manifest import EmitManifest
 from .passes.extract_layer import ExtractLayer
+from .passes.fix_opset import FixOpset
 from .passes.insert_qdq import InsertQdq
 from .passes.instruments import (
     Dump,
@@ -93,9 +95,11 @@ __all__ = [
     "CloneDecode",
     "ConvertStates",
     "CustomIO",
+    "DropUnusedInputs",
     "Dump",
     "EmitManifest",
     "ExtractLayer",
+    "FixOpset",
     "GraphResult",
     "InputError",
     "InsertQdq",

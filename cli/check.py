@@ -15,9 +15,12 @@ from .options import Debug, FollowLinks, Json, ModelPath
 
 if TYPE_CHECKING:
     from ..ir.manifests.read_any import Reading
+    from ..ir.manifests.targets.survey import Finding
     from ..ir.program.program import Program
     from ..ir.proof import Proof
     from ..runtime.verify.trial import Trial
+
+    Refused = Mapping[str, Sequence[Finding]]
 
 
 def check(
@@ -30,6 +33,10 @@ def check(
             show_default=False,
         ),
     ] = None,
+    target: Annotated[
+        str,
+        typer.Option("--target", help="Whose operators to check; the manifest's where not given.", show_default=False),
+    ] = "",
     run: Annotated[bool, typer.Option("--run", help="Also run each one once on onnxruntime.")] = False,
     as_json: Json = False,
     follow_links: FollowLinks = False,
@@ -49,14 +56,15 @@ def check(
             read_index(program.source, whole=True)
         reading = _reading(program, manifest)
         proofs = _prove(program, reading, own=manifest is None)
-    sound = all(proof.sound for proof in proofs)
+        refused = _survey(program, target or reading.target or _written_for(program))
+    sound = all(proof.sound for proof in proofs) and not any(refused.values())
     trials = _try(program, reading) if run and sound else []
     sound = sound and not any(trial.failed for trial in trials)
     if as_json:
         places = {"source": model.as_posix(), "manifest": manifest.as_posix() if manifest is not None else None}
-        render.show_json({"schema": 1, **places, **_as_json(reading, proofs, trials, sound=sound)})
+        render.show_json({"schema": 1, **places, **_as_json(reading, proofs, trials, refused, sound=sound)})
     else:
-        _show(proofs, trials, sound=sound)
+        _show(proofs, trials, refused, sound=sound)
     if not sound:
         raise typer.Exit(1)
 
@@ -111,17 +119,40 @@ def _prove(program: Program, reading: Reading, *, own: bool) -> list[Proof]:
     )
 
 
+def _written_for(program: Program) -> str:
+    """The target whose arguments the program's folder holds."""
+    from ..ir.manifests.strict import load_json, read_text
+
+    path = program.source / "compile_args.json" if program.source is not None else Path()
+    content = load_json(read_text(path), where=path.name) if path.is_file() else {}
+    return str(content.get("target", "")) if isinstance(content, dict) else ""
+
+
+def _survey(program: Program, target: str) -> Refused:
+    """What the target does not take, by graph; nothing where its operators are not known."""
+    from ..ir.manifests.targets import has_table, table_of
+    from ..ir.manifests.targets.survey import survey
+
+    if not has_table(target):
+        return {}
+    table = table_of(target)
+    return {name: survey(model, table) for name, model in program.graphs.items()}
+
+
 def _try(program: Program, reading: Reading) -> list[Trial]:
     from ..runtime.verify.trial import try_program
 
     return list(try_program(program, reading.specializations))
 
 
-def _as_json(reading: Reading, proofs: Sequence[Proof], trials: Sequence[Trial], *, sound: bool) -> dict[str, Any]:
+def _as_json(
+    reading: Reading, proofs: Sequence[Proof], trials: Sequence[Trial], refused: Refused, *, sound: bool
+) -> dict[str, Any]:
     return {
         "target": reading.target,
         "sound": sound,
         "graphs": [proof.to_dict() for proof in proofs],
+        "operators": {name: [str(finding) for finding in findings] for name, findings in refused.items()},
         "runs": [
             {"graph": t.graph, "specialization": t.specialization, "failed": t.failed, "skipped": t.skipped}
             for t in trials
@@ -129,7 +160,7 @@ def _as_json(reading: Reading, proofs: Sequence[Proof], trials: Sequence[Trial],
     }
 
 
-def _show(proofs: Sequence[Proof], trials: Sequence[Trial], *, sound: bool) -> None:
+def _show(proofs: Sequence[Proof], trials: Sequence[Trial], refused: Refused, *, sound: bool) -> None:
     ran = {(trial.graph, trial.specialization): trial for trial in trials}
     rows = [
         (proof.graph, verdict.specialization, "sound" if verdict.sound else "NOT SOUND", _ran(ran, proof, verdict))
@@ -145,8 +176,12 @@ def _show(proofs: Sequence[Proof], trials: Sequence[Trial], *, sound: bool) -> N
     for trial in trials:
         if trial.failed or trial.skipped:
             render.show(f"\nrun: {trial.specialization}: {trial.failed or trial.skipped}")
+    for graph, findings in refused.items():
+        for finding in findings:
+            render.show(f"\noperators: graph {graph}: {finding}")
     render.show()
-    number = sum(len(proof.all_failures) for proof in proofs) + sum(bool(trial.failed) for trial in trials)
+    number = sum(len(findings) for findings in refused.values())
+    number += sum(len(proof.all_failures) for proof in proofs) + sum(bool(trial.failed) for trial in trials)
     render.show("sound" if sound else f"not sound: {render.count(number, 'failure')}")
 
 

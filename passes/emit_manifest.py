@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, ClassVar
 
 from ..ir.core.errors import PassRefused, UnknownNameError
@@ -12,6 +13,8 @@ from ..ir.core.specialization import Manifest
 from ..ir.interface.analysis import ALL, GraphAnalysis, Known, analysis_of
 from ..ir.manifests import GraphInterface, Target, get_target, interface_of
 from ..ir.manifests.partition import PARTITION
+from ..ir.manifests.targets import has_table, table_of
+from ..ir.manifests.targets.survey import survey
 from ..ir.program.program import Program
 from ..ir.program.written import written_graph
 from ..ir.proof import prove
@@ -22,6 +25,14 @@ from .base import Pass, Report
 ARGUMENTS = "compile_args.json"
 RETAINED = "-retained-state"
 SUFFIX = "_RetainedState"  # the compiler pairs output X_RetainedState with input X
+
+
+class Unsupported(Enum):
+    """What is done about operators that the target's table does not have."""
+
+    WARN = "warn"
+    REFUSE = "refuse"
+    ALLOW = "allow"
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,11 @@ class EmitManifest(Pass):
     Refused: no specialization; one that leaves a symbol of the graph open, binds a symbol no graph has, or does not fit
     the graph, as ``check`` proves it.
 
+    5. Operators and forms that the target's table does not have are told in warnings (``unsupported=refuse`` refuses
+       them, ``allow`` says nothing).
+
     Attributes:
+        unsupported: What is done about operators that the target does not take.
         target: The compiler or runtime, by its name in docs/manifests.md; any other name is answered with all of them.
     """
 
@@ -51,6 +66,7 @@ class EmitManifest(Pass):
     preserves: ClassVar[frozenset[Known]] = ALL
 
     target: str
+    unsupported: Unsupported = Unsupported.WARN
 
     def run(self, program: Program) -> Report:
         """Adds the files to what a save writes."""
@@ -60,13 +76,31 @@ class EmitManifest(Pass):
         for interface in sheets:
             _check(interface, target, _written(program, interface.graph))
         _prove(program, manifest, target)
+        warnings = self._survey(program)
         files = {name: text for interface in sheets for name, text in target.write(interface).items()}
         commands = [command for interface in sheets for command in _commands(interface, target)]
         files[ARGUMENTS] = json.dumps({"target": target.name, "commands": commands}, indent=2) + "\n"
         program.artifacts |= files
         counts = {"files": len(files), "specializations": len(manifest.specializations)}
-        warnings = tuple(_retained(program, sheets)) if any(RETAINED in c["arguments"] for c in commands) else ()
+        if any(RETAINED in c["arguments"] for c in commands):
+            warnings = (*warnings, *_retained(program, sheets))
         return Report(modified=True, counts=counts, warnings=warnings)
+
+    def _survey(self, program: Program) -> tuple[str, ...]:
+        """What the target does not take of the graphs that are written; raises PassRefused where that is asked for."""
+        if self.unsupported is Unsupported.ALLOW or not has_table(self.target):
+            return ()
+        table = table_of(self.target)
+        bases = {id(base): base for base, _ in (written_graph(program, name) for name in program.names)}
+        findings = [str(finding) for base in bases.values() for finding in survey(base, table)]
+        if findings and self.unsupported is Unsupported.REFUSE:
+            raise PassRefused(
+                f"{table.version} does not take the graph",
+                where=self.name,
+                found=" | ".join(findings),
+                hint="unsupported=warn writes the manifest nevertheless.",
+            )
+        return tuple(f"{table.version} does not take {finding}" for finding in findings)
 
 
 def _sheets(program: Program, manifest: Manifest) -> Iterator[GraphInterface]:

@@ -12,9 +12,9 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedOpsetsPass
 
 from ..ir.core.scopes import all_nodes
 from ..ir.manifests.targets import introduced, table_of
-from ..ir.program.contract import Contract
-from ..ir.program.contracts import OperatorsLowered, RightPadded, WholePast
-from ..ir.rewrite.lower import Layout, Lowered, lower_graph
+from ..ir.program.contracts.lowered import contracts_of
+from ..ir.rewrite.lower import Layout, lower_graph
+from ..ir.rewrite.lower.no_index import make_indices_portable, uses_no_index
 from ..ir.rewrite.ownership import mark_unclaimed
 from .base import GraphResult, Pass
 
@@ -42,7 +42,9 @@ class Lower(Pass):
     2. What is newer than the target's opset (ai.onnx 20 to 28): Attention, RotaryEmbedding, RMSNormalization,
        TensorScatter, CausalConvWithState, LinearAttention, Swish, SwiGLU, Gelu.
     3. Local functions are inlined where the target takes none.
-    4. A cache inside an operator becomes one that grows (``layout=append``), or one that is written in place at each
+    4. INT32_MAX as an index, which reads and writes nothing on one vendor's device, becomes 0 where it is read from
+       and -1 where it is written to: rows that the graph masks, and the last row of the cache.
+    5. A cache inside an operator becomes one that grows (``layout=append``), or one that is written in place at each
        sequence's own length (``scatter``): convert-states, clone-decode and single-shot go on from there.
 
     Left alone: everything the target takes. Refused, all at once with counts: operators that no row replaces, and
@@ -69,14 +71,19 @@ class Lower(Pass):
         """Lowers one graph; raises PassRefused, with nothing changed, where something has no replacement."""
         table = table_of(self.target)
         inlined = len(model.functions) if model.functions and not table.functions else 0
+        foreign = not table.reads_nothing and uses_no_index(model)
         takes = self._takes(model)
-        if not inlined and all(takes(node) or node.op_identifier() in model.functions for node in all_nodes(model)):
+        if (
+            not inlined
+            and not foreign
+            and all(takes(node) or node.op_identifier() in model.functions for node in all_nodes(model))
+        ):
             return GraphResult(model, False)
         leave = self.missing is Missing.LEAVE
-        self._lower(model.clone(), inlined > 0, leave)
-        return self._lower(model, inlined > 0, leave)
+        self._lower(model.clone(), inlined > 0, foreign, leave)
+        return self._lower(model, inlined > 0, foreign, leave)
 
-    def _lower(self, model: ir.Model, inline: bool, leave: bool) -> GraphResult:
+    def _lower(self, model: ir.Model, inline: bool, foreign: bool, leave: bool) -> GraphResult:
         counts: dict[str, int] = {}
         if inline:
             counts["functions inlined"] = len(model.functions)
@@ -85,8 +92,12 @@ class Lower(Pass):
             mark_unclaimed((node for node in all_nodes(model) if node not in own), self.name)
         lowered = lower_graph(model, self._takes(model), owner=self.name, layout=self.layout, leave=leave)
         counts |= lowered.counts
+        if foreign:
+            indices = make_indices_portable(model, self.name)
+            counts |= {f"indices of a {kind}": number for kind, number in indices.items() if number}
         RemoveUnusedOpsetsPass()(model)
-        return GraphResult(model, bool(counts), counts=counts, warnings=lowered.left, contracts=_contracts(lowered))
+        contracts = contracts_of(lowered.tolerance, lowered.right_padded, lowered.whole_pasts) if lowered.counts else ()
+        return GraphResult(model, bool(counts), counts=counts, warnings=lowered.left, contracts=contracts)
 
     def _takes(self, model: ir.Model) -> Callable[[ir.Node], bool]:
         table = table_of(self.target)
@@ -100,9 +111,3 @@ class Lower(Pass):
             return not table.refuses(node, opset)
 
         return takes
-
-
-def _contracts(lowered: Lowered) -> tuple[Contract, ...]:
-    """What is assumed of inputs, and how close the outputs stay."""
-    close = (OperatorsLowered(lowered.tolerance),) if lowered.counts else ()
-    return *close, *map(RightPadded, lowered.right_padded), *map(WholePast, lowered.whole_pasts)

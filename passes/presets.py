@@ -31,6 +31,7 @@ class Preset:
 
 _DECODER = (
     # logits last of what changes nodes: a converted mask tells no rows, positions do
+    "lower{target=$target missing=leave},"
     "convert-states{to=scatter ops=$ops mask=$mask names=$names},keep-last-logits{symbol=num_logits_to_keep},"
 )
 _STATES: dict[str, str | None] = {"ops": None, "mask": None, "names": None}
@@ -63,7 +64,8 @@ PRESETS: dict[str, Preset] = {
     "reranker": Preset(
         "A picture-and-text reranker or embedder in one run, at one size, with its manifest",
         # the sizes are bound last but one: until then the manifest's symbols are the graph's
-        "single-shot{positions=$positions},rename-io{map=pixel_values_RetainedState:image_embeds missing=ignore},"
+        "lower{target=$target missing=leave},single-shot{positions=$positions},"
+        "rename-io{map=pixel_values_RetainedState:image_embeds missing=ignore},"
         "specialize{family=$family batch=$batch prefill=$prefill ctx=$prefill height=$height width=$width},"
         "custom-io{float=$float},bind{spec=Prefill},emit-manifest{target=$target}",
         {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from onnx_llm_passes.ir.interface.axes import Axis, Buffers
 from onnx_llm_passes.ir.interface.dimensions import analyze_dimensions
 from onnx_llm_passes.ir.program.program import Program
+from onnx_llm_passes.ir.serialization.loading import load_graph
 from onnx_llm_passes.ir.shapes.demands import Relation, demands_of
 from onnx_llm_passes.ir.states import Layout, find_states
 from onnx_llm_passes.ir.symbolic.dims import parse, substitute
@@ -233,3 +235,13 @@ def test_a_paged_cache_has_no_axis_that_grows() -> None:
         }
     """)
     assert [(state.layout, state.axis) for state in find_states(model)] == [(Layout.FUSED, None)] * 2
+
+
+def test_dimensions_named_by_digits_are_numbers_once_a_graph_is_loaded(tmp_path: Path) -> None:
+    text = (
+        '<ir_version: 10, opset_import: ["" : 20]> g (float[B, "2", "16"] x) => (float[B, "2", 16] y) { y = Relu (x) }'
+    )
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
+    graph = load_graph(tmp_path / "model.onnx").model.graph
+    assert [list(map(str, value.shape or ())) for value in (*graph.inputs, *graph.outputs)] == [["B", "2", "16"]] * 2
+    assert all(isinstance(dim, int) for value in (*graph.inputs, *graph.outputs) for dim in list(value.shape or ())[1:])

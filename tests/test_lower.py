@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.core.errors import UnknownNameError
+from onnx_llm_passes.ir.core.errors import PassRefused, UnknownNameError
 from onnx_llm_passes.ir.core.scopes import all_nodes
 from onnx_llm_passes.ir.manifests.targets import TABLES, table_of
 from onnx_llm_passes.ir.program.program import Program
@@ -135,3 +135,41 @@ def test_every_limit_of_a_target_has_a_source_and_a_date(name: str) -> None:
 def test_an_unknown_target_is_named_with_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="openvino"):
         run(fused_decoder(), "lower{target=openvin}")
+
+
+def test_a_preset_lowers_for_its_target_by_itself() -> None:
+    _, program = run(fused_decoder(), "speculative{k=0,2 prefill=8 ctx=32}")
+    assert not any(node.domain for model in program.graphs.values() for node in all_nodes(model))
+    _, kept = run(fused_decoder(), "speculative{k=0,2 prefill=8 ctx=32 target=ort}")
+    assert any(node.op_type == "GroupQueryAttention" for model in kept.graphs.values() for node in all_nodes(model))
+
+
+def test_a_manifest_tells_what_its_target_does_not_take() -> None:
+    program = Program({"main_graph": fused_decoder()})
+    sizes = "symbols=batch_size:1,sequence_length:1,past_sequence_length:7,total_sequence_length:8,size:16"
+    told = PassManager(parse_pipeline(f"specialize{{family=raw {sizes}}},emit-manifest{{target=openvino}}"))
+    with pytest.raises(UnknownNameError):
+        told.run(program)  # no manifest of openvino's own
+    program = Program({"main_graph": fused_decoder()})
+    PassManager(parse_pipeline(f"specialize{{family=raw {sizes}}},emit-manifest{{target=qaic}}")).run(program)
+    told = [warning for record in program.history for warning in record.warnings]
+    assert any("2 x com.microsoft.GroupQueryAttention" in warning for warning in told)
+    refusing = f"specialize{{family=raw {sizes}}},emit-manifest{{target=qaic unsupported=refuse}}"
+    with pytest.raises(PassRefused, match="does not take the graph"):
+        PassManager(parse_pipeline(refusing)).run(Program({"main_graph": fused_decoder()}))
+
+
+def test_norms_inside_an_attention_are_compared_by_a_copy_with_the_norms_before_it() -> None:
+    model = fused_decoder()
+    weight = ir.Value(name="q", const_value=ir.tensor(np.linspace(0.5, 1.5, SIZE).astype(np.float32), name="q"))
+    weight.type, weight.shape = ir.TensorType(FLOAT), ir.Shape([SIZE])
+    model.graph.register_initializer(weight)
+    for node in model.graph:
+        if node.op_type == "GroupQueryAttention":
+            node.resize_inputs(16)
+            node.replace_input_with(14, weight)
+            node.replace_input_with(15, weight)
+    original, program = run(model, "lower,single-shot")
+    report = verify(original, program)
+    assert report.equal, str(report)
+    assert any("norms inside 2 attentions" in note for note in report.notes)

@@ -258,6 +258,48 @@ def attention(d: Draw) -> Call:
     return Call("Attention", inputs, ["y", "present"] if past else ["y"], attributes)
 
 
+def _mixture(d: Draw) -> tuple[int, int, int, dict[str, Any], int]:
+    experts, hidden, inner = 4, 32, 32
+    kind, fusion = d.one_of("relu", "gelu", "silu", "swiglu", "identity"), d.one_of(1, 2)
+    attributes: dict[str, Any] = {"k": d.one_of(1, 2), "activation_type": kind}
+    attributes["normalize_routing_weights"] = d.one_of(0, 1)
+    if kind == "swiglu":
+        attributes |= {"swiglu_fusion": fusion, "activation_alpha": 1.7, "activation_beta": d.one_of(0.0, 1.0)}
+        attributes |= {"swiglu_limit": 1.5} if d.one_of(False, True) else {}
+    return experts, hidden, inner, attributes, 2 if kind == "swiglu" else 1
+
+
+def moe(d: Draw) -> Call:
+    experts, hidden, inner, attributes, wide = _mixture(d)
+    inputs: Inputs = {
+        "x": d.normal(*d.one_of((5, hidden), (2, 3, hidden))),
+        "router": None,
+        "fc1": d.normal(experts, wide * inner, hidden) * 0.2,
+        "b1": d.maybe(experts, wide * inner),
+        "fc2": d.normal(experts, hidden, inner) * 0.2,
+        "b2": d.maybe(experts, hidden),
+    }
+    x = inputs["x"]
+    assert x is not None
+    inputs["router"] = d.normal(x.size // hidden, experts)
+    return Call("MoE", inputs, ["y"], attributes, tolerance=5e-6)
+
+
+def qmoe(d: Draw) -> Call:
+    experts, hidden, inner, attributes, wide = _mixture(d)
+    bits, block = 4, d.one_of(0, 16, 32)
+    shapes = {"fc1": (wide * inner, hidden), "fc2": (hidden, inner)}
+    inputs: Inputs = {"x": d.normal(5, hidden), "router": d.normal(5, experts)}
+    for name, (rows, columns) in shapes.items():
+        inputs[name] = d.rng.integers(0, 256, (experts, rows, columns * bits // 8)).astype(np.uint8)
+        scales = (experts, rows, columns // block) if block else (experts, rows)
+        inputs[f"{name}_scales"] = d.rng.uniform(0.005, 0.03, scales).astype(np.float32)
+        inputs[f"{name}_bias"] = d.maybe(experts, rows)
+    attributes |= {"expert_weight_bits": bits, "weights_prepacked": 0} | ({"block_size": block} if block else {})
+    constants = tuple(name for name in inputs if name not in ("x", "router") and inputs[name] is not None)
+    return Call("QMoE", inputs, ["y"], attributes, constants=constants, tolerance=1e-5)
+
+
 CALLS: dict[str, Callable[[Draw], Call]] = {
     function.__name__: function
     for function in (
@@ -275,6 +317,8 @@ CALLS: dict[str, Callable[[Draw], Call]] = {
         gather_block_quantized,
         multi_head_attention,
         attention,
+        moe,
+        qmoe,
     )
 }
 

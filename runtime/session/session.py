@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.core.errors import OnnxPassesError
+from .known_faults import fault_of
 
 MAX_PROTO = (1 << 31) - 1
 _NO_KERNEL = re.compile(
@@ -55,11 +56,11 @@ def chosen_optimization() -> Optimization:
 
 
 class KernelMissing(OnnxPassesError):
-    """The CPU runtime has no kernel for an operator of the graph; ``operator`` names it."""
+    """The CPU runtime has no kernel for an operator of the graph, or a wrong one; ``operator`` names it."""
 
-    def __init__(self, operator: str, where: str) -> None:
+    def __init__(self, operator: str, where: str, what: str = "") -> None:
         self.operator = operator
-        super().__init__(f"onnxruntime has no CPU kernel for {operator}", where=where)
+        super().__init__(what or f"onnxruntime has no CPU kernel for {operator}", where=where)
 
 
 class SessionError(OnnxPassesError):
@@ -93,6 +94,8 @@ class Session:
     def __init__(self, model: ir.Model, name: str = "graph", optimization: Optimization | None = None) -> None:
         onnxruntime = load_onnxruntime()
         self.name = name
+        if fault := fault_of(model, onnxruntime.__version__):
+            raise KernelMissing("Attention", name, fault)
         options = session_options(onnxruntime, optimization or chosen_optimization())
         # the options keep no reference to the arrays: this object does, as long as the session lives
         self._weights = _bind_weights(onnxruntime, model, options)

@@ -29,7 +29,7 @@ from .report import Verdict
 MAX_NODES = 4_000  # of the original and of every graph that is written: about a second of onnxruntime 1.32
 MAX_WEIGHTS = 1 << 22  # elements that a run multiplies with
 CPU_SECONDS, MEMORY = 20, 1 << 30  # what a proof that was not asked for may take before it is given up
-REWRITES = frozenset(("strip-states", "convert-states", "clone-decode", "keep-last-logits", "select-branch"))
+REWRITES = frozenset(("strip-states", "convert-states", "clone-decode", "keep-last-logits", "lower", "select-branch"))
 """Passes that rewrite what a graph carries or answers: their results are proved."""
 EXACT = REWRITES | frozenset(
     "simplify check check-speculation-safe custom-io emit-manifest specialize bind rename-io argmax-tail".split()
@@ -122,7 +122,7 @@ def _told(original: Program, result: Program) -> str:
     from .verify import verify
 
     try:
-        report = verify(seeded(original), seeded(result))
+        report = verify(*seeded_alike(original, result))
     except OnnxPassesError as error:
         return json.dumps({"different": "", "runs": 0, "reason": str(error)})
     differs = report.first_difference if report.verdict is Verdict.DIFFERENT else ""
@@ -134,18 +134,49 @@ def _told(original: Program, result: Program) -> str:
 
 def seeded(program: Program) -> Program:
     """The program with seeded numbers in place of the weights that lie in files; where none do, the program itself."""
-    return replace(program, graphs={name: _seeded_graph(model) for name, model in program.graphs.items()})
+    return _seeded(program, _places(program))
 
 
-def _seeded_graph(model: ir.Model) -> ir.Model:
+def seeded_alike(*programs: Program) -> list[Program]:
+    """The programs, each with seeded numbers for those weights that all of them use as weights.
+
+    A table that a fused operator read is looked up by Gather once the operator is spelled out: it keeps its numbers in
+    both.
+    """
+    shared = set[str].intersection(*(_places(program) for program in programs))
+    own = set[str].union(*(_places(program) for program in programs))
+    kept = own - shared
+    held = [{_place(tensor) for tensor in _external(program)} for program in programs]
+    alone = {place for place in kept if sum(place in places for places in held) == 1}
+    return [_seeded(program, shared | alone) for program in programs]
+
+
+def _seeded(program: Program, places: set[str]) -> Program:
+    return replace(program, graphs={name: _seeded_graph(model, places) for name, model in program.graphs.items()})
+
+
+def _places(program: Program) -> set[str]:
+    return {_place(tensor) for model in program.graphs.values() for _, tensor in _files(model)}
+
+
+def _external(program: Program) -> Iterator[ir.ExternalTensor]:
+    for model in program.graphs.values():
+        for scope in scopes(model):
+            for value in scope.initializers.values() if isinstance(scope, ir.Graph) else ():
+                if isinstance(value.const_value, ir.ExternalTensor):
+                    yield value.const_value
+
+
+def _seeded_graph(model: ir.Model, places: set[str]) -> ir.Model:
     """Optional inputs are left out: both graphs run on their defaults."""
     optional = any(value.is_initializer() for value in model.graph.inputs)
-    if not optional and not any(True for _ in _files(model)):
+    if not optional and not any(_place(tensor) in places for _, tensor in _files(model)):
         return model
     copy = model.clone()
     copy.graph.inputs[:] = [value for value in copy.graph.inputs if not value.is_initializer()]
     for value, tensor in list(_files(copy)):
-        value.const_value = ir.Tensor(_numbers(tensor), name=value.name)
+        if _place(tensor) in places:
+            value.const_value = ir.Tensor(_numbers(tensor), name=value.name)
     return copy
 
 
@@ -177,9 +208,14 @@ def _users(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
             yield from ((user, at) for user, at in node.outputs[0].uses())
 
 
+def _place(tensor: ir.ExternalTensor) -> str:
+    """Which bytes of which file a tensor is."""
+    return f"{Path(tensor.base_dir or '.').resolve()}/{tensor.location}:{tensor.offset}"
+
+
 def _numbers(tensor: ir.ExternalTensor) -> np.ndarray[Any, Any]:
     """Seeded numbers of the tensor's shape and type; the same for the same bytes of the same file."""
-    place = f"{Path(tensor.base_dir or '.').resolve()}/{tensor.location}:{tensor.offset}"
+    place = _place(tensor)
     shape = tuple(int(size) for size in tensor.shape.numpy())
     random = np.random.default_rng(list(place.encode()))
     return (random.standard_normal(shape, np.float32) / math.sqrt(shape[0] if shape else 1)).astype(

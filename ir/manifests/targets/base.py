@@ -62,6 +62,7 @@ class TargetTable:
         int64_inputs: Whether graph inputs of 64-bit integers are taken.
         qdq16: Whether pairs on 16-bit grids are computed as the operators say.
         max_bytes: The largest graph file, None for 2 GiB, which no ONNX file exceeds.
+        reads_nothing: Whether the index INT32_MAX reads zeros and writes nothing.
         rules: Operators that differ.
         limits: The source of each limit above, by its name.
     """
@@ -79,6 +80,7 @@ class TargetTable:
     int64_inputs: bool = True
     qdq16: bool = True
     max_bytes: int | None = None
+    reads_nothing: bool = False
     rules: tuple[Rule, ...] = ()
     limits: Mapping[str, Source] = field(default_factory=dict[str, Source])
 

@@ -15,6 +15,6 @@ TABLE = TargetTable(
     source=EXPORTS,
     domains=frozenset(("com.qualcomm.cloud", "com.qti.aisw.onnx")),
     functions=True,
-    dynamic=True,
-    limits={"functions": EXPORTS, "domains": EXPORTS, "opset": LIST},
+    reads_nothing=True,
+    limits={"functions": EXPORTS, "reads_nothing": EXPORTS, "domains": EXPORTS, "opset": LIST},
 )

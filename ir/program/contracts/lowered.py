@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -68,3 +69,10 @@ class WholePast(Contract):
     def sentence(self) -> str:
         """As people read it."""
         return f"{self.output}: holds the whole past, not the last rows of it alone"
+
+
+def contracts_of(
+    tolerance: float, right_padded: Sequence[str] = (), whole_pasts: Sequence[str] = ()
+) -> tuple[Contract, ...]:
+    """What a lowering says: how close outputs stay, which inputs pad on the right, which caches hold the whole past."""
+    return OperatorsLowered(tolerance), *map(RightPadded, right_padded), *map(WholePast, whole_pasts)

@@ -52,18 +52,18 @@ class LazyFacts:
 
 
 def lower_graph(
-    model: ir.Model, takes: Takes, *, owner: str, layout: Layout = Layout.AUTO, leave: bool = False
+    model: ir.Model, takes: Takes, *, owner: str, layout: Layout = Layout.AUTO, leave: bool = False, opset: int = 0
 ) -> Lowered:
     """Replaces in place what the target does not take; run it on a copy first, for it may refuse half-way.
 
     Raises PassRefused naming every operator without a row and every node that its row does not fit, with counts; with
-    ``leave`` they stay as they are, and are told.
+    ``leave`` they stay as they are, and are told. ``opset`` is the version to write for, 0 for the graph's own.
     """
     result, reasons, settled = Lowered(), Counter[str](), dict[str, int]()
     facts = LazyFacts(model)
     for root in (model.graph, *model.functions.values()):
-        opset = root.opset_imports.get("", model.opset_imports.get("", 0))
-        emitter = Emitter(root, owner, opset, facts, layout)
+        own = root.opset_imports.get("", model.opset_imports.get("", 0))
+        emitter = Emitter(root, owner, opset or own, facts, layout)
         for scope in list(nested(root)):
             for node in [node for node in scope if not takes(node) and node.op_identifier() not in model.functions]:
                 _lower_node(emitter, node, facts, reasons, result)

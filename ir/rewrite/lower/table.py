@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from . import activations, block_quantized, gqa, mha, norms, onnx_attention, recurrent, rotary
+from . import activations, block_quantized, gqa, mha, moe, norms, onnx_attention, recurrent, rotary
 from .emitter import Emitter
 
 Expansion = Callable[[Emitter, ir.Node], "list[ir.Value | None]"]
@@ -57,6 +57,8 @@ ROWS: Mapping[tuple[str, str], Row] = {
     (MS, "GatherBlockQuantized"): Row(block_quantized.gather_block_quantized),
     (MS, "LinearAttention"): Row(recurrent.linear_attention),
     (MS, "MatMulNBits"): Row(block_quantized.matmul_nbits),
+    (MS, "MoE"): Row(moe.moe),
+    (MS, "QMoE"): Row(moe.qmoe),
     (MS, "MultiHeadAttention"): Row(mha.multi_head_attention),
     (MS, "QuickGelu"): Row(activations.quick_gelu),
     (MS, "RotaryEmbedding"): Row(rotary.rotary_embedding),
