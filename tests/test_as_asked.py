@@ -18,6 +18,7 @@ from onnx_llm_passes.ir.quantization.carried import table_of
 from onnx_llm_passes.passes.pipeline import expand_pipeline
 from onnx_llm_passes.runtime.calibrate.calibrate import Method, Plan, calibrate
 from onnx_llm_passes.runtime.calibrate.grids import grids_of
+from onnx_llm_passes.runtime.compare.programs import compare_programs
 from onnx_llm_passes.runtime.samples.samples import append_decoder
 from onnx_llm_passes.runtime.verify.report import Verdict
 
@@ -155,3 +156,25 @@ def test_presets_name_states_as_their_target_pairs_them(preset: str) -> None:
     assert "names=retained" in expand_pipeline(f"{preset}{{target=qaic-flat}}")
     assert "names" not in expand_pipeline(f"{preset}{{target=qnn}}")
     assert "names" not in expand_pipeline(f"{preset}{{names=keep}}")  # the default of the pass
+
+
+def clones(sizes: str) -> Program:
+    return run(f"clone-decode{{{sizes}}}", Program(graphs={"model": append_decoder()}))
+
+
+@pytest.mark.parametrize(("length", "graph"), [(12, None), (40, None), (20, "decode_k4")])
+def test_clones_with_a_fixed_past_are_compared_from_an_empty_one(length: int, graph: str | None) -> None:
+    """A past of fixed length starts empty behind its mask; a text shorter than the prefill goes through a decode."""
+    texts = [np.random.default_rng(length).integers(0, 60, length)]
+    original = Program(graphs={"model": append_decoder()})
+    found = compare_programs(original, clones("k=0,4 prefill=16 ctx=64"), texts, graph=graph)
+    assert found.tokens == length // (5 if length < 16 or graph else 16) * (5 if length < 16 or graph else 16)
+    assert {row.what for row in found.rows} >= {"logits"}
+    for row in found.rows:
+        assert row.measures["max_abs"] < 1e-4, row.label
+
+
+def test_a_fixed_past_is_not_calibrated() -> None:
+    """Where values are watched, what the mask hides would be seen."""
+    with pytest.raises(PassRefused, match="fixed length, so that it cannot start empty"):
+        calibrate(clones("k=0 prefill=16 ctx=64"), TEXTS, Plan())

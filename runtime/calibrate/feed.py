@@ -23,10 +23,11 @@ from ..session.subject import Subject
 WHOLE = 1 << 31  # a graph that takes no past is given a text in one run, however long
 
 
-def graph_of(program: Program, name: str | None = None) -> str:
+def graph_of(program: Program, name: str | None = None, longest: float = math.inf) -> str:
     """The graph to feed: the one of that ``name``, else of several the one that takes most tokens a run (a prefill).
 
-    Raises UnknownNameError for a graph there is not, PassRefused where two take equally many.
+    ``longest`` leaves out graphs that take more tokens than any text has, where others take fewer. Raises
+    UnknownNameError for a graph there is not, PassRefused where two take equally many.
     """
     if name is not None:
         if name not in program.names:
@@ -35,8 +36,9 @@ def graph_of(program: Program, name: str | None = None) -> str:
     if len(program.names) == 1:
         return program.names[0]
     lengths = {graph: _run_length(program.graph(graph)) for graph in program.names}
-    longest = max(lengths.values())
-    found = [graph for graph, length in lengths.items() if length == longest]
+    fitting = [length for length in lengths.values() if length <= longest or length == math.inf]
+    most = max(fitting or lengths.values())
+    found = [graph for graph, length in lengths.items() if length == most]
     if len(found) > 1:
         raise PassRefused("several graphs take equally many tokens", found=", ".join(found), hint="Say --graph NAME.")
     return found[0]
@@ -64,6 +66,7 @@ class Feeder:
     capacity: int
     vocabulary: int | None = None
     fixed: bool = False
+    bounded: bool = False
 
     @property
     def model(self) -> ir.Model:
@@ -76,15 +79,22 @@ class Feeder:
         return self.host.subject.states
 
     @classmethod
-    def of(cls, model: ir.Model, chunk: int, capacity: int) -> Feeder:
-        """Looks the graph over; PassRefused says what in it cannot be fed."""
+    def of(cls, model: ir.Model, chunk: int, capacity: int, *, hidden_past: bool = False) -> Feeder:
+        """Looks the graph over; PassRefused says what in it cannot be fed.
+
+        ``hidden_past``: a past of fixed length starts empty behind its mask. Not where values are watched: what the
+        mask hides would be seen.
+        """
         model = legalized(model).model
         with plain_pairs(model):
             subject = Subject.of(model, "calibrate")
             feeder = cls(Host(subject, guesses=False), chunk, capacity)
+            told = bool(subject.inputs(Role.ATTENTION_MASK) and subject.inputs(Role.POSITIONS))
             for state in subject.states:
-                _check_state(state)
+                _check_state(state, hidden=hidden_past and told)
             feeder._check_inputs()
+            if feeder.host.fixed_past:
+                feeder.capacity, feeder.bounded = feeder.host.room, True
             feeder.host.ctx = feeder.capacity
             feeder.host.bind(1)
         feeder.vocabulary = find_tables(model).get(subject.inputs(Role.TOKEN_IDS)[0].name or "")
@@ -116,7 +126,7 @@ class Feeder:
     def usable(self, length: int) -> int:
         """How many tokens of a text of that length are fed: whole chunks where the graph fixes them, what fits."""
         written = any(state.is_written for state in self.states)
-        fitting = min(length, self.capacity) if written else length
+        fitting = min(length, self.capacity) if written or self.bounded else length
         return fitting - fitting % self.chunk if self.fixed else fitting
 
     def feed(self, tokens: np.ndarray, run: Callable[[Arrays], Mapping[str, np.ndarray]]) -> Iterator[None]:
@@ -128,7 +138,7 @@ class Feeder:
             yield
 
 
-def _check_state(state: State) -> None:
+def _check_state(state: State, *, hidden: bool = False) -> None:
     fed = [layout.value for layout, traits in TRAITS.items() if traits.keeps_every_row]
     if not state.traits.keeps_every_row or state.pairing is Pairing.INPUT_ONLY or state.recurrent:
         found = f"layout {state.layout.value}, {state.pairing.value}"
@@ -145,7 +155,7 @@ def _check_state(state: State) -> None:
             wanted="a cache that grows, or one that is written at positions",
         )
     past = state.length
-    if not state.is_written and isinstance(past, int) and past > 0:
+    if not state.is_written and isinstance(past, int) and past > 0 and not hidden:
         raise PassRefused(
             f"the past of {state.name!r} has a fixed length, so that it cannot start empty",
             where="calibrate",

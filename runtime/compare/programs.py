@@ -100,7 +100,7 @@ def _sides(programs: tuple[Program, Program], chunk: int, capacity: int, graph: 
     """Both graphs, fed the same chunks."""
     if graph is not None and not any(graph in program.names for program in programs):
         raise UnknownNameError("graph", graph, [name for program in programs for name in program.names])
-    names = [graph_of(program, graph if graph in program.names else None) for program in programs]
+    names = [graph_of(program, graph if graph in program.names else None, capacity) for program in programs]
     chosen = list(zip(programs, names, strict=True))
     sides = [_Side.of(program, name, chunk, capacity) for program, name in chosen]
     fixed = {side.feeder.chunk for side in sides if side.feeder.fixed}
@@ -143,7 +143,7 @@ class _Side:
     @classmethod
     def of(cls, program: Program, graph: str, chunk: int, capacity: int) -> _Side:
         model = program.graph(graph)
-        feeder = Feeder.of(model, chunk, capacity)
+        feeder = Feeder.of(model, chunk, capacity, hidden_past=True)
         answer = logits_output(feeder.model, feeder.states)
         if answer is None:
             raise UsageError("a graph without an answer beside its cache cannot be compared", where=str(program.source))
@@ -186,7 +186,8 @@ class _Side:
         array = results[name]
         # without a past the run gives the text's own rows, all of them
         if state.layout is not Layout.DELTA and state.input is not None and state.axis is not None:
-            array = np.take(array, np.arange(start, start + count), axis=state.axis)
+            first = array.shape[state.axis] - count if self.feeder.bounded and not state.is_written else start
+            array = np.take(array, np.arange(first, first + count), axis=state.axis)
         if state.axis is not None:
             array = np.moveaxis(array, state.axis, 0)  # a layout may hand keys out the other way round
         if array.dtype.kind in "iu":
