@@ -15,15 +15,17 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnx_llm_passes.cli.app import run
-from onnx_llm_passes.ir.core.errors import InputError
+from onnx_llm_passes.ir.core.errors import MAX_LINE, InputError
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.ir.serialization.schemas import MAX_INLINED
+from onnx_llm_passes.ir.serialization.tensor_data import check_embedded
 from onnx_llm_passes.ir.shapes.described import MAX_SPREAD, is_spread_small
 from onnx_llm_passes.ir.shapes.infer import propagate
 from onnx_llm_passes.ir.symbolic.algebra import MAX_TERMS, DimensionTooLarge, Expr, symbol
 from onnx_llm_passes.ir.symbolic.dims import parse
 
 from .append_graphs import append_dynamo
+from .small_graphs import BRANCH
 
 Change = Callable[[onnx.NodeProto], None]
 
@@ -65,6 +67,15 @@ def _inputs(*names: str) -> Change:
     return change
 
 
+def _half(node: onnx.NodeProto) -> None:
+    tensor = attribute(node, "value").t
+    tensor.raw_data = tensor.raw_data[: len(tensor.raw_data) // 2]
+
+
+def _untyped(node: onnx.NodeProto) -> None:
+    attribute(node, "value").t.data_type = TensorProto.UNDEFINED
+
+
 DAMAGED_NODES: dict[str, tuple[str, Change, str]] = {
     "a Concat without axis": ("Concat", _without("axis"), "lacks an attribute that its operator needs; wanted 'axis'"),
     "an axis of another type": ("Concat", _typed("axis", 1), "'axis' has no type, or another"),
@@ -76,6 +87,14 @@ DAMAGED_NODES: dict[str, tuple[str, Change, str]] = {
     "axes of a scalar": ("Squeeze", _inputs("scalar", "axes"), "axes lie outside its operand's rank"),
     "too many inputs": ("Transpose", _inputs("x", "x", "x"), "another number of inputs than its operator; found 3"),
     "too few inputs": ("Gather", _inputs("x"), "another number of inputs than its operator; found 1"),
+    "a Cast to no element type": ("Cast", _int("to", -7), "attribute 'to' numbers no element type; found -7"),
+    "a Cast to nothing": ("Cast", _int("to", 0), "attribute 'to' numbers no element type; found 0"),
+    "a constant of half its bytes": (
+        "Constant",
+        _half,
+        "attribute 'value': holds another size",
+    ),
+    "a constant of no type": ("Constant", _untyped, "attribute 'value': has a type of no fixed size"),
     "an input left out": ("Gather", _inputs("", "one"), "leaves out an input that its operator needs"),
 }
 
@@ -87,10 +106,12 @@ def _nodes() -> onnx.ModelProto:
         helper.make_node("Transpose", ["x"], ["t"], "turn", perm=[1, 0]),
         helper.make_node("Squeeze", ["row", "axes"], ["q"], "drop"),
         helper.make_node("Gather", ["x", "one"], ["g"], "take"),
+        helper.make_node("Cast", ["x"], ["n"], "round", to=TensorProto.INT64),
+        helper.make_node("Constant", [], ["k"], "hold", value=onnx.numpy_helper.from_array(np.arange(2.0))),
     ]
     ports = {"x": [2, 3], "row": [1, 3], "scalar": []}
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in ports.items()]
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "ctqg"]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "ctqgnk"]
     constants = {"one": np.array(1), "axes": np.array([0])}
     graph = helper.make_graph(
         nodes, "g", inputs, outputs, [onnx.numpy_helper.from_array(v, k) for k, v in constants.items()]
@@ -313,3 +334,48 @@ def test_scales_that_are_none_are_refused_by_name(
     error = capsys.readouterr().err
     assert "quantized.onnx: tensor 'x' has no valid encoding" in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("ports", ["input", "output"])
+def test_a_branch_without_its_nodes_ports_is_refused(tmp_path: Path, ports: str) -> None:
+    model = ir.serde.serialize_model(ir.from_onnx_text(BRANCH))
+    node = next(node for node in model.graph.node if node.op_type == "If")
+    branch = node.attribute[0].g
+    if ports == "output":
+        del branch.output[:]
+    else:
+        branch.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [1]))
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(InputError, match="has not its node's ports"):
+        Program.load(tmp_path / "model.onnx")
+
+
+def test_types_without_an_element_type(tmp_path: Path) -> None:
+    model = _nodes()
+    model.graph.value_info.append(helper.make_tensor_value_info("inner", TensorProto.UNDEFINED, [2, 3]))
+    model.graph.node.append(helper.make_node("Relu", ["x"], ["inner"]))
+    onnx.save(model, tmp_path / "model.onnx")
+    program = Program.load(tmp_path / "model.onnx")
+    graph = next(iter(program.graphs.values())).graph
+    assert next(node for node in graph if node.op_type == "Relu").outputs[0].type is None
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UNDEFINED
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(InputError, match="graph input 'x': has a type without an element type"):
+        Program.load(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("kind", [TensorProto.INT4, TensorProto.FLOAT16, TensorProto.COMPLEX64, TensorProto.BOOL])
+def test_typed_fields_are_read_as_they_are_written(kind: int) -> None:
+    tensor = helper.make_tensor("t", kind, [3], [1, 0, 1])
+    check_embedded(tensor)
+    tensor.dims[0] = 5
+    with pytest.raises(InputError, match="holds another size"):
+        check_embedded(tensor)
+
+
+def test_an_error_is_bounded_and_keeps_both_ends() -> None:
+    said = str(InputError("lacks a thing", where=f"node {'n' * 5000!r}", hint="Export it again."))
+    assert len(said) < 5000
+    assert said.startswith("node 'nnn")
+    assert said.endswith("lacks a thing. Export it again.")
+    assert len(str(InputError(" ".join(["word"] * 5000)))) <= MAX_LINE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -301,3 +302,32 @@ def test_context_lengths_tell_every_language_entry_apart(name: str) -> None:
 def test_families_refuse_what_they_cannot_be(name: str, options: dict[str, Any], said: str) -> None:
     with pytest.raises(OnnxPassesError, match=f"(?i){said}"):
         multimodal(name, {"kv_offload": name != "llava_next", **options})
+
+
+def test_a_shared_length_moves_to_the_multiple_below() -> None:
+    assert settled((), (9088,), 3783, 32).prefill == (3776,)
+    assert settled((512, 1024), (), 4096, 128).prefill == (1024, 4064)
+
+
+def test_a_chunked_prefill_needs_no_lengths_of_decodes() -> None:
+    found = settled((2048,), (), 4096, 128, chunked=True)
+    assert (found.prefill, found.decode) == ((2048, 4096), ())
+    entries = causal(CausalSizes(prefill=128, ctx=4096, lengths=found))
+    assert [entry.symbols.get("comp_ctx_lengths") for entry in entries] == [2048, 4096, None]
+    with pytest.raises(FamilyError, match="comp_ctx_lengths_decode"):
+        settled((2048,), (), 4096, 1, chunked=True)
+
+
+def test_a_prefill_alone_is_batched_over_the_caches_rows() -> None:
+    sizes = CausalSizes(prefill=128, ctx=4096, cache_batch=8, continuous=True, phases=Phases.PREFILL)
+    (entry,) = causal(sizes)
+    assert entry.symbols == {"batch_size": 1, "seq_len": 128, "ctx_len": 4096, "full_batch_size": 8}
+    for other in (replace(sizes, phases=Phases.BOTH), replace(sizes, prefill=1), replace(sizes, cache_batch=None)):
+        with pytest.raises(FamilyError, match="full_batch_size"):
+            causal(other)
+
+
+def test_a_context_beyond_the_models_positions_is_refused() -> None:
+    with pytest.raises(FamilyError, match="65536"):
+        multimodal("llama4", {"ctx_len": 65537})
+    assert multimodal("llama4", {"ctx_len": 65536})["lang"][0].symbols["chunk_ctx_len"] == 8192

@@ -40,7 +40,24 @@ class OnnxPassesError(Exception):
         line = "; ".join(part.rstrip(".") for part in parts)
         if self.hint:
             line = f"{line}. {self.hint}"
-        return " ".join(line.split())
+        return shortened(" ".join(line.split()), MAX_LINE)
+
+
+MAX_LINE = 3000  # characters of an error: the longest of ours have some 1,500
+MAX_WORD = 300  # characters of one name in it
+
+
+def shortened(text: str, most: int = MAX_WORD) -> str:
+    """``text`` without its middle where it is longer than ``most`` characters: a file may name a node by megabytes."""
+    if len(text) <= MAX_WORD:
+        return text
+    words = [word if len(word) <= MAX_WORD else _elided(word, MAX_WORD) for word in text.split(" ")]
+    return _elided(" ".join(words), most)
+
+
+def _elided(text: str, most: int) -> str:
+    half = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:half]} … {text[-half:]}"
 
 
 class UsageError(OnnxPassesError):

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import onnx
-import onnx_ir as ir
 
 from ..core.errors import InputError
+from .tensor_data import check_embedded, tensor_bytes
 
 MAX_NUMBER = 2**63 - 1
 MAX_ENTRIES = 20_000  # of a folder in which the other names of a file are looked for
@@ -173,11 +174,15 @@ def _scan_graph(graph: onnx.GraphProto, found: Scan) -> None:
     if len(graph.sparse_initializer):
         raise _sparse(f"graph {graph.name!r}")
     for tensor in graph.initializer:
-        if tensor.data_location:
-            found.external.append(tensor)
-        else:
-            _check_embedded(tensor)
+        _scan_tensor(tensor, found)
     _scan_nodes(graph.node, found)
+
+
+def _scan_tensor(tensor: onnx.TensorProto, found: Scan) -> None:
+    if tensor.data_location:
+        found.external.append(tensor)
+    else:
+        check_embedded(tensor)
 
 
 def _scan_nodes(nodes: Iterable[onnx.NodeProto], found: Scan) -> None:
@@ -185,16 +190,31 @@ def _scan_nodes(nodes: Iterable[onnx.NodeProto], found: Scan) -> None:
         for attribute in node.attribute:
             handler = _ATTRIBUTES.get(attribute.type)
             if handler is not None:
-                handler(attribute, found)
+                _scan_attribute(handler, attribute, found, node)
+
+
+def _scan_attribute(
+    handler: Callable[[onnx.AttributeProto, Scan], None],
+    attribute: onnx.AttributeProto,
+    found: Scan,
+    node: onnx.NodeProto,
+) -> None:
+    try:
+        handler(attribute, found)
+    except InputError as error:
+        if attribute.type != onnx.AttributeProto.TENSOR:
+            raise
+        where = f"node {node.name!r} ({node.op_type}), attribute {attribute.name!r}"  # its tensor seldom has a name
+        raise InputError(error.what, where=where, found=error.found, wanted=error.wanted, hint=error.hint) from error
 
 
 def _one_tensor(attribute: onnx.AttributeProto, found: Scan) -> None:
-    if attribute.t.data_location:
-        found.external.append(attribute.t)
+    _scan_tensor(attribute.t, found)
 
 
 def _many_tensors(attribute: onnx.AttributeProto, found: Scan) -> None:
-    found.external.extend(t for t in attribute.tensors if t.data_location)
+    for tensor in attribute.tensors:
+        _scan_tensor(tensor, found)
 
 
 def _many_graphs(attribute: onnx.AttributeProto, found: Scan) -> None:
@@ -252,26 +272,14 @@ def check_tensor(tensor: onnx.TensorProto, folder: DataFolder) -> DataFile:
     return data
 
 
-def _check_embedded(tensor: onnx.TensorProto) -> None:
-    """Refuses an initializer that declares more than it holds, before anything sets room aside for it."""
-    if tensor.data_type == onnx.TensorProto.STRING:
-        return
-    needed = tensor_bytes(tensor, f"tensor {tensor.name!r}")
-    held = tensor.ByteSize()
-    # typed fields pack small integers of up to 8 bytes into one
-    if held * (1 if tensor.HasField("raw_data") else 8) < needed:
-        raise InputError(
-            "initializer holds less than its type and shape",
-            where=f"tensor {tensor.name!r}",
-            found=f"at most {held} bytes",
-            wanted=f"{needed} bytes",
-            hint="The file is damaged: export it again.",
-        )
-
-
 def _entries(tensor: onnx.TensorProto, where: str) -> dict[str, str]:
     entries: dict[str, str] = {}
     for entry in tensor.external_data:
+        texts = cast("tuple[object, object]", (entry.key, entry.value))
+        if not all(isinstance(text, str) for text in texts):  # protobuf leaves bytes that are no UTF-8 as bytes
+            raise InputError(
+                "external data names are no text", where=where, hint="The file is damaged: export it again."
+            )
         if entry.key in entries and entry.key in _KNOWN_KEYS:
             raise InputError(f"external data names {entry.key!r} twice", where=where)
         entries[entry.key] = entry.value
@@ -284,18 +292,3 @@ def _number(text: str, key: str, where: str) -> int:
             f"external data {key} is no byte count", where=where, found=repr(text[:40]), wanted="0 to 2**63-1"
         )
     return int(text)
-
-
-def tensor_bytes(tensor: onnx.TensorProto, where: str) -> int:
-    """Bytes that the type and shape of ``tensor`` take; InputError for types of no fixed size."""
-    try:
-        dtype = ir.DataType(tensor.data_type)
-        bits = dtype.bitwidth
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError("has a type of no fixed size", where=where, found=f"data type {tensor.data_type}") from error
-    elements = 1
-    for dim in tensor.dims:
-        if dim < 0:
-            raise InputError("has a negative dimension", where=where, found=list(tensor.dims))
-        elements *= dim
-    return (elements * bits + 7) // 8

@@ -16,13 +16,17 @@ MAX_INLINED = 1 << 18  # nodes that calls of functions stand for: eight times a 
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """What every node of one operator has; the ``fewest`` inputs may not be left out."""
+    """What every node of one operator has; the ``fewest`` inputs may not be left out.
+
+    ``element_types`` are the attributes that number one, ``own`` is what no other operator is asked.
+    """
 
     fewest: int
     most: int
     types: Mapping[str, ir.AttributeType]
     required: frozenset[str]
-    axes: Callable[[ir.Node], None] | None
+    element_types: tuple[str, ...]
+    own: Callable[[ir.Node], None] | None
 
 
 def check_nodes(model: ir.Model) -> None:
@@ -30,8 +34,15 @@ def check_nodes(model: ir.Model) -> None:
 
     Raises InputError, naming the node. Attributes that a schema does not know stay: onnx's checker tells of them when
     the graph is saved. Operators without a schema (contributed ones, also those that exporters write without a domain)
-    are held to what every node has.
+    are held to what every node has. A value that states a type without an element type (exporters do so for operators
+    that they do not know) states none; an input that does is refused.
     """
+    for value in model.graph.inputs:
+        if value.type is not None and value.type.dtype is _NO_ELEMENT:
+            raise InputError(
+                "has a type without an element type", where=f"graph input {value.name!r}",
+                hint="The file is damaged: export it again.",
+            )  # fmt: skip
     SchemaCheck(model.opset_imports).check(model.graph)
     for function in model.functions.values():
         SchemaCheck({**model.opset_imports, **function.opset_imports}).check(function)
@@ -48,6 +59,9 @@ class SchemaCheck:
         """Raises InputError at the first node that its operator cannot have."""
         rules = self._rules
         for node in nodes:  # some thirty thousand: what most of them need comes first
+            for value in node.outputs:
+                if value.type is not None and value.type.dtype is _NO_ELEMENT:
+                    value.type = None
             op_type = node.op_type
             if op_type not in rules:
                 rules[op_type] = _rule_of(op_type, self._version)
@@ -60,8 +74,8 @@ class SchemaCheck:
                 raise _wrong_inputs(node, rule)
             if rule.types:
                 self._check_attributes(node, rule)
-            if rule.axes is not None:
-                rule.axes(node)
+            if rule.own is not None:
+                rule.own(node)
 
     def _check_attributes(self, node: ir.Node, rule: _Rule) -> None:
         attributes = node.attributes.data
@@ -75,6 +89,10 @@ class SchemaCheck:
         for name in rule.required:
             if name not in attributes:
                 raise _wrong(node, "lacks an attribute that its operator needs", wanted=repr(name))
+        for name in rule.element_types:
+            attribute = attributes.get(name)
+            if attribute is not None and not attribute.is_ref() and attribute.value not in _ELEMENT_TYPES:
+                raise _wrong(node, f"attribute {name!r} numbers no element type", attribute.value)
 
     def _check_unknown(self, node: ir.Node) -> None:
         """What holds of a node whatever its operator."""
@@ -92,6 +110,9 @@ class SchemaCheck:
             self.check(graph)
 
 
+_ELEMENT_TYPES = frozenset(int(item) for item in ir.DataType)  # 0 is the default where a schema lets it be inferred
+_NUMBER_ELEMENT_TYPES = ("to", "dtype", "output_dtype", "stash_type", "softmax_precision", "qk_matmul_precision")
+_NO_ELEMENT = ir.DataType.UNDEFINED
 _UNDEFINED, _GRAPH, _GRAPHS = ir.AttributeType.UNDEFINED, ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS
 
 
@@ -106,7 +127,8 @@ def _rule_of(op_type: str, version: int) -> _Rule | None:
         most=schema.max_input,
         types={name: ir.AttributeType[kind] for name, kind in kinds.items()},
         required=frozenset(name for name, attribute in schema.attributes.items() if attribute.required),
-        axes=_AXES.get(op_type),
+        element_types=tuple(name for name in _NUMBER_ELEMENT_TYPES if name in kinds),
+        own=_OWN.get(op_type),
     )
 
 
@@ -164,6 +186,27 @@ def _squeezed(node: ir.Node) -> None:
         raise _wrong(node, "axes lie outside its operand's rank", axes, f"axes of rank {rank}")
 
 
+def _to_a_type(node: ir.Node) -> None:
+    if not node.attributes["to"].is_ref() and node.attributes["to"].value == 0:
+        raise _wrong(node, "attribute 'to' numbers no element type", 0)
+
+
+def _inner(graphs: Mapping[str, tuple[int, int]], *, takes_inputs: bool = True) -> Callable[[ir.Node], None]:
+    """The rule that inner graphs have the ports of their node: (inputs, outputs) they have more than it."""
+
+    def rule(node: ir.Node) -> None:
+        for name, (inputs, outputs) in graphs.items():
+            if node.attributes[name].is_ref():
+                continue
+            graph = node.attributes[name].as_graph()
+            wanted = (len(node.inputs) + inputs if takes_inputs else 0, len(node.outputs) + outputs)
+            if (len(graph.inputs), len(graph.outputs)) != wanted:
+                found = f"{len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
+                raise _wrong(node, f"{name} has not its node's ports", found, f"{wanted[0]} and {wanted[1]}")
+
+    return rule
+
+
 def _small_ints(value: ir.Value | None) -> list[int] | None:
     tensor = constant_of(value)
     if tensor is None or isinstance(tensor, ir.ExternalTensor) or tensor.size > 64 or not tensor.dtype.is_integer():
@@ -179,7 +222,11 @@ _ALONG_AN_AXIS = (
     *("Concat", "Gather", "GatherElements", "ScatterElements", "Split", "Softmax", "LogSoftmax", "ArgMax", "ArgMin"),
     *("TopK", "LayerNormalization", "Compress"),
 )
-_AXES: dict[str, Callable[[ir.Node], None]] = {
+_OWN: dict[str, Callable[[ir.Node], None]] = {
+    "Cast": _to_a_type,
+    "If": _inner({"then_branch": (0, 0), "else_branch": (0, 0)}, takes_inputs=False),
+    "Loop": _inner({"body": (0, 1)}),
+    "Scan": _inner({"body": (0, 0)}),
     "Transpose": _perm,
     "Squeeze": _squeezed,
     "Flatten": _axis(end=1),

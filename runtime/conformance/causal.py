@@ -20,11 +20,11 @@ _SIZES = (
     "kv_cache_batch_size",
     "num_speculative_tokens",
 )
-_CHOICES = ("prefill_only", "comp_ctx_lengths_prefill", "comp_ctx_lengths_decode", "specializations")
+_CHOICES = ("prefill_only", "comp_ctx_lengths_prefill", "comp_ctx_lengths_decode", "specializations", "enable_chunking")
 _COMPILER = (  # what goes to the compiler and changes no specialization
     "aic_*", "mdp_*", "mxfp6*", "mxint8*", "mos", "num_cores", "num_devices", "convert_to_fp16", "retained_state",
     "compile_dir", "onnx_path", "use_onnx_subfunctions", "enable_qnn", "qnn_config", "offload_pt_weights",
-    "enable_chunking", "retain_full_kv", "node_precision_info", "allow_mxint8_mdp_io", "custom_io", "user_tiled",
+    "retain_full_kv", "node_precision_info", "allow_mxint8_mdp_io", "custom_io", "user_tiled",
     "io_encrypt", "ddr_stats", "time_passes", "stats_level", "compile_only", "use_dynamo", "enable_profiling",
 )  # fmt: skip
 
@@ -54,8 +54,8 @@ def _sizes_of(options: Mapping[str, Any], init: Mapping[str, Any]) -> CausalSize
     config: Mapping[str, Any] = init.get("qaic_config") or {}
     prefill, ctx = size(options, "prefill_seq_len", 32) or 1, size(options, "ctx_len", 128) or 1
     lengths = _lengths(options, config, prefill, ctx)
-    full = size(options, "full_batch_size")
-    if bool(init.get("continuous_batching")) != (full is not None):
+    full, continuous = size(options, "full_batch_size"), bool(init.get("continuous_batching"))
+    if full is not None and not continuous:
         raise UsageError("goes with continuous batching, and only with it", where="full_batch_size", found=full)
     return CausalSizes(
         batch=size(options, "batch_size", 1) or 1,
@@ -63,6 +63,7 @@ def _sizes_of(options: Mapping[str, Any], init: Mapping[str, Any]) -> CausalSize
         ctx=lengths.ctx if lengths else ctx,
         full_batch=full,
         cache_batch=size(options, "kv_cache_batch_size"),
+        continuous=continuous,
         k=_speculation(options.get("num_speculative_tokens"), config),
         lengths=lengths,
         phases=_phases(options.get("prefill_only")),
@@ -81,7 +82,8 @@ def _lengths(options: Mapping[str, Any], config: Mapping[str, Any], prefill: int
     lists = [sizes(name, options.get(name)) for name in names]
     if not any(lists) and not config.get("ccl_enabled"):
         return None
-    return context_lengths(lists[0] or (), lists[1] or (), ctx, prefill)
+    chunked = options.get("enable_chunking") is True
+    return context_lengths(lists[0] or (), lists[1] or (), ctx, prefill, chunked=chunked)
 
 
 def _speculation(given: object, config: Mapping[str, Any]) -> tuple[int, ...] | None:

@@ -41,10 +41,11 @@ def ask_chosen_lengths(case: Case) -> Answer:
 
 
 def ask_given_lengths(case: Case) -> Answer:
-    """Context lengths given: moved to what a compiler takes. Chunking changes none of them."""
+    """Context lengths given: moved to what a compiler takes; with chunks, a phase may stay without."""
     prefill, decode, ctx, prompt = case["args"][:4]
-    found = settled(prefill or (), decode or (), ctx, prompt)
-    return [found.prefill, found.decode, found.ctx], case.get("out")
+    chunked = any(case["args"][4:]) or case.get("enable_chunking") is True
+    found = settled(prefill or (), decode or (), ctx, prompt, chunked=chunked)
+    return [found.prefill, found.decode or decode, found.ctx], case.get("out")
 
 
 def ask_bounds(case: Case) -> Answer:

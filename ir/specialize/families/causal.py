@@ -35,6 +35,7 @@ class CausalSizes:
         ctx: Rows of the cache.
         full_batch: Sequences in flight with continuous batching; None without it.
         cache_batch: Rows of the cache's batch where it is more (prefix caching).
+        continuous: Whether a prefill alone is batched continuously, its cache of ``cache_batch`` rows handed over.
         k: Speculative tokens, one decode each; None where the graph keeps no chosen number of logits.
         lengths: Compute context lengths, None for none.
         extra: Symbols that every specialization has besides, such as a sliding window.
@@ -45,6 +46,7 @@ class CausalSizes:
     ctx: int = 128
     full_batch: int | None = None
     cache_batch: int | None = None
+    continuous: bool = False
     k: tuple[int, ...] | None = None
     lengths: ContextLengths | None = None
     phases: Phases = Phases.BOTH
@@ -52,9 +54,11 @@ class CausalSizes:
     extra: tuple[tuple[str, int], ...] = ()
 
 
-def context_lengths(prefill: tuple[int, ...], decode: tuple[int, ...], ctx: int, prompt: int) -> ContextLengths:
+def context_lengths(
+    prefill: tuple[int, ...], decode: tuple[int, ...], ctx: int, prompt: int, *, chunked: bool = False
+) -> ContextLengths:
     """The lists as given where the compiler takes them, else moved to what it takes."""
-    return settled(prefill, decode, ctx, prompt)
+    return settled(prefill, decode, ctx, prompt, chunked=chunked)
 
 
 def causal(sizes: CausalSizes) -> list[Entry]:
@@ -83,8 +87,20 @@ def _check(sizes: CausalSizes) -> None:
             found=sizes.cache_batch,
             wanted=f"≥ {sizes.full_batch}",
         )
+    if sizes.continuous and sizes.full_batch is None:
+        _check_alone(sizes)
     if sizes.k is not None:
         _check_k(sizes, sizes.k)
+
+
+def _check_alone(sizes: CausalSizes) -> None:
+    """Sequences in flight are a decode's: a prefill of several tokens, without one, needs the cache's rows alone."""
+    if sizes.phases is not Phases.PREFILL or sizes.prefill == 1 or sizes.cache_batch is None:
+        raise FamilyError(
+            "must be given with continuous batching",
+            where="full_batch_size",
+            hint="Only a prefill of several tokens, without decodes, takes the cache's rows alone.",
+        )
 
 
 def _check_k(sizes: CausalSizes, ks: tuple[int, ...]) -> None:
@@ -119,7 +135,7 @@ def _prefills(sizes: CausalSizes) -> list[Entry]:
 
 def _prefill_batch(sizes: CausalSizes) -> int:
     if sizes.full_batch is None:
-        return sizes.cache_batch or sizes.batch
+        return 1 if sizes.continuous else sizes.cache_batch or sizes.batch
     return sizes.full_batch if sizes.prefill == 1 else 1
 
 
@@ -134,7 +150,7 @@ def _decodes(sizes: CausalSizes) -> list[Entry]:
         ]
     return [
         Entry(SpecRole.DECODE, {**base, "seq_len": 1, **length}, "Decode")
-        for length in _each(sizes.lengths.decode if sizes.lengths else None)
+        for length in _each(sizes.lengths.decode or None if sizes.lengths else None)
     ]
 
 
@@ -145,8 +161,9 @@ def _shared_with_prefill(sizes: CausalSizes, k: int) -> bool:
 
 def _shared(sizes: CausalSizes) -> Symbols:
     symbols = {"ctx_len": sizes.ctx, **dict(sizes.extra)}
-    if sizes.full_batch is not None:
-        symbols["full_batch_size"] = sizes.cache_batch or sizes.full_batch
+    rows = sizes.cache_batch or sizes.full_batch
+    if rows is not None and (sizes.continuous or sizes.full_batch is not None):
+        symbols["full_batch_size"] = rows
     return symbols
 
 

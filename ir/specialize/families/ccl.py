@@ -9,7 +9,7 @@ from .base import FamilyError
 
 UNIT = 1024  # contexts are rounded up to a multiple of this, and no length is smaller
 FIRST = 4096  # contexts up to this have one length
-STEP = 32  # how far a prefill's length moves where a decode has the same: the compiler wants them distinct
+STEP = 32  # where a decode has the same length, a prefill moves to the multiple below: the compiler wants them distinct
 MOST = 5  # of each list: the compiler limits the number of specializations
 STARTS = ((32768, 4096, 4000), (65536, 8192, 8000))  # up to this context: first decode length, first prefill length
 LARGE = (16384, 16000)
@@ -37,17 +37,24 @@ def automatic(ctx: int, prefill: int) -> ContextLengths:
     return ContextLengths(_doubling(first, whole, MOST), _doubling(decode, whole, MOST), whole)
 
 
-def settled(prefill: Sequence[int], decode: Sequence[int], ctx: int, prompt: int) -> ContextLengths:
+def settled(
+    prefill: Sequence[int], decode: Sequence[int], ctx: int, prompt: int, *, chunked: bool = False
+) -> ContextLengths:
     """Lengths as the compiler takes them: sorted, in the context, the last one the context, prefill unlike decode.
 
-    Empty lists: both, lengths are chosen; one, it is the whole context. FamilyError where no distinct length is left.
+    Empty lists: both, lengths are chosen; one, it is the whole context, but for the decodes of a ``chunked`` prefill,
+    which have none. FamilyError where no distinct length is left, or one list would serve both phases without decodes.
     """
     _check_prompt(prompt)
     if not prefill and not decode:
         chosen = automatic(ctx, prompt)
         prefill, decode, ctx = chosen.prefill, chosen.decode, chosen.ctx
-    first = _bounded(prefill or (ctx,), ctx, slack=STEP)
-    second = _bounded(decode or (ctx,), ctx, slack=0)
+    first = _bounded(prefill or (ctx,), ctx)
+    if chunked and not decode:
+        if prompt == 1:
+            raise FamilyError("must be given where both phases take one token", where="comp_ctx_lengths_decode")
+        return ContextLengths(first, (), ctx)
+    second = _bounded(decode or (ctx,), ctx)
     if prompt == 1:
         both = tuple(sorted({*first, *second}))
         return ContextLengths(both, both, ctx)
@@ -74,9 +81,9 @@ def _beside(last: int, end: int) -> bool:
     return in_thousands and (end & (end - 1) == 0 or end // 1000 * 1000 == last)
 
 
-def _bounded(lengths: Sequence[int], ctx: int, *, slack: int) -> tuple[int, ...]:
+def _bounded(lengths: Sequence[int], ctx: int) -> tuple[int, ...]:
     given = [max(length, UNIT) for length in lengths]
-    if given[-1] < ctx - slack:
+    if given[-1] < ctx:
         given.append(ctx)
     return tuple(sorted({min(length, ctx) for length in given}))
 
@@ -86,7 +93,7 @@ def _distinct(prefill: Sequence[int], decode: Sequence[int]) -> tuple[int, ...]:
     for wanted in prefill:
         length = wanted
         while length in decode or length in found:
-            length -= STEP
+            length = (length - 1) // STEP * STEP
         if length <= 0:
             raise FamilyError(
                 "no prefill length is left that no decode has",

@@ -80,6 +80,9 @@ class _Builder:
             ctx = prefill
         if prefill > ctx:
             raise FamilyError("is longer than the context", where="prefill_seq_len", found=prefill, wanted=f"≤ {ctx}")
+        longest = self.family.longest
+        if longest is not None and ctx > longest:
+            raise FamilyError("is longer than the model's positions", where="ctx_len", found=ctx, wanted=f"≤ {longest}")
         return prefill, ctx
 
     def _constants(self) -> list[tuple[str, int]]:

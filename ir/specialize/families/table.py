@@ -47,6 +47,7 @@ class Family:
         packagings: What the family can be packaged as.
         batchings: How the family can batch.
         refused: Options that the picture's size decides, and that must not be given.
+        longest: Rows of the longest context that the model's positions reach; None where no limit is known.
         whole_context: Whether a prefill without chunks needs a context as long as itself.
     """
 
@@ -61,6 +62,7 @@ class Family:
     batchings: frozenset[Batching] = frozenset(Batching)
     refused: tuple[str, ...] = ()
     whole_context: bool = False
+    longest: int | None = None
 
 
 _QWEN = ("batch_size", "vision_size", "grid_height", "grid_width", "grid_h", "grid_w")
@@ -140,6 +142,7 @@ FAMILIES: dict[str, Family] = {
             (("vision_size", lambda q: (q["img_size"] // 14) ** 2 // 4 * q["max_num_tiles"]),),
         ),
         lengths=(32, 4096),
+        longest=65536,
     ),
     "gemma3": Family(
         ("batch_size", "img_size", "seq_len", "ctx_len"),
