@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 from onnx import parser
 
-from onnx_llm_passes.ir.serialization.deserialize import deserialize
+from onnx_llm_passes.ir.serialization.deserialize import MAX_SHARED, deserialize
 
 PLAIN = """<ir_version: 10, opset_import: ["" : 21, "own" : 1], producer_name: "t", model_version: 3>
 main (float[N, 4] x, int64 unused) => (float[N, 4] y, z)
@@ -72,6 +72,17 @@ def test_values_of_one_shape_share_it_but_not_their_type() -> None:
     assert first.shape is second.shape
     first.dtype = ir.DataType.FLOAT16
     assert second.dtype is ir.DataType.FLOAT
+
+
+def test_small_attributes_that_are_equal_are_one_and_large_ones_are_not() -> None:
+    model = parser.parse_model(PLAIN)
+    for name, size in (("s", 1), ("s2", 1), ("l", MAX_SHARED), ("l2", MAX_SHARED)):
+        tensor = onnx.helper.make_tensor("", onnx.TensorProto.INT64, [size], [7] * size)
+        model.graph.node.append(onnx.helper.make_node("Constant", [], [name], value=tensor))
+    one, same, large, other = (node.attributes["value"] for node in list(deserialize(model).graph)[-4:])
+    assert one is same
+    assert large is not other
+    _check_same(model)
 
 
 def _check_same(model: onnx.ModelProto) -> None:

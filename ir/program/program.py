@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from ..core.errors import InputError, expect
-from ..serialization.journal import complete
 from ..serialization.loading import load_graph
+from ..serialization.pending import finish_pending
 
 if TYPE_CHECKING:
     from ..serialization.index import Provenance
@@ -122,7 +122,7 @@ class Program:
         expect((str, os.PathLike), path, "Program.load", hint)
         path = Path(path)
         is_folder = os.path.isdir(path)  # noqa: PTH112  Path.is_dir raises where a parent may not be read
-        complete(path if is_folder else path.parent)
+        finish_pending(path if is_folder else path.parent)
         if not is_folder:
             return _load_files(path, {path.stem: path}, follow_links=follow_links)
         if os.path.lexists(path / "program.json"):

@@ -1,13 +1,15 @@
-"""A parsed model becomes an onnx_ir model; plain graphs are read in two loops that make each shape once.
+"""A parsed model becomes an onnx_ir model; plain graphs are read in two loops that make equal parts once.
 
-``onnx_ir.from_proto`` (1.1.0) asks every field for its presence and builds a shape a value, though a frozen shape may
-be shared: a third of the time of a graph with value infos. What is not plain it reads itself.
+``onnx_ir.from_proto`` (1.1.0) asks every field for its presence and builds a shape a value and an attribute a node,
+though frozen shapes and attributes may be shared: a third of the time of a graph with value infos. What is not plain
+it reads itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -17,6 +19,8 @@ _KINDS = {int(kind): kind for kind in ir.AttributeType}
 _GRAPHS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
 _FUNCTION_INFOS, _DEVICES = 10, 11
 """IR versions (onnx 1.17, 1.18): before the first, infos of functions lie in the main graph; the other has devices."""
+
+MAX_SHARED = 128  # bytes of an attribute: sizes, axes and the scalars of a traced graph; weights are never compared
 
 
 class _NotPlainError(Exception):
@@ -54,7 +58,7 @@ def _looks_plain(proto: onnx.ModelProto) -> bool:
     return not proto.graph.quantization_annotation and not (proto.functions and proto.ir_version < _FUNCTION_INFOS)
 
 
-def _given(proto: onnx.ModelProto | onnx.GraphProto | onnx.NodeProto | onnx.AttributeProto, name: str) -> str | None:
+def _given(proto: onnx.ModelProto | onnx.GraphProto, name: str) -> str | None:
     return getattr(proto, name) if proto.HasField(name) else None  # pyright: ignore[reportArgumentType]
 
 
@@ -64,7 +68,8 @@ class _Reader:
 
     proto: onnx.GraphProto
     values: dict[str, ir.Value] = field(default_factory=dict[str, ir.Value])
-    shapes: dict[bytes, ir.Shape] = field(default_factory=dict[bytes, ir.Shape])
+    types: dict[bytes, tuple[ir.Shape, ir.DataType] | None] = field(default_factory=dict[bytes, Any])
+    attributes: dict[bytes, ir.Attr] = field(default_factory=dict[bytes, ir.Attr])
     infos: dict[str, onnx.ValueInfoProto] = field(default_factory=dict[str, onnx.ValueInfoProto])
 
     def graph(self) -> ir.Graph:
@@ -96,17 +101,15 @@ class _Reader:
 
     def typed(self, info: onnx.ValueInfoProto, value: ir.Value) -> ir.Value:
         """The value with the type that is declared for it."""
-        kind = info.type
-        tensor = kind.tensor_type
-        plain = kind.HasField("tensor_type") and tensor.HasField("shape") and tensor.elem_type
-        if not plain or kind.denotation or info.metadata_props or info.doc_string:
+        data = info.type.SerializeToString()
+        try:
+            found = self.types[data]
+        except KeyError:
+            found = self.types[data] = _tensor_type(info.type)
+        if found is None or info.metadata_props or info.doc_string:
             return serde.deserialize_value_info_proto(info, value)
-        data = tensor.shape.SerializeToString()
-        shape = self.shapes.get(data)
-        if shape is None:
-            shape = self.shapes[data] = serde.deserialize_tensor_shape(tensor.shape)
-        value.shape = shape
-        value.type = ir.TensorType(ir.DataType(tensor.elem_type))  # one a value: setting a value's dtype changes it
+        value.shape = found[0]
+        value.type = ir.TensorType(found[1])  # one a value: setting a value's dtype changes it
         return value
 
     def initializer(self, tensor: ir.TensorProtocol) -> ir.Value:
@@ -148,13 +151,31 @@ class _Reader:
             proto.domain,
             proto.op_type,
             inputs,
-            [_attribute(attribute) for attribute in proto.attribute],
+            [self.attribute(attribute) for attribute in proto.attribute],
             overload=proto.overload,
             outputs=[values[name] if name else ir.Value(name="") for name in proto.output],
             name=proto.name,
-            doc_string=_given(proto, "doc_string"),
+            doc_string=proto.doc_string or None,
             metadata_props=serde.deserialize_metadata_props(proto.metadata_props),
         )
+
+    def attribute(self, proto: onnx.AttributeProto) -> ir.Attr:
+        """An attribute; small equal ones are one, and so is what is read of their tensors later."""
+        if proto.ByteSize() > MAX_SHARED:
+            return _attribute(proto)
+        data = proto.SerializeToString()
+        found = self.attributes.get(data)
+        if found is None:
+            found = self.attributes[data] = _attribute(proto)
+        return found
+
+
+def _tensor_type(proto: onnx.TypeProto) -> tuple[ir.Shape, ir.DataType] | None:
+    """Shape and element type; None for what is more, or less, than a tensor of known rank."""
+    tensor = proto.tensor_type
+    if not (proto.HasField("tensor_type") and tensor.HasField("shape") and tensor.elem_type) or proto.denotation:
+        return None
+    return serde.deserialize_tensor_shape(tensor.shape), ir.DataType(tensor.elem_type)
 
 
 def _tensor(proto: onnx.TensorProto) -> ir.TensorProtocol:
@@ -167,7 +188,7 @@ def _attribute(proto: onnx.AttributeProto) -> ir.Attr:
         raise _NotPlainError
     if kind is None or kind not in _PLAIN or proto.ref_attr_name:
         return serde.deserialize_attribute(proto)
-    doc = _given(proto, "doc_string")
+    doc = proto.doc_string or None
     if kind is ir.AttributeType.TENSOR:
         return ir.Attr(proto.name, kind, _tensor(proto.t), doc_string=doc)
     return ir.Attr(proto.name, kind, getattr(proto, _PLAIN[kind]), doc_string=doc)

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..core.errors import InputError
 from .index import INDEX_NAME, FileName, listed_files
+from .pending import PENDING
 
-PENDING = ".onnx-passes-pending"
 JOURNAL_NAME = "journal.json"
 MAX_JOURNAL_BYTES = 1 << 20
 LOCK_TRIES, LOCK_SECONDS = 100, 0.1  # a writer holds the lock for a few renames
