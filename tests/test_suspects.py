@@ -16,7 +16,9 @@ from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
 from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
 
+from .append_graphs import append_plain
 from .mutants import KINDS
+from .scatter_graphs import scatter_nd_transposed, tensor_scatter
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>\n'
 TEXTS = {
@@ -94,6 +96,17 @@ def test_caches_behind_a_beam_gather_go_whole(build: Callable[[], ir.Model], pip
     PassManager(parse_pipeline(pipeline)).run(Program(graphs={"model": model}))
     assert not [value.name for value in model.graph.inputs if "past" in (value.name or "")]
     assert [value.name for value in model.graph.outputs] == ["logits"]
+
+
+@pytest.mark.parametrize("build", [append_plain, scatter_nd_transposed, tensor_scatter])
+@pytest.mark.parametrize("pipeline", ["single-shot", "convert-states{to=scatter}", "check-speculation-safe{k=0}"])
+def test_a_past_that_leaves_as_it_came_is_no_state_that_is_carried(
+    build: Callable[[], ir.Model], pipeline: str
+) -> None:
+    model = build()
+    assert KINDS["past leaves"](model)
+    with pytest.raises(PassRefused, match=r"key.*(no output|no other|not understood)"):
+        PassManager(parse_pipeline(pipeline)).run(Program(graphs={"model": model}))
 
 
 def test_inspect_lists_them_as_unpaired(tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ def speculation_findings(model: ir.Model, k: int) -> Findings:
     context.found.states = len(carried)
     if not carried:
         context.found.notes.append("no state is carried from run to run: nothing has to be rolled back")
+    _check_ends(context, states)
     if k < 1:
         context.found.notes.append("K=0 proposes nothing: nothing has to be rolled back")
         return context.found
@@ -115,6 +116,17 @@ def speculation_findings(model: ir.Model, k: int) -> Findings:
     context.found.notes[:] = dict.fromkeys(context.found.notes)
     context.found.warnings[:] = dict.fromkeys(context.found.warnings)
     return context.found
+
+
+def _check_ends(context: _Context, states: Sequence[State]) -> None:
+    """A past whose update leaves by no output is never written: no step has the last one's, for any K."""
+    for state in states:
+        if state.pairing is Pairing.INPUT_ONLY and state.branch is None:
+            context.found.problem(
+                state.name,
+                "is updated, but its new value is no output, so no later run has it",
+                "a graph whose every past has the output that carries it on",
+            )
 
 
 def _check_state(context: _Context, state: State) -> None:

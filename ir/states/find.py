@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 import onnx_ir as ir
 
@@ -101,7 +101,7 @@ class _Search:
                 return narrowed
         for state in candidates:  # updated, but never leaves: only a real key or value is reported
             attended = state.carried is not None and self._attends(state.carried)
-            if state.layout is Layout.FUSED or (attended and _is_all_cache(value, state)):
+            if state.layout is Layout.FUSED or (attended and _is_all_cache(value, state, self.outputs)):
                 state.pairing = Pairing.INPUT_ONLY
                 return state
         if (stack := stacked.match(value, self.outputs)) is not None:
@@ -224,10 +224,13 @@ class _Search:
         return state
 
 
-def _is_all_cache(value: ir.Value, state: State) -> bool:
-    """True where an input is used for the update and for its shape alone: rows that enter as they are do more."""
+def _is_all_cache(value: ir.Value, state: State, outputs: Container[int]) -> bool:
+    """True where an input is used for the update, its shape and to leave as it came: rows that enter do more."""
     nodes = {id(node) for node in (*state.chain, state.update)}
-    return all(id(node) in nodes or node.op_type == "Shape" for node, _ in value.uses())
+    return all(
+        id(node) in nodes or node.op_type == "Shape" or (node.op_type == "Identity" and id(node.outputs[0]) in outputs)
+        for node, _ in value.uses()
+    )
 
 
 def _present_port(value: ir.Value) -> fused.Port | None:

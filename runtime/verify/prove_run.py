@@ -21,6 +21,7 @@ import onnx_ir as ir
 from ...ir.core.errors import NotEqualError, OnnxPassesError
 from ...ir.core.scopes import scopes
 from ...ir.interface.roles import Role, find_roles
+from ...ir.interface.usage import origins
 from ...ir.program.program import Program
 from ...ir.states import find_states
 from ..session.limited import Ended, in_limits
@@ -81,15 +82,18 @@ def prove_result(load: Callable[[], Program], result: Program, done: int, choice
 
 
 def _untold(result: Program) -> str:
-    """The first input of a graph that runs again and again that no role explains; empty where there is none."""
+    """The first input of a graph that runs again and again that nothing explains; empty where there is none.
+
+    What says where rows are written (``write_indices`` of TensorScatter) has no role and is told all the same.
+    """
     if not result.clones and len(result.graphs) == 1:
         return ""
     for model in result.graphs.values():
         states = find_states(model)
-        carried = {id(state.input) for state in states}
+        told = {id(state.input) for state in states} | {id(v) for v in origins(state.positions for state in states)}
         for name, role in find_roles(model, states).items():
             value = next(v for v in model.graph.inputs if v.name == name)
-            if role is Role.OTHER and id(value) not in carried and not value.is_initializer():
+            if role is Role.OTHER and id(value) not in told and not value.is_initializer():
                 return name
     return ""
 
