@@ -11,7 +11,8 @@ from ..ir.core.errors import PassRefused, UsageError
 from ..ir.interface.analysis import ALL, Known
 from ..ir.program.contracts import Assumption
 from ..ir.program.program import Program
-from ..ir.proof.rollback import Findings, speculation_findings
+from ..ir.proof.findings import Findings
+from ..ir.proof.rollback import speculation_findings
 from ..ir.proof.whole_run import scales_of_runs
 from .base import GraphResult, Pass, Report, merge_results
 

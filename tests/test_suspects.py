@@ -56,6 +56,17 @@ TEXTS = {
         "score = ReduceMean <axes = [2], keepdims = 0> (hidden) }",
         [],
     ),
+    "a final state beside the text's states": (
+        "g (float[B,8,T] audio, float[B,2,6,4] last, int64[B] length)"
+        " => (float[B,8,T] y, float[D0,2,6,D3] new, int64[B] lengths) {"
+        "new = Sin (last) y = Cos (audio) lengths = Add (length, length) }",
+        ["last -> new"],
+    ),
+    "an image that is sharpened": (
+        "g (float[B,3,H,W] image, int64[B] strength) => (float[B,3,H,W] sharp, float[B] score) {"
+        "sharp = Sin (image) score = ReduceMean <axes = [1, 2, 3], keepdims = 0> (sharp) }",
+        [],
+    ),
     "one input and one output": ("g (float[B,4] x) => (float[B,4] y) { y = Sin (x) }", []),
 }
 
@@ -70,6 +81,19 @@ def test_suspects_are_found_by_type_and_computation(name: str) -> None:
     model = model_of(name)
     found = suspected_states(model, find_states(model))
     assert [suspect.text for suspect in found] == TEXTS[name][1]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_suspects_are_the_same_under_other_names(name: str) -> None:
+    model = model_of(name)
+    graph = model.graph
+    for letter, values in (("i", graph.inputs), ("o", graph.outputs)):
+        for at, value in enumerate(values):
+            value.name = f"{letter}{at}"
+    found = suspected_states(model, find_states(model))
+    assert [suspect.input.name for suspect in found] == [
+        f"i{[v.name for v in model_of(name).graph.inputs].index(text.split(' -> ')[0])}" for text in TEXTS[name][1]
+    ]
 
 
 @pytest.mark.parametrize("name", [name for name, (_, found) in TEXTS.items() if found])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -22,6 +22,7 @@ from ..states.ranges import cache_ranges, unmasked_reads
 from ..states.signatures import Signatures
 from ..states.windows import window_sizes, writes_ring
 from ..symbolic.dims import Dim, Expr
+from .findings import Findings
 
 BATCH = 7  # a batch that no length is taken for
 
@@ -37,40 +38,6 @@ CAUTIONS: Mapping[Op, str] = {
     ("com.microsoft", "DecoderAttention"): "not known to take several tokens on a past on every runtime",
     ("", "Attention"): "with is_causal the runtime must align the mask to the bottom right",
 }
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Why a step of K proposals cannot be taken back: the place, the reason, and what would help."""
-
-    where: str
-    reason: str
-    help: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.reason}"
-
-
-@dataclass
-class Findings:
-    """What was found for the largest K; safe where there is no problem."""
-
-    problems: list[Problem] = field(default_factory=list[Problem])
-    warnings: list[str] = field(default_factory=list[str])
-    notes: list[str] = field(default_factory=list[str])
-    states: int = 0
-
-    def problem(self, where: str, reason: str, remedy: str) -> None:
-        """Adds one, each reason once for all states that share it."""
-        self.problems.append(Problem(where, reason, remedy))
-
-    @property
-    def reasons(self) -> dict[str, list[Problem]]:
-        """The problems by reason, in order."""
-        found: dict[str, list[Problem]] = {}
-        for problem in self.problems:
-            found.setdefault(problem.reason, []).append(problem)
-        return found
 
 
 @dataclass(eq=False)

@@ -31,11 +31,10 @@ class Suspect:
 def suspected_states(model: ir.Model, states: Sequence[State]) -> list[Suspect]:
     """The unpaired inputs and outputs that something may be carried by, each at most once; changes nothing.
 
-    Types and shapes must agree. On one axis they may differ, as where a cache grows, if the output is known as keys or
-    values; where names tell (``x_next``, ``new_x``), wherever an exporter made a dimension up. Nothing else may vary
-    but the batch: what has a line for every token is no state, nor is what stands beside states without such a name.
-    A graph with one input, or with one output that is computed, carries nothing. Integers are suspected beside others
-    only, where names tell: lengths go through many graphs.
+    Floats of one type and rank, the output computed from the input. Shapes agree, but for one axis of keys or values
+    that grow, or for symbols that an exporter made up for the output. What has a line for every token is no state.
+    A graph with one input, or with one output that is computed, carries nothing. Integers are not suspected: lengths
+    go through many graphs. Names choose between outputs that fit alike, and never whether something is suspected.
     """
     paired = {id(v) for s in states if s.pairing is Pairing.BOTH for v in (s.input, s.output)}
     inputs = [v for v in model.graph.inputs if id(v) not in paired and not v.is_initializer()]
@@ -44,17 +43,26 @@ def suspected_states(model: ir.Model, states: Sequence[State]) -> list[Suspect]:
     if len(model.graph.inputs) < 2 or len(model.graph.outputs) - len(copied) < 2:
         return []
     alone = {id(state.output) for state in states if state.pairing is Pairing.OUTPUT_ONLY}
-    known = _lengths_of_others(model, states) if not paired else None
-    fits = [(i, o) for i in inputs for o in outputs if i is not o and _fits(i, o, known, grows=id(o) in alone)]
-    if not any(_is_float(past) for past, _ in fits):
+    scene = _Sizes(_token_sizes(model, states), _input_symbols(model), bool(paired))
+    fits = [(i, o) for i in inputs for o in outputs if i is not o and _fits(i, o, scene, grows=id(o) in alone)]
+    if not fits:
         return []
     outer = holders(model.graph)
     after = {id(past): reached([past], outer) for past, _ in fits}
     return _matched((past, made) for past, made in fits if made in after[id(past)] and not _is_copy(past, made))
 
 
+@dataclass(frozen=True)
+class _Sizes:
+    """What shapes are held against: how many tokens a run takes, the inputs' symbols, whether states are understood."""
+
+    tokens: frozenset[Dim]
+    symbols: frozenset[Dim]
+    paired: bool
+
+
 def _matched(fits: Iterable[tuple[ir.Value, ir.Value]]) -> list[Suspect]:
-    """Each input with one output: those whose names go together first."""
+    """Each input with one output, in the graph's order; of several that fit, the one that a name confirms."""
     found: list[Suspect] = []
     taken: set[int] = set()
     for past, made in sorted(fits, key=lambda pair: not _named_alike(*pair)):
@@ -64,30 +72,54 @@ def _matched(fits: Iterable[tuple[ir.Value, ir.Value]]) -> list[Suspect]:
     return found
 
 
-def _fits(past: ir.Value, made: ir.Value, others: set[Dim] | None, *, grows: bool) -> bool:
+def _fits(past: ir.Value, made: ir.Value, sizes: _Sizes, *, grows: bool) -> bool:
+    """True for two shapes of one tensor at two times."""
     before, after = dims_of(past), dims_of(made)
-    if before is None or after is None or past.dtype != made.dtype or len(before) != len(after):
+    if not before or after is None or past.dtype != made.dtype or len(before) != len(after) or not _is_float(past):
         return False
     differ = [(a, b) for a, b in zip(before, after, strict=True) if a != b or a is None]
-    if _named_alike(past, made):
-        fixed = any(isinstance(a, int) and isinstance(b, int) for a, b in differ)
-        return not fixed and (not differ or len(differ) < len(before))
-    if not _is_float(past) or not before or len(differ) > grows:
-        return False
-    if others is None or grows:
-        return grows and others is not None  # beside states that are understood, what else has one shape is the text
-    return all(isinstance(dim, int) for dim in before[1:]) and not set(before[1:2]) & others
+    if grows and len(differ) <= 1:
+        return True
+    if sizes.paired and not sizes.tokens:
+        return False  # beside states that are understood, what else has one shape may be the text
+    if not differ and all(isinstance(dim, int) for dim in before[1:]):
+        return _is_apart(before, sizes)
+    return _is_block(before, after, sizes)
+
+
+def _is_apart(before: Sequence[Dim | None], sizes: _Sizes) -> bool:
+    """True where no axis counts tokens; beside states that are understood hidden rows have three, or are flat."""
+    if not sizes.paired:
+        return not set(before[1:2]) & sizes.tokens
+    return len(before) != _HIDDEN_RANK and isinstance(before[0], int) and not (set(before) - {1}) & sizes.tokens
+
+
+def _is_block(before: Sequence[Dim | None], after: Sequence[Dim | None], sizes: _Sizes) -> bool:
+    """True where two sizes agree as numbers, and others as symbols or by one that no input has (made up on export)."""
+    pairs = list(zip(before, after, strict=True))
+    same = [a for a, b in pairs if a == b and isinstance(a, int) and a > 1]
+    known = all(a == b or (b is not None and not isinstance(b, int) and b not in sizes.symbols) for a, b in pairs)
+    rank = _HIDDEN_RANK + sizes.paired
+    return known and len(same) > 1 and len(before) >= rank and not set(before[1:]) & (sizes.tokens - {1})
+
+
+_HIDDEN_RANK = 3  # batch, tokens, width
 
 
 def _is_float(value: ir.Value) -> bool:
     return value.dtype is not None and value.dtype.is_floating_point()
 
 
-def _lengths_of_others(model: ir.Model, states: Sequence[State]) -> set[Dim]:
+def _token_sizes(model: ir.Model, states: Sequence[State]) -> frozenset[Dim]:
     """The second dimensions of integers and booleans that are no states: how many tokens a run takes."""
     held = {id(v) for s in states for v in (s.input, s.output)}
     values = [v for v in model.graph.inputs if id(v) not in held and v.dtype is not None and not _is_float(v)]
-    return {dim for value in values for dim in (dims_of(value) or ())[1:2] if dim is not None}
+    return frozenset(dim for value in values for dim in (dims_of(value) or ())[1:2] if dim is not None)
+
+
+def _input_symbols(model: ir.Model) -> frozenset[Dim]:
+    dims = (dim for value in model.graph.inputs for dim in dims_of(value) or ())
+    return frozenset(dim for dim in dims if dim is not None and not isinstance(dim, int))
 
 
 def _is_copy(past: ir.Value, made: ir.Value) -> bool:
@@ -108,7 +140,10 @@ _PAST = re.compile(r"^(?:past|prev|previous|in|input|old)_|_?(?:in|past|prev)$",
 
 
 def _named_alike(past: ir.Value, made: ir.Value) -> bool:
-    """True where one name is the other with what exporters add to a state's next value (``x_next``, ``new_x``)."""
+    """True where one name is the other with what exporters add to a state's next value (``x_next``, ``new_x``).
+
+    It orders pairs that fit by structure, no more.
+    """
     ours, theirs = past.name or "", made.name or ""
     plain = {ours.lower(), _PAST.sub("", ours).lower(), ours.lower().replace("past_key_values", "present")}
     stem = _ADDED.sub("", theirs).lower()
