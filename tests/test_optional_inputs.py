@@ -13,6 +13,7 @@ from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
 from onnx_llm_passes.runtime.samples.samples import append_decoder
+from onnx_llm_passes.runtime.verify.verify import verify
 
 from .cli_tools import process
 from .mutant_edits import wrap
@@ -69,3 +70,18 @@ def test_check_opens_what_a_runtime_refuses(tmp_path: Path) -> None:
     done = process(["check", tmp_path / "model.onnx", manifest])
     assert done.returncode == 1
     assert "optional input 'q.lora_A' gets the shape [32, 2], and its default has [32, 0]" in done.stdout + done.stderr
+
+
+def test_required_adapters_are_the_same_numbers_in_every_run() -> None:
+    """Constant over a text, and of the size that the clones fix: verify must not call right clones different."""
+
+    def required() -> ir.Model:
+        model = adapted()
+        for name in ("q.lora_A", "q.lora_B"):
+            value = model.graph.initializers.pop(name)
+            value.const_value = None
+        return model
+
+    result = PassManager(parse_pipeline(SPECULATIVE.replace("SIZE", "2"))).run(Program(graphs={"model": required()}))
+    report = verify(Program(graphs={"model": required()}), result)
+    assert report.equal, report.first_difference

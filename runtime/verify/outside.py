@@ -8,7 +8,8 @@ from ...ir.interface.roles import Role
 from ...ir.states import Layout
 from ..session.subject import Subject, static
 
-_OUTSIDE = (Role.FEATURES, Role.ENCODER_MASK)
+_OUTSIDE = (Role.FEATURES, Role.ENCODER_MASK, Role.OTHER)
+_TOLD = (Role.TOKEN_IDS, Role.EMBEDDINGS, Role.POSITIONS, Role.ATTENTION_MASK)
 
 
 def outside_sizes(original: Subject, results: Sequence[Subject], old_name: Callable[[str], str]) -> dict[str, int]:
@@ -17,6 +18,7 @@ def outside_sizes(original: Subject, results: Sequence[Subject], old_name: Calla
     Two results that fix two numbers give the first; ``old_name`` tells what the original calls an input of theirs.
     """
     before = {value.name or "": value for value in original.model.graph.inputs}
+    told = {d.value for role in _TOLD for v in original.inputs(role) for d in v.shape or () if not isinstance(d, int)}
     found: dict[str, int] = {}
     for subject in results:
         for value in subject.model.graph.inputs:
@@ -25,7 +27,9 @@ def outside_sizes(original: Subject, results: Sequence[Subject], old_name: Calla
                 continue
             for dim, size in zip(old.shape or (), value.shape or (), strict=False):
                 number = static(size)
-                if number is not None and not isinstance(dim, int) and dim.value and static(dim) is None:
+                if number is None or isinstance(dim, int) or not dim.value or static(dim) is not None:
+                    continue
+                if dim.value not in told:
                     found.setdefault(dim.value, number)
     return found
 
