@@ -19,6 +19,7 @@ from .generate import generate
 from .inspect import inspect
 from .list import list_passes
 from .options import Debug
+from .predict import predict
 from .run import run_pipeline
 from .suggest_k import suggest_k
 from .verify import verify
@@ -74,6 +75,7 @@ app.command("check", short_help="Is every specialization sound for the graph?")(
 app.command("verify", short_help="Do two models compute the same?")(verify)
 app.command("diff", short_help="How do two models differ?")(diff)
 app.command("conformance", short_help="Do manifests say what recorded cases say?")(conformance)
+app.command("predict", short_help="Which vectors or scores do texts get?")(predict)
 app.command("generate", short_help="What does a program say, and how fast?")(generate)
 app.command("suggest-k", short_help="Which speculative lengths are worth compiling?")(suggest_k)
 app.command("calibrate", short_help="What ranges do the tensors of a model take?")(calibrate)

@@ -39,16 +39,19 @@ class Bind(Pass):
     (``check`` says the same), and an output whose size depends on data.
 
     Attributes:
-        spec: The name of the specialization.
+        spec: The name of the specialization; empty for the only one, and nothing is bound where there are several.
     """
 
     name: ClassVar[str] = "bind"
 
-    spec: str
+    spec: str = ""
 
     def run(self, program: Program) -> Report:
         """Binds every graph that the specialization belongs to; raises PassRefused with nothing changed."""
         manifest = Manifest.of(program.specializations)
+        if not self.spec and len(manifest.specializations) > 1:
+            names = ", ".join(item.name for item in manifest.specializations)
+            return Report(notes=(f"several sizes ({names}): the graph keeps its symbols",))
         chosen = self._find(manifest.specializations)
         self._settle(program, chosen)
         graphs = {name: model for name, model in program.graphs.items() if chosen.graph in ("", name)}
@@ -67,7 +70,7 @@ class Bind(Pass):
 
     def _find(self, known: Sequence[Specialization]) -> Specialization:
         for item in known:
-            if item.name == self.spec:
+            if self.spec in ("", item.name):
                 return item
         names = [item.name for item in known]
         hint = "" if names else "The program has none: put specialize{…} before this pass."

@@ -54,6 +54,21 @@ _CLONES = (
     "static=$static fold=$fold target=$target},custom-io{kv=$kv},emit-manifest{target=$target},check"
 )
 
+_TEXT = (
+    "lower{target=$target missing=leave},single-shot{positions=$positions},"
+    "rename-io{map=pixel_values_RetainedState:image_embeds missing=ignore},",
+    "specialize{family=$family batch=$batch lengths=$lengths height=$height width=$width},"
+    "custom-io{float=$float},bind,emit-manifest{target=$target}",
+)
+_ONE_RUN: dict[str, str | None] = {
+    "batch": None,
+    "height": None,
+    "width": None,
+    "float": None,
+    "positions": None,
+    "target": "qaic",
+}
+
 PRESETS: dict[str, Preset] = {
     "prefill-decode": Preset(
         "A chat model as a prefill and a decode of one token, on one weight file, with their manifest",
@@ -61,23 +76,28 @@ PRESETS: dict[str, Preset] = {
         {**_SIZES, **_STATES},
         _RETAINED,
     ),
-    "reranker": Preset(
-        "A picture-and-text reranker or embedder in one run, at one size, with its manifest",
-        # the sizes are bound last but one: until then the manifest's symbols are the graph's
-        "lower{target=$target missing=leave},single-shot{positions=$positions},"
-        "rename-io{map=pixel_values_RetainedState:image_embeds missing=ignore},"
-        "specialize{family=$family batch=$batch prefill=$prefill ctx=$prefill height=$height width=$width},"
-        "custom-io{float=$float},bind{spec=Prefill},emit-manifest{target=$target}",
+    "classifier": Preset(
+        "A classifier or cross-encoder in one run, at the asked lengths, with its manifest",
+        _TEXT[0] + _TEXT[1],
+        {**_ONE_RUN, "family": "sequence-classification", "lengths": "128"},
+    ),
+    "embedder": Preset(
+        "A text, or picture-and-text, embedder in one run that gives one vector a row, with its manifest",
+        _TEXT[0]
+        + "pool{kind=$kind from=$from normalize=$normalize dims=$dims quantize=$quantize only=true},simplify,"
+        + _TEXT[1],
         {
-            "family": "qwen3_vl",
-            "batch": None,
-            "prefill": "512",
-            "height": None,
-            "width": None,
-            "float": None,
-            "positions": None,
-            "target": "qaic",
+            **_ONE_RUN,
+            "family": "embedding",
+            "lengths": "128",
+            **dict.fromkeys(("kind", "from", "normalize", "dims", "quantize")),
         },
+    ),
+    "reranker": Preset(
+        "A picture-and-text reranker in one run, at one size, with its manifest",
+        # the sizes are bound last but one: until then the manifest's symbols are the graph's
+        _TEXT[0] + _TEXT[1].replace("$lengths", "$prefill"),
+        {**_ONE_RUN, "family": "qwen3_vl", "prefill": "512"},
     ),
     "speculative": Preset(
         "A chat model as a prefill and one decode for each number of speculative tokens, on one weight file",

@@ -35,7 +35,7 @@ from .base import Pass, Report
 CAUSAL = ("causal-lm", "peft")
 _EVERY = ("family", "batch", "symbols", "graph")
 _DECODES = ("prefill", "ctx", "full_batch", "cache_batch", "ccl", "ccl_prefill", "phases")
-_PICTURES = (*_DECODES, "height", "width")
+_PICTURES = (*_DECODES, "height", "width", "lengths")
 READS: Mapping[str, tuple[str, ...]] = {  # family -> the options that decide its sizes, beside those of every family
     **dict.fromkeys(CAUSAL, (*_DECODES, "k")),
     **dict.fromkeys(ENCODERS, ("lengths",)),
@@ -56,7 +56,8 @@ class Specialize(Pass):
     1. Sizes are bound under the graph's own names, found by what its inputs are; a cache that grows is empty in a
        prefill, and full but for the new rows in a decode.
     2. ``k`` gives one decode of k+1 tokens each; ``ccl`` one a context length; ``full_batch`` continuous batching.
-    3. ``lengths`` gives an encoder one specialization each; ``height`` and ``width`` a picture model one a picture.
+    3. ``lengths`` gives an encoder, and a picture-and-text model in one run, one specialization each;
+       ``height`` and ``width`` a picture model one a picture.
     4. Names stay unique beside those already there; a specialization already there is not added again.
     5. A graph that takes no state has only its prefill.
 
@@ -74,7 +75,7 @@ class Specialize(Pass):
         ccl: Context lengths of decodes.
         ccl_prefill: Context lengths of prefills.
         phases: both, prefill or decode.
-        lengths: Lengths of an encoder.
+        lengths: Lengths of an encoder; of a picture-and-text model that carries nothing, its prefills and contexts.
         encoder_ctx: Rows of a speech encoder's output.
         height: Heights of pictures in pixels.
         width: Widths of pictures in pixels.
@@ -209,6 +210,9 @@ def _raw(options: Specialize, canonical: DimensionAnalysis) -> list[Entry]:
 
 def _multimodal(options: Specialize, canonical: DimensionAnalysis) -> list[Entry]:
     """Vision alone where the graph reads no tokens; else each phase, with each picture where it reads pictures."""
+    if options.lengths:
+        sizes = [replace(options, prefill=size, ctx=size, lengths=()) for size in dict.fromkeys(options.lengths)]
+        return [entry for each in sizes for entry in _multimodal(each, canonical)]
     given: dict[str, Any] = {
         "batch_size": options.batch,
         "prefill_seq_len": options.prefill,

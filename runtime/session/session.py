@@ -91,12 +91,14 @@ class Session:
     Raises KernelMissing where the CPU cannot run an operator, SessionError where the graph is refused otherwise.
     """
 
-    def __init__(self, model: ir.Model, name: str = "graph", optimization: Optimization | None = None) -> None:
+    def __init__(
+        self, model: ir.Model, name: str = "graph", optimization: Optimization | None = None, *, threads: int = 1
+    ) -> None:
         onnxruntime = load_onnxruntime()
         self.name = name
         if fault := fault_of(model, onnxruntime.__version__):
             raise KernelMissing("Attention", name, fault)
-        options = session_options(onnxruntime, optimization or chosen_optimization())
+        options = session_options(onnxruntime, optimization or chosen_optimization(), threads)
         # the options keep no reference to the arrays: this object does, as long as the session lives
         self._weights = _bind_weights(onnxruntime, model, options)
         try:
@@ -112,23 +114,23 @@ class Session:
         self.input_names: list[str] = [value.name for value in self._session.get_inputs()]
         self.outputs: list[str] = [value.name for value in self._session.get_outputs()]
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Computes every output. Raises RunError with onnxruntime's own words."""
+    def run(self, inputs: Mapping[str, np.ndarray], wanted: list[str] | None = None) -> dict[str, np.ndarray]:
+        """Computes every output, or those wanted. Raises RunError with onnxruntime's own words."""
         try:
-            results = self._session.run(None, dict(inputs))
+            results = self._session.run(wanted, dict(inputs))
         except Exception as error:  # the binding's exceptions share no base class
             raise RunError(_first_line(str(error)), where=self.name) from error
-        return dict(zip(self.outputs, results, strict=True))
+        return dict(zip(wanted or self.outputs, results, strict=True))
 
 
-def session_options(onnxruntime: Any, optimization: Optimization) -> Any:
-    """One thread, in order, nothing logged; activations of a weight-only product stay what the graph says.
+def session_options(onnxruntime: Any, optimization: Optimization, threads: int = 1) -> Any:
+    """In order, nothing logged; activations of a weight-only product stay what the graph says.
 
     From its extended optimizations on, onnxruntime (1.32.0) makes DequantizeLinear of a weight and MatMul one
     MatMulNBits that rounds activations to 8 bits, unless the session asks for accuracy level 0.
     """
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, optimization.value)
