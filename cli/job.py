@@ -93,12 +93,13 @@ class Outcome:
 def execute(job: Job, on_progress: Callable[[str, int, int], None] | None = None) -> Outcome:
     """Runs the job; where the floors below raise, nothing was written but what ``job.reproducer`` asks for."""
     from ..ir.core.gc_off import collector_off
-    from ..ir.interface.analysis import kept_analyses
     from ..passes.pipeline import parse_pipeline
 
     outcome = Outcome(job.model, job.out)
     passes = parse_pipeline(job.pipeline)  # before the model is read: a misspelt pass is told at once
     _check_print_after(job.print_after, passes)
+    from ..ir.interface.analysis import kept_analyses  # loads onnx, which a misspelt pass needs not wait for
+
     with collector_off():
         program = _timed(outcome, "load", lambda: _load(job))
         outcome.before = _facts(program)
