@@ -75,6 +75,7 @@ from .passes.pool import Pool
 from .passes.registry import get_pass
 from .passes.rename_io import RenameIO
 from .passes.select_branch import SelectBranch
+from .passes.select_vocab import SelectVocab
 from .passes.simplify import Simplify
 from .passes.specialize import Specialize
 from .passes.strip_states import (
@@ -129,6 +130,7 @@ __all__ = [
     "Report",
     "Role",
     "SelectBranch",
+    "SelectVocab",
     "Simplify",
     "Specialization",
     "Specialize",

@@ -36,7 +36,10 @@ LINES = {  # measure -> how the summary calls it
 def compare(
     reference: Annotated[Path, typer.Argument(metavar="A", help="The model to measure against.", show_default=False)],
     other: Annotated[Path, typer.Argument(metavar="B", help="The quantized model.", show_default=False)],
-    tokens: Annotated[Path, typer.Option(metavar="F", help="Token ids (.npz, .npy, .jsonl), or text.")],
+    tokens: Annotated[Path | None, typer.Option(metavar="F", help="Token ids (.npz, .npy, .jsonl), or text.")] = None,
+    texts: Annotated[Path | None, typer.Option(metavar="F", help="Texts for single-shot programs.")] = None,
+    pairs: Annotated[Path | None, typer.Option(metavar="F", help="Queries and documents for rerankers.")] = None,
+    template: Annotated[Path | None, typer.Option(metavar="F", help="With {text}, or {query} and {document}.")] = None,
     within: Annotated[
         Path | None, typer.Option(metavar="WHOLE", help="Of two layers cut out: the model that feeds them.")
     ] = None,
@@ -61,7 +64,12 @@ def compare(
     from ..runtime.session.settings import optimization_of, runtime_record, saturation_note
     from ..runtime.verify.layer_play import layer_specs
 
-    texts = read_tokens(tokens, limit=samples, tokenizer=tokenizer)
+    if sum(source is not None for source in (tokens, texts, pairs)) != 1:
+        raise UsageError("give one of --tokens, --texts and --pairs")
+    if tokens is None:
+        _answers((reference, other), (texts, pairs, template, tokenizer), follow_links, as_json)
+        return
+    samples_of = read_tokens(tokens, limit=samples, tokenizer=tokenizer)
     programs = [Program.load(path, follow_links=follow_links) for path in (reference, other)]
     if within is None and any(layer_specs(program) for program in programs):
         raise UsageError(
@@ -70,9 +78,9 @@ def compare(
     with optimized(optimization_of(ort_optimization)):
         if within is not None:
             whole = Program.load(within, follow_links=follow_links)
-            found = compare_layers(programs[0], programs[1], whole, texts)
+            found = compare_layers(programs[0], programs[1], whole, samples_of)
         else:
-            found = compare_programs(programs[0], programs[1], texts, chunk=chunk, graph=graph)
+            found = compare_programs(programs[0], programs[1], samples_of, chunk=chunk, graph=graph)
         ran, note = runtime_record(), saturation_note(programs)
     render.tell_all("note", [note] if note else [])
     if page is not None:
@@ -84,6 +92,34 @@ def compare(
     render.show(f"{found.tokens} tokens, optimization {ran['optimization']}")
     if plot and found.logits is not None:
         typer.echo(scatter(*found.logits))
+
+
+def _answers(
+    models: tuple[Path, Path], given: tuple[Path | None, Path | None, Path | None, Path | None], follow_links: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Runs both single-shot programs over the same texts or pairs, and says how far their answers agree."""
+    from ..ir.program.program import Program
+    from ..runtime.compare.answers import compare_answers
+    from ..runtime.predict.predict import Predictor
+    from ..runtime.predict.texts import read_pairs, read_template, read_texts
+    from ..runtime.predict.tokens import Encoder, find_tokenizer
+
+    texts, pairs, template, tokenizer = given
+    shape = read_template(template) if template is not None else None
+    items = read_texts(texts, shape) if texts is not None else read_pairs(pairs or Path(), shape)
+    queries = [item.text for item in read_pairs(pairs)] if pairs is not None else None
+    folders = dict.fromkeys(path if path.is_dir() else path.parent for path in models)
+    encoder = Encoder(find_tokenizer(tokenizer, *folders))
+    programs = [Program.load(path, follow_links=follow_links) for path in models]
+    answers = [Predictor(program).texts(items, encoder).values for program in programs]
+    found = compare_answers(answers[0], answers[1], queries)
+    if as_json:
+        render.show_json({"kind": found.kind, "number": found.number, "rankings": found.groups, **found.measures})
+        return
+    render.table(("measure", "value"), [(name, f"{value:.6g}") for name, value in found.measures.items()])
+    ranked = f", {render.count(found.groups, 'ranking')}" if found.kind == "scores" else ""
+    render.show(f"{found.number} {found.kind}{ranked}")
 
 
 def _show(found: Comparison, *, per_layer: bool) -> None:

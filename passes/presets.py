@@ -94,10 +94,12 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "reranker": Preset(
-        "A picture-and-text reranker in one run, at one size, with its manifest",
+        "A picture-and-text, or text, reranker in one run that gives one score a row, with its manifest",
         # the sizes are bound last but one: until then the manifest's symbols are the graph's
-        _TEXT[0] + _TEXT[1].replace("$lengths", "$prefill"),
-        {**_ONE_RUN, "family": "qwen3_vl", "prefill": "512"},
+        _TEXT[0]
+        + "keep-last-logits{n=1},select-vocab{tokens=$tokens as=$as optional=true},simplify,"
+        + _TEXT[1].replace("$lengths", "$prefill"),
+        {**_ONE_RUN, "family": "qwen3_vl", "prefill": "512", "tokens": None, "as": "probability"},
     ),
     "speculative": Preset(
         "A chat model as a prefill and one decode for each number of speculative tokens, on one weight file",

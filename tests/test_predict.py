@@ -13,9 +13,11 @@ from onnx_llm_passes.ir.core.errors import InputError, UsageError
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
+from onnx_llm_passes.runtime.compare.answers import compare_answers, kendall, ndcg
 from onnx_llm_passes.runtime.predict.predict import Predictor
 from onnx_llm_passes.runtime.predict.texts import Item, read_pairs, read_texts
 from onnx_llm_passes.runtime.predict.tokens import Encoder
+from onnx_llm_passes.runtime.verify.verify import Verdict, verify
 
 from .cli_tools import Command
 from .harness import execute
@@ -153,3 +155,40 @@ def test_the_command_writes_vectors_and_feeds(command: Command, tmp_path: Path) 
     assert command("predict", tmp_path / "out", *given, "-o", lines).code == 0
     assert len(json.loads(lines.read_text().splitlines()[0])["sentence_embedding"]) == 16
     assert command("predict", tmp_path / "out", "-o", out).code == 2
+
+
+def test_a_reranker_scores_pairs_and_two_of_them_are_compared(command: Command, tmp_path: Path) -> None:
+    train_tokenizer(tmp_path)
+    ir.save(text_model("reranker"), tmp_path / "model.onnx")
+    pairs = [{"query": query, "document": text} for query in ("bank", "river") for text in TEXTS]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    (tmp_path / "t.txt").write_text("{query} money {document} yes\n")
+    pipeline = 'reranker{family=sequence-classification prefill=32 batch=4 tokens="yes","no"}'
+    assert command("run", pipeline, tmp_path / "model.onnx", "-o", tmp_path / "out").code == 0
+    given = ("--pairs", tmp_path / "p.jsonl", "--template", tmp_path / "t.txt", "--tokenizer", tmp_path)
+    said = command("predict", tmp_path / "out", *given, "-o", tmp_path / "s.npy")
+    assert said.code == 0, said
+    scores = np.load(tmp_path / "s.npy")
+    assert scores.shape == (len(pairs),)
+    assert ((scores > 0) & (scores < 1)).all()
+    report = verify(Program.load(tmp_path / "model.onnx"), Program.load(tmp_path / "out"))
+    assert report.verdict is Verdict.EQUAL, report.first_difference
+    same = command("compare", tmp_path / "out", tmp_path / "out", *given, "--json")
+    assert json.loads(same.out) == {
+        "schema": 1, "kind": "scores", "number": len(pairs), "rankings": 2,
+        "max |diff|": 0.0, "Kendall tau": 1.0, "NDCG@10": 1.0,
+    }  # fmt: skip
+
+
+def test_rankings_and_vectors_are_measured() -> None:
+    order = np.arange(20.0)
+    assert kendall(order, order) == 1
+    assert kendall(order, -order) == -1
+    assert kendall(np.array([1.0, 2, 3]), np.array([1.0, 3, 2])) == pytest.approx(1 / 3)
+    assert ndcg(order, order) == 1
+    assert ndcg(order, -order) < 0.4
+    assert ndcg(np.array([2.0, 1]), np.array([1.0, 2])) == pytest.approx(1 / np.log2(3))
+    found = compare_answers(np.eye(3), np.eye(3) * 2)
+    assert found.measures["least cosine"] == pytest.approx(1)
+    with pytest.raises(UsageError, match="different shapes"):
+        compare_answers(np.eye(3), np.eye(2))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...ir.core.errors import UnknownNameError, UsageError
-from ...ir.program.contracts import Pooled
+from ...ir.program.contracts import Pooled, SelectedWords
 from ...ir.program.program import Program
 from ..session.legalize import legalized
 from ..session.session import Optimization, Session
@@ -155,7 +155,8 @@ def _output(program: Program, subjects: Mapping[str, Subject], chosen: str | Non
         if chosen not in names:
             raise UnknownNameError("output", chosen, names)
         return chosen
-    heads = [link.output for link in program.contracts if isinstance(link, Pooled) and link.output in names]
+    made = [link.output for link in program.contracts if isinstance(link, Pooled | SelectedWords)]
+    heads = [name for name in made if name in names]
     if heads or len(names) == 1:
         return heads[-1] if heads else names[0]
     raise UsageError(

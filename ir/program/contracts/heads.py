@@ -15,6 +15,7 @@ from .positions import first_rows
 SUMS = 1e-6  # what float32 sums over rows may differ by from exact ones
 HALF = 2e-3  # one rounding to half precision at the end, two units in its last place
 ONE_STEP = 1 / 127 + 1e-9  # of int8 vectors: a value between two steps may go to either
+SHOWN = 8  # token ids of a sentence
 LEAST_NORM = 1e-12  # below it a vector is not stretched, as in torch.nn.functional.normalize
 
 
@@ -139,4 +140,60 @@ _POOLINGS: Mapping[str, Callable[[Array, Array], Array]] = {
     "mean": _mean,
     "weighted-mean": _weighted,
     "max": _max,
+}
+
+
+@dataclass(frozen=True)
+class SelectedWords(Contract):
+    """Of the logits only the chosen words' are left, or a score that is made of them.
+
+    Attributes:
+        output: The output: ``[batch, rows, words]``, or ``[batch, rows]`` for a score.
+        logits: The output that held all logits.
+        tokens: The words' ids, in the order of the columns.
+        scores: columns, difference (of two words), probability (its sigmoid) or softmax (over the words).
+    """
+
+    kind: ClassVar[str] = "selected-words"
+    assumes: ClassVar[bool] = True
+
+    output: str = port(Side.AFTER)
+    logits: str = port(Side.BEFORE)
+    tokens: tuple[int, ...] = ()
+    scores: str = "columns"
+
+    def expected(self, outputs: Arrays, feeds: Arrays) -> dict[str, Array]:
+        """The columns or scores that the logits say."""
+        kept = {name: array for name, array in outputs.items() if name != self.logits}
+        if self.logits not in outputs:
+            return kept
+        columns = np.take(outputs[self.logits], np.asarray(self.tokens), axis=-1)
+        return kept | {self.output: _SCORES[self.scores](columns.astype(np.float64)).astype(columns.dtype)}
+
+    def tolerance(self, name: str, found: Array) -> float:
+        """A product with fewer columns may sum in another order; a difference is smaller than what it is of."""
+        if name != self.output:
+            return 0.0
+        return HALF if found.dtype.itemsize == 2 else SUMS if self.scores == "columns" else 10 * SUMS
+
+    def output_before(self, name: str) -> str:
+        """Words have the rows of the logits."""
+        return self.logits if name == self.output else name
+
+    def sentence(self) -> str:
+        """As people read it."""
+        shown = ", ".join(map(str, self.tokens[:SHOWN])) + (", …" if len(self.tokens) > SHOWN else "")
+        return f"words: {self.output}: {self.scores} of tokens {shown} of {self.logits}"
+
+
+def _softmax(columns: Array) -> Array:
+    raised = np.exp(columns - columns.max(axis=-1, keepdims=True))
+    return raised / raised.sum(axis=-1, keepdims=True)
+
+
+_SCORES: Mapping[str, Callable[[Array], Array]] = {
+    "columns": lambda columns: columns,
+    "difference": lambda columns: columns[..., 0] - columns[..., 1],
+    "probability": lambda columns: 1 / (1 + np.exp(columns[..., 1] - columns[..., 0])),
+    "softmax": _softmax,
 }

@@ -3,5 +3,6 @@
 from .hidden import Hidden, find_hidden
 from .idle import drop_outputs
 from .pooling import Pooler, PoolKind
+from .vocabulary import Vocabulary
 
-__all__ = ["Hidden", "PoolKind", "Pooler", "drop_outputs", "find_hidden"]
+__all__ = ["Hidden", "PoolKind", "Pooler", "Vocabulary", "drop_outputs", "find_hidden"]
