@@ -112,7 +112,7 @@ def test_rejected_rows_are_taken_back(policy: CachePolicy, size: int | None, del
         held += kept
     assert cache.array()[0, :held, 0].tolist() == [1, 2, 4, 6]
     after = cache.copy()
-    after.cut(2)
+    after.keep(np.array([2]), np.array([0]), held - 2)
     assert cache.array()[0, :held, 0].tolist() == [1, 2, 4, 6]
     if policy is CachePolicy.PADDED:
         assert np.asarray(after.past(binding))[0, :, 0].tolist() == [0, 0, 0, 1, 2]

@@ -77,9 +77,12 @@ class CacheBinding:
 
 def bind_caches(model: ir.Model, sizes: Sizes, states: Sequence[State]) -> list[CacheBinding]:
     """How each state of a graph is kept. Raises UsageError where a cache's length is needed and nobody told it."""
-    copy = model.clone()
-    inline_cache_functions(copy)
-    in_place = {state.name for state in find_states(copy) if state.one_buffer}
+    found = states
+    if any(state.function for state in states):  # one buffer or two tells the function's body
+        copy = model.clone()
+        inline_cache_functions(copy)
+        found = find_states(copy)
+    in_place = {state.name for state in found if state.one_buffer}
     kept = [s for s in states if s.input is not None and (s.pairing is Pairing.BOTH or s.layout is Layout.FIXED)]
     heads = [s for s in kept if s.inside is Layout.FUSED and s.input is not None and not _declares_head(s.input)]
     widths = _head_sizes(model, heads) if heads else {}
@@ -113,7 +116,7 @@ def _bind(model: ir.Model, state: State, sizes: Sizes, in_place: bool, head: int
         state.input.dtype,
         tuple(found),
         state.layout,
-        _batch_axis(model, state),
+        batch_axis(model, state),
         delta=state.layout is Layout.DELTA,
         fused=state.inside is Layout.FUSED,
         rewinds=rewinds and (axis is not None or policy is CachePolicy.CONSTANT),
@@ -139,7 +142,7 @@ def _length(state: State, policy: CachePolicy, dim: Dim | None, sizes: Sizes) ->
     return policy, fixed if fixed is not None else sizes.ctx
 
 
-def _batch_axis(model: ir.Model, state: State) -> int:
+def batch_axis(model: ir.Model, state: State) -> int:
     """The axis with the symbol that tokens begin with, else the first one that does not grow."""
     integers = (v for v in model.graph.inputs if v.dtype is not None and v.dtype.is_integer() and v is not state.input)
     named = {str(dims[0]) for v in integers if len(dims := dims_of(v) or ()) >= 2 and not isinstance(dims[0], int)}

@@ -157,8 +157,8 @@ class Host:
                 caches.states[name] = open_cache(binding)
                 if binding.policy is CachePolicy.CONSTANT and name in first:
                     caches.states[name].put(first[name])
-            if caches.held > step.held:
-                caches.states[name].cut(step.held)
+            if (back := caches.held - step.held) > 0:
+                caches.states[name].keep(np.full(len(step.ids), step.held), np.zeros(len(step.ids), np.int64), back)
             fed[name] = as_array(caches.states[name].past(binding))
         fed |= others or {}
         names = [value.name or "" for value in self.subject.model.graph.inputs if not value.is_initializer()]

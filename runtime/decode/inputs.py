@@ -15,6 +15,7 @@ from ...ir.interface.roles import Role
 from ...ir.states import Layout, State
 from ...ir.symbolic.dims import parse, substitute
 from ..session.subject import Subject, dim_of, static
+from .caches import batch_axis
 from .cases import Case
 from .step import Interface, Step, Writing, embedded
 
@@ -145,7 +146,9 @@ def _state(make: _Maker, value: ir.Value) -> np.ndarray:
     rank = len(value.shape) if value.shape is not None else 0
     sizes: list[int | None] = [None] * rank
     if rank:
-        sizes[_batch_axis(make, value, state)] = make.cache_rows if state.selector is not None else make.case.batch
+        sizes[batch_axis(make.subject.model, state)] = (
+            make.cache_rows if state.selector is not None else make.case.batch
+        )
     if state.axis is not None and rank:
         sizes[state.axis] = _STATE_LENGTH.get(state.layout, lambda m, s: None)(make, state)
     shape = make.shape(value, *sizes)
@@ -154,30 +157,10 @@ def _state(make: _Maker, value: ir.Value) -> np.ndarray:
     return np.zeros(shape, _dtype(value))
 
 
-def _batch_axis(make: _Maker, value: ir.Value, state: State) -> int:
-    """The axis that carries the tokens' batch symbol, else the first free one that does not grow."""
-    tokens = [v.shape[0] for role in (Role.TOKEN_IDS, Role.EMBEDDINGS) for v in make.subject.inputs(role) if v.shape]
-    names = {dim.value for dim in tokens if isinstance(dim, ir.SymbolicDim) and dim.value}
-    dims = list(enumerate(value.shape or ()))
-    same = [axis for axis, dim in dims if isinstance(dim, ir.SymbolicDim) and dim.value in names]
-    free = [axis for axis, dim in dims if static(dim) is None and axis != state.axis]
-    return next(iter((*same, *free)), 0)
-
-
-def _ring_rows(make: _Maker, state: State) -> int:
-    """0, unless the operator keeps a ring of its window's rows, which is never shorter."""
-    return (state.window or 0) if state.is_ring else 0
-
-
-def _looked_back(make: _Maker, state: State) -> int | None:
-    """As many rows as the convolution that reads the state looks back, where the search found that out."""
-    return state.conv_rows
-
-
 _STATE_LENGTH: Mapping[Layout, Callable[[_Maker, State], int | None]] = {
-    Layout.RECURRENT: _looked_back,
+    Layout.RECURRENT: lambda make, state: state.conv_rows,  # of the convolution that reads it
     Layout.APPEND: lambda make, state: 0,
-    Layout.FUSED: _ring_rows,
+    Layout.FUSED: lambda make, state: (state.window or 0) if state.is_ring else 0,  # a ring is never shorter
     Layout.DELTA: lambda make, state: make.slots if state.in_place else 0,
     Layout.WINDOW: lambda make, state: 0,
     Layout.SCATTER: lambda make, state: make.slots,

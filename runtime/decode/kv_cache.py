@@ -36,9 +36,6 @@ class KVCache:
     def keep(self, before: np.ndarray, counts: np.ndarray, width: int) -> None:
         """Of the last run's ``width`` tokens each row's first ``counts`` stay, behind the ``before`` that it held."""
 
-    def cut(self, length: int) -> None:
-        """Every row is ``length`` tokens long again."""
-
     def array(self) -> np.ndarray:
         """The rows as they are now; a copy where the last run's own memory holds them."""
         if not isinstance(self.value, np.ndarray):
@@ -111,7 +108,7 @@ class GrowingCache(KVCache):
         super().__init__(binding)
         self.axis, self.rewinds, self.batch_axis = binding.axis, binding.rewinds, binding.batch_axis
         if binding.policy is CachePolicy.PADDED:
-            self.value = self.value[_cut(self.axis or 0, 0)]
+            self.value = self.value[(*(slice(None),) * (self.axis or 0), slice(0))]
 
     def past(self, binding: CacheBinding) -> Any:
         """What the last run gave, behind zeros where the graph wants more rows."""
@@ -141,11 +138,6 @@ class GrowingCache(KVCache):
         if length != after.max() or (after != after.max()).any():
             self.value = _aligned(self.array(), (self.batch_axis, self.axis), before, counts, length - width)
 
-    def cut(self, length: int) -> None:
-        """The first rows, where the layout can be rewound."""
-        if self.axis is not None and self.rewinds:
-            self.value = np.ascontiguousarray(self.array()[_cut(self.axis, length)])
-
 
 def as_array(value: Any) -> np.ndarray:
     """An array of its own, of onnxruntime's value or of an array."""
@@ -157,10 +149,6 @@ def open_cache(binding: CacheBinding) -> KVCache:
     if binding.policy is CachePolicy.CONSTANT:
         return KVCache(binding)
     return BufferCache(binding) if binding.in_place else GrowingCache(binding)
-
-
-def _cut(axis: int, length: int) -> tuple[slice, ...]:
-    return (*(slice(None),) * axis, slice(0, int(length)))
 
 
 def _aligned(array: np.ndarray, axes: tuple[int, int], before: np.ndarray, counts: np.ndarray, held: int) -> np.ndarray:
