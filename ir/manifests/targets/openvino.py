@@ -1,4 +1,4 @@
-"""OpenVINO: what its ONNX frontend reads and its CPU plug-in compiles, each row run."""
+"""OpenVINO: what its ONNX frontend reads and its CPU plug-in compiles, by one-node graphs of static shape."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ TABLE = TargetTable(
             why="its keys and values must come in as tensors, and options beside the plain ones are not read",
         ),
         Rule("TensorScatter", False, RUN),
+        Rule("RMSNormalization", True, RUN),  # of opset 23
+        Rule("Attention", True, RUN),  # of opset 23, causal, four-dimensional
     ),
     limits={"functions": RUN, "qdq16": RUN},
 )
