@@ -17,6 +17,7 @@ from ..ir.interface.analysis import analysis_of, forget
 from ..ir.interface.roles import Role
 from ..ir.program.contracts import (
     AnyPositions,
+    KeysOfRun,
     OrderedPositions,
     PositionRows,
     StatesRemoved,
@@ -28,9 +29,11 @@ from ..ir.rewrite.strip.exactness import refuse_half_known, refuse_unprovable
 from ..ir.rewrite.strip.functions import release_functions
 from ..ir.rewrite.strip.key_positions import mask_by_key_positions
 from ..ir.rewrite.strip.known_lengths import fix_known_lengths
+from ..ir.rewrite.strip.run_lengths import KeyCount, drop_key_counts, key_counts
 from ..ir.rewrite.strip.symbol_cleanup import vanishing_symbols
 from ..ir.states import Layout, Pairing, State
 from ..ir.states.control_flow_outputs import inline_cache_functions
+from ..ir.states.signatures import Signatures
 from ..ir.symbolic.symbols import substitute_symbols
 from .base import GraphResult, Pass
 
@@ -65,7 +68,9 @@ class StripStates(Pass):
        counters of rows written start from 0.
     7. ``window``, ``delta``: as append. ``fixed`` (cross-attention): refused unless ``kinds`` names ``cross``; then
        the output goes and the input stays.
-    8. States inside local functions: the past leaves the function's signature and body, once for all calls (or, with
+    8. An attention over a written cache (Attention-24) that counts its valid keys in an input loses the count, which
+       must be the number of tokens: recorded. TensorScatter may be ``circular``, and may leave its index out.
+    9. States inside local functions: the past leaves the function's signature and body, once for all calls (or, with
        positions=any, the function is inlined). Inside If branches: see select-branch.
 
     Left alone: outputs named like a state that are none (a note proposes a name). Refused: a state found in one
@@ -103,7 +108,8 @@ class StripStates(Pass):
         if all(state.update is not None for state in paired):
             refuse_unprovable(model, self.name, states, chosen, unbinding, roles)
         binding = vanishing_symbols(model, chosen, roles, unbinding)
-        contracts = _contracts(paired, self.positions, unbinding)
+        counts = key_counts(paired, Signatures(model)) if unbinding.sequence is not None else []
+        contracts = (*_contracts(paired, self.positions, unbinding), *_counted(counts, unbinding))
         states_at = _interface_of(chosen)
         before = len(model.graph), len(model.graph.inputs)
         unused_before = {id(value) for value in model.graph.inputs if not value.uses()}
@@ -112,6 +118,7 @@ class StripStates(Pass):
             mask_by_key_positions(paired, unbinding.builder)
         for state in paired:
             take_out(state, unbinding)
+        drop_key_counts(counts, unbinding.dead)
         unbinding.builder.place_front()
         remove_dead(unbinding.dead)
         fix_known_lengths(model, paired, unbinding.builder)
@@ -216,6 +223,13 @@ def _contracts(states: Iterable[State], positions: Positions, unbinding: Unbindi
         name = source.input.name or ""
         told[name] = _CONTRACTS[positions](name) if source.sequence_axis is not None else ZeroPosition(name)
     return tuple(told.values())
+
+
+def _counted(counts: Iterable[KeyCount], unbinding: Unbinding) -> tuple[KeysOfRun, ...]:
+    """An input that counted valid keys counts the tokens of the run."""
+    tokens = unbinding.sequence
+    names = dict.fromkeys(count.input.name or "" for count in counts)
+    return tuple(KeysOfRun(name, tokens[0].name or "", tokens[1]) for name in names) if tokens is not None else ()
 
 
 def _interface_of(states: Sequence[State]) -> tuple[list[str], list[str]]:

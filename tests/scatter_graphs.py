@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+import numpy as np
 import onnx_ir as ir
 
 from onnx_llm_passes.runtime.samples.blocks import decoder, embed, rotary_table
@@ -98,11 +99,11 @@ def scatter_three_dims() -> ir.Model:
     return written_graph(write, rank=3)
 
 
-def tensor_scatter() -> ir.Model:
-    """TensorScatter (opset 24): the new rows are written from ``write_indices`` on."""
+def tensor_scatter(mode: str = "linear") -> ir.Model:
+    """TensorScatter (opset 24): the new rows are written from ``write_indices`` on, round the end if ``circular``."""
 
     def write(w: Writer, past: ir.Value, starts: ir.Value, new: ir.Value) -> Pair:
-        updated = w.op("TensorScatter", past, new, starts, axis=2)
+        updated = w.op("TensorScatter", past, new, starts, axis=2, mode=mode)
         return updated, updated
 
     return written_graph(write, opset=24, extra="write_indices")
@@ -131,4 +132,32 @@ def scatter_mrope() -> ir.Model:
     finish(w, x, c, ["batch", "seq"])
     for kind, value in written.items():
         w.output(f"past_{kind}.0_RetainedState", value, shape)
+    return w.model()
+
+
+def standard_attention(*, index: bool, count: bool) -> ir.Model:
+    """The standard's static cache: TensorScatter, then Attention-24 with ``is_causal``, with a length where ``count``.
+
+    Without ``index`` the rows are written from 0 on, as the operator's text has it for a prefill.
+    """
+    c = ONE
+    w = Writer(opset=24, ir_version=11)
+    ids = w.input("input_ids", INT64, ["batch", "seq"])
+    starts = [w.input("write_indices", INT64, ["batch"])] if index else []
+    counted = [None, None, None, w.input("nonpad_kv_seqlen", INT64, ["batch"])] if count else []
+    shape: list[int | str] = ["batch", c.kv_heads, "ctx", c.head]
+    past = [w.input(f"cache_{kind}.0", FLOAT, shape) for kind in ("key", "value")]
+    x = embed(w, ids, c)
+    rng = np.random.default_rng(3)
+    made: list[ir.Value] = []
+    for kind, heads in (("query", c.heads), ("key", c.kv_heads), ("value", c.kv_heads)):
+        weight = w.initializer(f"{kind}.weight", rng.standard_normal((c.hidden, heads * c.head)).astype(np.float32))
+        rows = w.op("Reshape", w.op("MatMul", x, weight), [0, 0, heads, c.head])
+        made.append(w.op("Transpose", rows, perm=[0, 2, 1, 3]))
+    written = [w.op("TensorScatter", old, new, *starts, axis=2) for old, new in zip(past, made[1:], strict=True)]
+    attended = w.op("Attention", made[0], *written, *counted, is_causal=1)
+    joined = w.op("Reshape", w.op("Transpose", attended, perm=[0, 2, 1, 3]), [0, 0, c.heads * c.head])
+    finish(w, joined, c, ["batch", "seq"])
+    for kind, value in zip(("key", "value"), written, strict=True):
+        w.output(f"updated_{kind}.0", value, shape)
     return w.model()

@@ -23,6 +23,7 @@ from onnx_llm_passes.ir.program.contracts import (
     ConsecutivePositions,
     FixedSwitch,
     Grid,
+    KeysOfRun,
     LastRows,
     LayerCut,
     LayoutChanged,
@@ -78,6 +79,7 @@ EXAMPLES: tuple[Contract, ...] = (
     StaticPast(("past",)),
     WholePast("present"),
     ZeroPosition("start"),
+    KeysOfRun("b", "a"),
 )
 
 

@@ -120,12 +120,13 @@ def _delta(context: _Context, state: State) -> None:
 
 
 def _scatter(context: _Context, state: State) -> None:
-    if writes_ring(state.positions):
+    if writes_ring(state.positions) or state.is_ring:
         _ring_of(context, state, context.rows(state))
-    elif state.positions is not None and not _from_outside(state):
+    elif state.starts_at_zero or (state.positions is not None and not _from_outside(state)):
+        where = "from row 0 on in every run" if state.starts_at_zero else "at positions that no input tells"
         context.found.problem(
             state.name,
-            "is written at positions that no input tells, so the next step cannot go back over rejected tokens",
+            f"is written {where}, so the next step cannot go back over rejected tokens",
             "write it at position_ids: convert-states{to=scatter} on a graph with a growing cache",
         )
 

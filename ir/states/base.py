@@ -134,8 +134,19 @@ class State:
 
     @property
     def is_ring(self) -> bool:
-        """True where a fused attention keeps a ring of its window's rows."""
-        return self._integer("sliding_window_cache") == 1
+        """True where a fused attention keeps a ring of its window's rows, or TensorScatter writes round the end."""
+        mode = self.update.attributes.get("mode") if self._is_tensor_scatter and self.update is not None else None
+        return self._integer("sliding_window_cache") == 1 or (mode is not None and mode.as_string() == "circular")
+
+    @property
+    def starts_at_zero(self) -> bool:
+        """True where every run writes its rows from row 0 on: TensorScatter without ``write_indices``."""
+        return self._is_tensor_scatter and self.positions is None
+
+    @property
+    def _is_tensor_scatter(self) -> bool:
+        node = self.update
+        return node is not None and node.op_type == "TensorScatter" and not node.domain
 
     @property
     def shares_buffer(self) -> bool:
@@ -160,7 +171,7 @@ class State:
     @property
     def is_movable(self) -> bool:
         """True where nodes of the graph join past and new rows and all rows stay: such a layout turns into another."""
-        return self.traits.keeps_every_row and self.traits.shows_axis
+        return self.traits.keeps_every_row and self.traits.shows_axis and not self.is_ring
 
     @property
     def takes_padding(self) -> bool:

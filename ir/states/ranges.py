@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ..core.operators import of
 from ..symbolic.dims import Dim
 from ..symbolic.symbols import dims_of
 from .attention import mask_operands, products
@@ -127,9 +128,25 @@ def _is_masked(state: State, signatures: Signatures, ranges: set[int]) -> bool:
     for product, role in products(state.carried, signatures.reads):
         if role == "value":
             return True  # its rows meet the weights that the key's mask made
+        if _has_length_operand(product) or (state.starts_at_zero and _is_causal(product)):
+            continue
         if not any(_cone_has_rows(value, ranges, length) for value in mask_operands(product)):
             return False
     return True
+
+
+def _has_length_operand(product: ir.Node) -> bool:
+    """True for the standard's attention with ``nonpad_kv_seqlen`` (24): rows behind the length are hidden."""
+    return not product.domain and any(at < len(product.inputs) and product.inputs[at] for at in of(product).lengths)
+
+
+def _is_causal(product: ir.Node) -> bool:
+    """True for the standard's attention that aligns its causal mask to the top left: query i sees rows 0 … i.
+
+    It does where no past and no length tell more; onnxruntime 1.32 and the operator's text (24) agree.
+    """
+    causal = product.attributes.get("is_causal")
+    return product.op_type == "Attention" and not product.domain and causal is not None and causal.as_int() == 1
 
 
 def _cone_has_rows(value: ir.Value, ranges: set[int], length: Dim | None) -> bool:

@@ -30,7 +30,7 @@ class Access:
     Attributes:
         data: The cache.
         updates: The new rows (scatters), None for a gather.
-        positions: The value that indexes the cache's ``axis``.
+        positions: The value that indexes the cache's ``axis``; None for a scatter whose rows begin at 0.
         axis: The axis of ``data`` that ``positions`` indexes; may be negative.
         selector: The value that indexes the leading (batch) axis, or None.
         core: The node that does it.
@@ -38,7 +38,7 @@ class Access:
 
     data: ir.Value
     updates: ir.Value | None
-    positions: ir.Value
+    positions: ir.Value | None
     axis: int
     selector: ir.Value | None
     core: ir.Node
@@ -130,7 +130,8 @@ def _core_access(node: ir.Node, what: str) -> Access | None:
     if node.domain or kind is None:
         return None
     operands = list(node.inputs)
-    if len(operands) < (3 if what == "scatter" else 2) or any(v is None for v in operands[:2]):
+    needed = 3 if what == "scatter" and kind is not Addressing.WINDOW else 2
+    if len(operands) < needed or any(v is None for v in operands[:2]):
         return None
     return _ACCESSES[kind](node)
 
@@ -162,11 +163,13 @@ def _elements(node: ir.Node) -> Access | None:
 
 
 def _tensor_scatter(node: ir.Node) -> Access | None:
-    """TensorScatter (opset 24): rows written from ``write_indices`` on, along ``axis`` (default -2)."""
+    """TensorScatter (opset 24): rows written from ``write_indices`` (default 0) on, along ``axis`` (default -2).
+
+    With ``mode=circular`` they go on at row 0 behind the last one; the update is never longer than the cache.
+    """
     data, updates = node.inputs[0], node.inputs[1]
     positions = node.inputs[2] if len(node.inputs) > 2 else None
-    mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "linear"
-    if data is None or updates is None or positions is None or mode != "linear":
+    if data is None or updates is None:
         return None
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -2
     return Access(data, updates, positions, axis, None, node)
@@ -227,8 +230,10 @@ def backward_moves(value: ir.Value, ops: frozenset[str]) -> tuple[ir.Value, tupl
     return value, tuple(reversed(nodes))
 
 
-def reads_in_order(indices: ir.Value) -> bool:
+def reads_in_order(indices: ir.Value | None) -> bool:
     """True for ``0..n-1``, or ``Where(condition, constant, 0..n-1)``: a cache read whole, rows in their order."""
+    if indices is None:
+        return False
     root, _ = strip_shape_ops(indices)
     node = root.producer()
     if node is not None and node.op_type == "Where" and not node.domain and constant_ints(node.inputs[1]) is not None:

@@ -50,7 +50,7 @@ def writes_rows_apart(decoder: Decoder, graph: GraphSession) -> bool:
 def refuse_starts(graph: GraphSession) -> None:
     """Raises NotDecodable where a cache is written from an index on, and not at positions."""
     for state in graph.subject.states:
-        if state.update is not None and state.update.op_type == "TensorScatter" and len(state.update.inputs) > 2:
+        if state.update is not None and state.update.op_type == "TensorScatter":
             raise NotDecodable(
                 "decoding feeds positions, and this cache is written from an index on",
                 where=f"{graph.name}, input {state.name!r}",

@@ -113,6 +113,48 @@ class ZeroPosition(PositionRows):
 
 
 @dataclass(frozen=True)
+class KeysOfRun(Contract):
+    """An input that counts the valid keys of each sequence counts the run's tokens: no padding, and nothing older.
+
+    Attributes:
+        input: The input that counted them.
+        tokens: An input with the run's tokens.
+        axis: Its axis that counts them.
+    """
+
+    kind: ClassVar[str] = "keys-of-run"
+    assumes: ClassVar[bool] = True
+
+    input: str = port(default="")
+    tokens: str = port(default="")
+    axis: int = 1
+
+    def holds(self, feeds: Arrays) -> None:
+        """Raises ContractBroken unless every count is the number of tokens."""
+        held, tokens = feeds.get(self.input), feeds.get(self.tokens)
+        if held is None or tokens is None or bool((held == tokens.shape[self.axis]).all()):
+            return
+        raise ContractBroken(
+            "these lengths are outside what the result assumes",
+            where=f"input {self.input!r}",
+            found=[int(x) for x in held.reshape(-1)[:SHOWN]],
+            wanted=f"{tokens.shape[self.axis]}, the number of tokens",
+            hint="With padding the causal mask is aligned to other keys; give each length a run of its own.",
+        )
+
+    def constrained(self, feeds: Arrays) -> dict[str, Array]:
+        """Counts that are not the number of tokens give way to it."""
+        held, tokens = feeds.get(self.input), feeds.get(self.tokens)
+        if held is None or tokens is None:
+            return dict(feeds)
+        return {**feeds, self.input: np.full_like(held, tokens.shape[self.axis])}
+
+    def sentence(self) -> str:
+        """As people read it."""
+        return f"{self.input}: is the number of tokens of {self.tokens}"
+
+
+@dataclass(frozen=True)
 class ConsecutivePositions(PositionRows):
     """Every row runs past, past + 1 …, without padding: rows of a growing cache stand in the order of positions."""
 

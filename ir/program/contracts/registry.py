@@ -14,7 +14,7 @@ from .heads import Pooled, SelectedWords
 from .interface import CastIO, FixedSwitch, QuantizedIO, RenamedIO
 from .logits import BestTokens, LastRows
 from .lowered import OperatorsLowered, RightPadded, WholePast
-from .positions import AnyPositions, CacheRowPositions, ConsecutivePositions, OrderedPositions, ZeroPosition
+from .positions import AnyPositions, CacheRowPositions, ConsecutivePositions, KeysOfRun, OrderedPositions, ZeroPosition
 from .sizes import Assumption, Claims, CloneOf, LayerCut, Packed, SizesBound
 from .states import LayoutChanged, StatesRemoved, StaticPast
 
@@ -24,8 +24,8 @@ MAX_KIND = 100
 
 BUILT_IN: tuple[type[Contract], ...] = (
     AnyPositions, Assumption, BestTokens, CacheRowPositions, CastIO, Claims, CloneOf, ConsecutivePositions,
-    FixedSwitch, LastRows, LayerCut, LayoutChanged, OperatorsLowered, OrderedPositions, Packed, Pooled, QuantizedIO,
-    RenamedIO, RightPadded, SelectedWords, SizesBound, StatesRemoved, StaticPast, WholePast, ZeroPosition,
+    FixedSwitch, KeysOfRun, LastRows, LayerCut, LayoutChanged, OperatorsLowered, OrderedPositions, Packed, Pooled,
+    QuantizedIO, RenamedIO, RightPadded, SelectedWords, SizesBound, StatesRemoved, StaticPast, WholePast, ZeroPosition,
 )  # fmt: skip
 _KINDS: dict[str, type[Contract]] = {cls.kind: cls for cls in BUILT_IN}
 

@@ -221,7 +221,7 @@ def _refuse_unknown_dims(where: str, state: State, unbinding: Unbinding) -> None
 
 
 def _refuse_positions(where: str, state: State, unbinding: Unbinding) -> None:
-    if unbinding.source(state) is None:
+    if unbinding.source(state) is None and not state.starts_at_zero:
         raise PassRefused(
             f"the rows of state {state.name!r} are written at positions that are computed in the graph",
             where=where,
@@ -246,7 +246,7 @@ def _refuse_readers(where: str, state: State, signatures: Signatures) -> None:
             raise PassRefused(
                 f"the rows of state {state.name!r} are read in an order that is not understood",
                 where=f"{where}, node {reader.name!r}",
-                found=access.positions.name if access is not None else reader.op_type,
+                found=access.positions.name if access is not None and access.positions is not None else reader.op_type,
                 wanted="row numbers 0..n-1, with a replacement where they exceed the last position",
                 hint="Such a graph has no exact cache-less form here.",
             )
