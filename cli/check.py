@@ -70,11 +70,10 @@ def check(
 
 
 def _reading(program: Program, manifest: Path | None) -> Reading:
-    from ..ir.core.specialization import read_specialization
     from ..ir.manifests.read_any import Reading, read_manifest
 
     _refuse_doubled_keys(program)
-    own = tuple(read_specialization(item, index) for index, item in enumerate(program.specializations))
+    own = tuple(program.specializations)
     if manifest is None:
         if not own:
             hint = "Give a MANIFEST, or a folder that a pipeline with specialize{…} wrote."

@@ -162,11 +162,11 @@ def _as_json(suggestion: Suggestion) -> dict[str, Any]:
 
 def _pipeline(program: Program, ks: Sequence[int]) -> str:
     """The pipeline text that compiles this set, at the context and prefill that the program has."""
-    from ..ir.core.specialization import SpecRole, read_specialization
+    from ..ir.core.specialization import SpecRole
     from ..runtime.session.subject import Subject
 
     options = [f"k={','.join(map(str, ks))}"]
-    items = [read_specialization(item, at) for at, item in enumerate(program.specializations)]
+    items = program.specializations
     prefill = next(
         (item.graph for item in items if item.role is SpecRole.PREFILL and item.graph in program.names), None
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..ir.core.errors import PassRefused
-from ..ir.core.specialization import Specialization, read_specialization
+from ..ir.core.specialization import Specialization
 from ..ir.interface.analysis import ALL, Known
 from ..ir.program.program import Program
 from ..ir.proof import Failure, Proof, prove
@@ -48,9 +48,8 @@ class Check(Pass):
 
 def _proofs(program: Program) -> Iterator[Proof]:
     """One proof a graph that has nodes of its own."""
-    specs = [read_specialization(item) for item in program.specializations]
     for name, model in program.graphs.items():
-        own = [_of_base(program, spec) for spec in specs if _base(program, spec.graph) in ("", name)]
+        own = [_of_base(program, spec) for spec in program.specializations if _base(program, spec.graph) in ("", name)]
         ports = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
         listed = {port: kind for port, kind in program.custom_io.items() if port in ports}
         if own:

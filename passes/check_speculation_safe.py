@@ -64,7 +64,7 @@ class CheckSpeculationSafe(Pass):
 
     def _largest(self, program: Program, graph: str) -> int:
         """The largest K of a graph: what its own specializations say, else what is planned for all."""
-        own = [spec.k or 0 for spec in program.specializations if getattr(spec, "graph", "") == graph]
+        own = [spec.k or 0 for spec in program.specializations if spec.graph == graph]
         planned = [spec.k for spec in program.specializations if spec.k is not None]
         return max(own or self.k or planned or (1,))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from ..ir.core.errors import PassRefused, UsageError
-from ..ir.core.specialization import Manifest, Specialization, SpecRole, distinct, read_specialization
+from ..ir.core.specialization import Manifest, Specialization, SpecRole, distinct
 from ..ir.interface.analysis import ALL, Known, analysis_of, forget
 from ..ir.interface.axes import Axis
 from ..ir.interface.dimensions import DimensionAnalysis
@@ -220,7 +220,7 @@ class CloneDecode(Pass):
             spec.model_copy(update={"binding": {s: spec.binding[s] for s in needed if s in spec.binding}})
             for spec in specs
         ]
-        others = [item for item in map(read_specialization, program.specializations) if item.graph != base]
+        others = [item for item in program.specializations if item.graph != base]
         program.specializations = list(Manifest.of([*others, *own]).specializations)
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from ..ir.core.errors import PassRefused, UsageError
-from ..ir.core.specialization import Manifest, Specialization, SpecRole, read_specialization
+from ..ir.core.specialization import Manifest, Specialization, SpecRole
 from ..ir.interface.dimensions import analyze_dimensions
 from ..ir.program.clone import Clone, materialize
 from ..ir.program.contracts import LayerCut
@@ -92,7 +92,7 @@ class ExtractLayer(Pass):
 
     def _chosen(self, program: Program) -> list[Specialization]:
         """The specializations of the role; PassRefused where the program has none."""
-        known = [read_specialization(item, index) for index, item in enumerate(program.specializations)]
+        known = program.specializations
         chosen = [
             spec
             for spec in known

@@ -10,12 +10,12 @@ from typing import ClassVar, cast
 import onnx_ir as ir
 
 from ..ir.core.errors import PassRefused
+from ..ir.interface.analysis import analysis_of
 from ..ir.program.program import Program
 from ..ir.quantization import Encoding, EncodingsInvalid, EncodingTable, read_encodings
 from ..ir.quantization.carried import put_table, resolve_axis, table_of, tensors_of
 from ..ir.quantization.kv_scales import layer_and_kind
 from ..ir.quantization.qdq import read_qdq
-from ..ir.states import find_states
 from .base import GraphResult, Pass, Report
 
 SHOWN = 4  # names that a note repeats
@@ -109,7 +109,7 @@ def _name_caches(loaded: EncodingTable, models: Sequence[ir.Model]) -> None:
     wanted = {place: name for name in loaded.encodings if (place := layer_and_kind(name)) is not None}
     if not wanted:
         return
-    for state in (state for model in models for state in find_states(model)):
+    for state in (state for model in models for state in analysis_of(model).states):
         value = state.output if state.output is not None else state.input
         name = wanted.get((state.layer, state.kind)) if state.layer is not None else None
         if name is not None and value is not None and value.name:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..ir.core.errors import PassRefused
-from ..ir.core.specialization import Specialization, read_specialization
+from ..ir.core.specialization import Specialization
 from ..ir.program.contracts import Packed
 from ..ir.program.program import Program
 from ..ir.rewrite.pack.packing import pack
@@ -56,7 +56,7 @@ class Package(Pass):
             return Report(
                 notes=(f"{len(program.names)} files share one weight file",) if len(program.names) > 1 else ()
             )
-        specs = [read_specialization(item) for item in program.specializations]
+        specs = program.specializations
         names = [name for name in program.names if any(spec.graph == name for spec in specs)]
         if len(names) < 2:
             raise PassRefused(

@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from onnx_llm_passes.ir.core.errors import OutputError
+from onnx_llm_passes.ir.core.specialization import Specialization
 from onnx_llm_passes.ir.program.contracts import Assumption
 from onnx_llm_passes.ir.program.program import PassRecord, Program
 
@@ -32,7 +33,7 @@ def test_round_trip(tmp_path: Path) -> None:
     program = Program.load(write_embedded(tmp_path / "src"))
     program.contracts.append(Assumption("positions are ordered"))
     program.custom_io["x"] = "float16"
-    program.specializations.append({"name": "prefill", "symbols": {"n": 7}})
+    program.specializations.append(Specialization(name="prefill", binding={"n": 7}))
     program.pipeline = "strip-states"
     program.history.append(PassRecord("strip-states", {"states": 4}, 0.5, ("a note",), ("a warning",)))
     program.artifacts["custom_io.yaml"] = "- IOName: x\n"
@@ -41,7 +42,7 @@ def test_round_trip(tmp_path: Path) -> None:
     again = Program.load(tmp_path / "out")
     assert again.assumptions == ["positions are ordered"]
     assert again.custom_io == {"x": "float16"}
-    assert again.specializations == [{"name": "prefill", "symbols": {"n": 7}}]
+    assert again.specializations == [Specialization(name="prefill", binding={"n": 7})]
     assert (tmp_path / "out/custom_io.yaml").read_text() == "- IOName: x\n"
     assert [node.name for node in again.graphs["model"].graph] == ["add0", "add1"]
     np.testing.assert_array_equal(run(tmp_path / "out/model.onnx"), expected())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from ..serialization.loading import load_graph
 from ..serialization.pending import finish_pending
 
 if TYPE_CHECKING:
+    from ..core.specialization import Specialization
     from ..serialization.index import Provenance
     from ..serialization.weights import WeightsMode
     from .clone import Clone
@@ -61,7 +62,7 @@ class Program:
 
     graphs: dict[str, ir.Model]
     source: Path | None = None
-    specializations: list[Any] = field(default_factory=list[Any])
+    specializations: list[Specialization] = field(default_factory=list["Specialization"])
     custom_io: dict[str, str] = field(default_factory=dict[str, str])
     encodings: dict[str, Any] = field(default_factory=dict[str, Any])
     contracts: list[Contract] = field(default_factory=list["Contract"])
@@ -191,13 +192,21 @@ def _load_saved(folder: Path, *, follow_links: bool) -> Program:
                 where=str(folder),
                 hint=f"It was replaced or edited: give {entry.file} itself, or run the pipeline again.",
             )
-    program.specializations = list(index.specializations)
+    program.specializations = _specializations(index.specializations)
     program.custom_io = dict(index.custom_io)
     program.encodings = dict(index.encodings)
     program.contracts = [_contract(folder, entry) for entry in index.contracts]
     program.earlier = [*index.earlier, index.provenance]
     program.bound = {entry.name: dict(entry.binding) for entry in index.graphs if entry.binding}
     return program
+
+
+def _specializations(entries: Sequence[object]) -> list[Specialization]:
+    if not entries:
+        return []
+    from ..core.specialization import read_specialization
+
+    return [read_specialization(entry, index) for index, entry in enumerate(entries)]
 
 
 def _contract(folder: Path, entry: Mapping[str, Any]) -> Contract:

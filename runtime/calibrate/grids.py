@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ...ir.core.errors import UsageError
+from ...ir.interface.analysis import analysis_of
 from ...ir.program.program import Program
 from ...ir.quantization import Encoding, EncodingTable, encoding_of
 from ...ir.quantization.carried import put_table, table_of
 from ...ir.quantization.kv_scales import cache_name
-from ...ir.states import find_states
 from ...passes.tie_states import TieStates
 
 
@@ -40,7 +40,7 @@ def grids_of(
 def _by_layer(program: Program, states: Mapping[str, Encoding]) -> EncodingTable:
     table = EncodingTable()
     for model in program.graphs.values():
-        for state in find_states(model):
+        for state in analysis_of(model).states:
             if state.layer is not None and state.kind in ("key", "value"):
                 table.encodings[cache_name(state.layer, state.kind)] = states[state.name]
     return table

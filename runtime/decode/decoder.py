@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.core.errors import UsageError
-from ...ir.core.specialization import Specialization, SpecRole, read_specialization
+from ...ir.core.specialization import Specialization, SpecRole
 from ...ir.interface.roles import Role
 from ...ir.program.program import Program
 from ...ir.symbolic.symbols import dims_of
@@ -39,7 +39,7 @@ class Decoder:
         ks: Sequence[int] | None = None,
         optimization: Optimization | None = None,
     ) -> None:
-        known = [read_specialization(item) for item in program.specializations]
+        known = program.specializations
         asked = Sizes(rows or 1, ctx)
         self.session = StateSession(program, asked, optimization=optimization)
         try:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.interface.roles import Role, find_roles, find_tables
+from ...ir.interface.analysis import analysis_of
+from ...ir.interface.roles import Role, find_tables
 from ...ir.interface.usage import origins
-from ...ir.states import Pairing, State, find_states
+from ...ir.states import Pairing, State
 from ...ir.symbolic.dims import parse
 
 GUESSES = (8, 1, 16, 3000)  # tried in turn for a symbol that no role explains
@@ -32,8 +33,8 @@ class Subject:
     @classmethod
     def of(cls, model: ir.Model, name: str) -> Subject:
         """Finds states, roles and the sizes that constants fix."""
-        states = find_states(model)
-        roles = find_roles(model, states)
+        known = analysis_of(model)
+        states, roles = known.states, dict(known.roles)
         by_input = {state.input.name or "": state for state in states if state.input is not None}
         tables = find_tables(model)
         images = ImageSizes.of(model, [value for value in model.graph.inputs if roles[value.name or ""] is Role.PIXELS])

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ...ir.core.errors import InputError
-from ...ir.core.specialization import SpecRole, read_specialization
+from ...ir.core.specialization import SpecRole
 from ...ir.program.program import Program
 from ...ir.serialization.index import INDEX_NAME, read_index
 from ..decode.decoder import Decoder
@@ -78,7 +78,7 @@ def fill_in(cost: Mapping[int, float], top: int) -> tuple[dict[int, float], tupl
 
 def known_costs(program: Program) -> dict[int, float]:
     """The latencies that the program's manifest holds, by K."""
-    items = [read_specialization(item, at) for at, item in enumerate(program.specializations)]
+    items = program.specializations
     return {item.k: item.latency for item in items if item.k is not None and item.latency}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ...ir.core.specialization import read_specialization
 from ...ir.program.program import Program
 from ...ir.states import find_states
 from ...ir.states.suspects import suspected_states
@@ -10,7 +9,7 @@ from ...ir.states.suspects import suspected_states
 
 def claims_of(result: Program) -> list[tuple[str, str]]:
     """Each graph of the result with each specialization that it has; "" where it has none."""
-    specs = [read_specialization(item, at) for at, item in enumerate(result.specializations)]
+    specs = result.specializations
     found: list[tuple[str, str]] = []
     for name in result.names:
         own = [spec.name or name for spec in specs if spec.graph == name]

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.core.errors import UsageError
-from ...ir.core.specialization import Specialization, SpecRole, read_specialization
+from ...ir.core.specialization import Specialization, SpecRole
 from ...ir.program.clone import Clone, materialize
 from ...ir.program.program import Program
 from ...ir.rewrite.layer.open_norm import open_named
@@ -25,7 +25,7 @@ Arrays = dict[str, np.ndarray]
 
 def layer_specs(program: Program) -> list[Specialization]:
     """The layers that a program holds."""
-    found = [read_specialization(item, index) for index, item in enumerate(program.specializations)]
+    found = program.specializations
     return [spec for spec in found if spec.role is SpecRole.LAYER and spec.graph in program.names]
 
 

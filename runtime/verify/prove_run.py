@@ -20,10 +20,10 @@ import onnx_ir as ir
 
 from ...ir.core.errors import NotEqualError, OnnxPassesError
 from ...ir.core.scopes import scopes
-from ...ir.interface.roles import Role, find_roles
+from ...ir.interface.analysis import analysis_of
+from ...ir.interface.roles import Role
 from ...ir.interface.usage import origins
 from ...ir.program.program import Program
-from ...ir.states import find_states
 from ..session.limited import Ended, in_limits
 from .report import Verdict
 
@@ -89,9 +89,10 @@ def _untold(result: Program) -> str:
     if not result.clones and len(result.graphs) == 1:
         return ""
     for model in result.graphs.values():
-        states = find_states(model)
+        known = analysis_of(model)  # what the pipeline kept of it, until it is saved
+        states = known.states
         told = {id(state.input) for state in states} | {id(v) for v in origins(state.positions for state in states)}
-        for name, role in find_roles(model, states).items():
+        for name, role in known.roles.items():
             value = next(v for v in model.graph.inputs if v.name == name)
             if role is Role.OTHER and id(value) not in told and not value.is_initializer():
                 return name

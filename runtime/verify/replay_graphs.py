@@ -5,12 +5,13 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ...ir.core.errors import OnnxPassesError
-from ...ir.core.specialization import Specialization, SpecRole, read_specialization
+from ...ir.core.specialization import Specialization, SpecRole
+from ...ir.interface.analysis import analysis_of
 from ...ir.program.clone import Clone, materialize
 from ...ir.program.program import Program
 from ...ir.rewrite.pack.body import DOMAIN
 from ...ir.rewrite.simplify import simplify_round
-from ...ir.states import Pairing, find_states
+from ...ir.states import Pairing
 from ..decode.host import Host
 from ..session.session import Optimization, Session
 
@@ -19,16 +20,15 @@ MAX_ROUNDS = 8
 
 def replays(result: Program) -> list[Specialization]:
     """The prefills and decodes of a program that a replay can run; none where it is no such program."""
-    found = [read_specialization(item, index) for index, item in enumerate(result.specializations)]
     names = set(result.names)
-    kept = [s for s in found if s.role in (SpecRole.PREFILL, SpecRole.DECODE) and s.graph in names]
+    kept = [s for s in result.specializations if s.role in (SpecRole.PREFILL, SpecRole.DECODE) and s.graph in names]
     return kept if any(spec.role is SpecRole.DECODE for spec in kept) else []
 
 
 def decoder_of(program: Program) -> str:
     """The graph of the original that carries states from run to run."""
     for name, model in program.graphs.items():
-        if any(s.pairing is Pairing.BOTH and s.traits.changes for s in find_states(model)):
+        if any(s.pairing is Pairing.BOTH and s.traits.changes for s in analysis_of(model).states):
             return name
     raise OnnxPassesError("no graph of the original carries a state", found=", ".join(program.graphs))
 
