@@ -196,7 +196,7 @@ def test_owners() -> None:
 
 def test_no_other_file_makes_nodes_or_writes_owners() -> None:
     root = Path(__file__).parent.parent
-    home = {root / "ir/rewrite/recorder.py", root / "ir/rewrite/ownership.py"}
+    home = {root / "ir/rewrite/recorder.py", root / "ir/rewrite/ownership.py", root / "ir/serialization/deserialize.py"}
     files = [path for floor in ("ir", "passes") for path in (root / floor).rglob("*.py") if path not in home]
     assert len(files) > 100
     by_hand = re.compile(r"""\bir\.[Nn]ode\(|metadata_props(\[|\.setdefault\()["']pass["']""")

@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import pytest
 
+from onnx_llm_passes.ir.core.errors import PassRefused
 from onnx_llm_passes.ir.core.specialization import Manifest, Specialization, SpecRole
 from onnx_llm_passes.ir.manifests import TARGETS, get_target
 from onnx_llm_passes.ir.manifests.read_any import read_manifest
+from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.ir.proof import Claims, prove, prove_program
+from onnx_llm_passes.passes.check import Check
 from onnx_llm_passes.runtime.samples.samples import scatter_decoder
 
 from .append_graphs import append_dynamo
@@ -170,3 +174,13 @@ def test_a_folder_may_stand_for_its_manifest(command: Command, tmp_path: Path) -
     command("run", f"{SETS},emit-manifest{{target=qaic}}", sample(tmp_path, "scatter"), "-o", tmp_path / "out")
     assert command("check", tmp_path / "out", tmp_path / "out").code == 0
     assert command("check", tmp_path / "model.onnx", tmp_path / "out" / "program.json").code == 0
+
+
+def test_a_binding_of_a_symbol_that_the_graph_does_not_have_is_refused() -> None:
+    program = Program({"model": ir.from_onnx_text(UNARY)})
+    program.specializations = [Specialization(name="wide", binding={"B": 2, "S": 3, "wide": 4})]
+    with pytest.raises(PassRefused, match="the graph has no symbol 'wide'"):
+        Check().run(program)
+
+
+UNARY = '<ir_version: 10, opset_import: ["" : 18]> g (float[B,S] x) => (float[B,S] y) { y = Relu (x) }'

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onnx_llm_passes.ir.core.specialization import SpecRole
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.runtime.speculate.traces import read_trace
 
@@ -208,9 +209,7 @@ def test_suggest_k_records_measures_and_writes(command: Command, program: Path, 
     assert [row["budget"] for row in found["budgets"]] == [1, 2]
     assert all(len(row["ks"]) <= row["budget"] and row["neighbours"] for row in found["budgets"])
     assert found["budgets"][1]["gain"] >= found["budgets"][0]["gain"]
-    latencies = {
-        item["k"]: item["latency"] for item in Program.load(program).specializations if item["role"] == "decode"
-    }
+    latencies = {item.k: item.latency for item in Program.load(program).specializations if item.role is SpecRole.DECODE}
     assert set(latencies) == set(range(5))
     assert all(ms == pytest.approx(1e3 * latencies[int(k)], abs=1e-4) for k, ms in found["latency_ms"].items())
     again = command("suggest-k", *options, "--policy", "cover", "--apply")

@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
+from onnx_llm_passes.ir.core.specialization import Specialization
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.ir.serialization.digest import (
     CACHE,
@@ -122,7 +123,7 @@ def test_a_saved_program_shows_its_manifest_in_its_digest(tmp_path: Path) -> Non
     source = sample(tmp_path / "a")
     before = saved_digest(source, tmp_path / "x")
     program = Program.load(source)
-    program.specializations = [{"name": "a", "symbols": {"x": 1}}]
+    program.specializations = [Specialization(name="a", binding={"x": 1})]
     program.save(tmp_path / "y")
     after = json.loads((tmp_path / "y/program.json").read_text())["digest"]
     assert before["graphs"] == after["graphs"] and before["weights"] == after["weights"]

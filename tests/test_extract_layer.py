@@ -16,7 +16,7 @@ import pytest
 
 from onnx_llm_passes.cli.app import run
 from onnx_llm_passes.ir.core.errors import PassRefused, UsageError
-from onnx_llm_passes.ir.core.specialization import SpecRole, read_specialization
+from onnx_llm_passes.ir.core.specialization import Specialization, SpecRole, read_specialization
 from onnx_llm_passes.ir.core.verifier import check_structure
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.ir.quantization import print_encodings
@@ -255,7 +255,7 @@ def test_what_there_is_not_is_named(options: str, wrong: str, kind: type[Excepti
 
 def test_sizes_that_stay_open_are_refused() -> None:
     program = Program({"model": append_decoder()})
-    program.specializations = [{"name": "Decode", "role": "decode", "binding": {"batch_size": 1}}]
+    program.specializations = [Specialization(name="Decode", role=SpecRole.DECODE, binding={"batch_size": 1})]
     with pytest.raises(PassRefused, match="the shape of 'input_ids' is not decided"):
         PassManager(parse_pipeline("extract-layer{index=0}")).run(program)
 

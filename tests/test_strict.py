@@ -20,7 +20,7 @@ BROKEN_JSON = {
     "nothing": ("", "line 1: is no JSON"),
     "nan": ('{"NaN": "NaN",\n "b": "x\\" NaN",\n "c": NaN}', "line 3: NaN is no number"),
     "infinity": ("[1,\n-Infinity]", "line 2: -Infinity is no number"),
-    "overflow": ('{"1e400": 0,\n\n "b": 1e400}', "line 3: 1e400 is no number; wanted a finite number"),
+    "overflow": ('{"1e400": 0,\n\n "b": 1e400}', 'line 3: 1e400 is no number; found "b"; wanted a finite number'),
     "too many digits": (f"[\n-{'7' * (MAX_DIGITS + 1)}]", "line 2: -7777"),
     "more digits than Python reads": (f"[\n{'7' * 10_000}]", "line 2: 7777"),
     "key twice": ('{"a": {"b": 1},\n "b": 2,\n "a": 3}', "line 3: 'a' stands twice"),

@@ -79,7 +79,7 @@ def _fits(past: ir.Value, made: ir.Value, sizes: _Sizes, *, grows: bool) -> bool
         return False
     differ = [(a, b) for a, b in zip(before, after, strict=True) if a != b or a is None]
     if grows and len(differ) <= 1:
-        return True
+        return not {dim for dim in before[1:] if not isinstance(dim, int)} & sizes.tokens
     if sizes.paired and not sizes.tokens:
         return False  # beside states that are understood, what else has one shape may be the text
     if not differ and all(isinstance(dim, int) for dim in before[1:]):
@@ -111,10 +111,13 @@ def _is_float(value: ir.Value) -> bool:
 
 
 def _token_sizes(model: ir.Model, states: Sequence[State]) -> frozenset[Dim]:
-    """The second dimensions of integers and booleans that are no states: how many tokens a run takes."""
+    """How many tokens a run takes: second dimensions of integers and booleans that are no states, and of new rows."""
     held = {id(v) for s in states for v in (s.input, s.output)}
     values = [v for v in model.graph.inputs if id(v) not in held and v.dtype is not None and not _is_float(v)]
-    return frozenset(dim for value in values for dim in (dims_of(value) or ())[1:2] if dim is not None)
+    added = [(dims_of(s.new) or (), s.axis) for s in states if s.new is not None and s.axis is not None]
+    rows = [dims[axis] for dims, axis in added if axis < len(dims)]
+    ids = [dim for value in values for dim in (dims_of(value) or ())[1:2]]
+    return frozenset(dim for dim in (*ids, *rows) if dim is not None)
 
 
 def _input_symbols(model: ir.Model) -> frozenset[Dim]:

@@ -9,8 +9,7 @@ from ...core.constants import constant_of
 from ...core.errors import PassRefused
 from ...core.operators import where
 from ...core.scopes import scopes
-from ..names import FreshNames
-from ..ownership import OWNER
+from ..builder import Builder
 
 NO_INDEX = np.iinfo(np.int32).max
 _GATHERS = {("Gather", 1), *((name, row.slots) for (_, name), row in where(lambda row: row.reads).items())}
@@ -37,7 +36,7 @@ def make_indices_portable(model: ir.Model, owner: str) -> dict[str, int]:
     the cache is longer than the longest row of positions. Raises PassRefused where one use reaches both a gather and a
     scatter.
     """
-    counts, names = {"gather": 0, "scatter": 0}, FreshNames(model.graph)
+    counts, builder = {"gather": 0, "scatter": 0}, Builder(model.graph, owner)
     for source, node, port in list(_uses(model)):
         reached = _reached(model, node, port)
         if len(reached) > 1:
@@ -47,7 +46,7 @@ def make_indices_portable(model: ir.Model, owner: str) -> dict[str, int]:
                 hint="Give the reads and the writes a constant each.",
             )
         for kind in reached:
-            _replace(source, node, port, REPLACEMENT[kind], names.take(f"{owner}/{node.name}/{port}"), owner)
+            _replace(builder, source, node, port, REPLACEMENT[kind])
             counts[kind] += 1
     return counts
 
@@ -120,7 +119,7 @@ def _outside(model: ir.Model, value: ir.Value) -> list[ir.Value]:
     ]
 
 
-def _replace(source: ir.Value, node: ir.Node, port: int, number: int, name: str, owner: str) -> None:
+def _replace(builder: Builder, source: ir.Value, node: ir.Node, port: int, number: int) -> None:
     """Gives this one use a constant of its own."""
     maker = source.producer()
     dtype = source.dtype or (source.const_value.dtype if source.const_value is not None else ir.DataType.INT64)
@@ -133,9 +132,7 @@ def _replace(source: ir.Value, node: ir.Node, port: int, number: int, name: str,
         assert tensor is not None, "only constants are replaced"
         inputs, op_type, dtype, shape = [], "Constant", tensor.dtype, tuple(tensor.numpy().shape)
     value = ir.tensor(np.full(shape, number, dtype.numpy()))
-    new = ir.Node("", op_type, inputs, [ir.AttrTensor("value", value)], name=name)
-    new.metadata_props[OWNER] = owner
-    new.outputs[0].name, new.outputs[0].type = name, ir.TensorType(dtype)
-    assert node.graph is not None, "a used constant's consumer is in a scope"
-    node.graph.insert_before(node, new)
-    node.replace_input_with(port, new.outputs[0])
+    name = f"{builder.owner}/{node.name}/{port}"
+    new = builder.op(op_type, inputs, name, {"value": value}, dtype=dtype, exact=True)
+    builder.place_before(node)
+    node.replace_input_with(port, new)
