@@ -121,9 +121,12 @@ def apart(ours: Array, theirs: Array) -> float:
     return float(gap.max(initial=0.0) / max(scale, 1e-9))
 
 
-def single_shot(before: Graph, out: Path) -> float:
-    """How far the result of single-shot is from the original with empty caches of several lengths."""
-    after, worst = Graph(out / "model.onnx"), 0.0
+def single_shot(before: Graph, out: Path) -> float | None:
+    """How far the result of single-shot is from the original with empty caches of several lengths.
+
+    None where the original takes none of them: nothing was compared.
+    """
+    after, worst, played = Graph(out / "model.onnx"), 0.0, False
     random = np.random.default_rng(5)
     length = before.length or 6
     for batch, spare, valid in ((1, 0, None), (1, 5, None), (2, 1, None), (2, 7, max(length - 2, 1))):
@@ -132,6 +135,7 @@ def single_shot(before: Graph, out: Path) -> float:
         ours = _tried(before, tokens, length + spare, padded)
         if ours is None:
             continue
+        played = True
         after.begin(batch, length + spare)
         theirs = after.run(tokens, 0, padded)
         for name in after.outputs:
@@ -141,7 +145,7 @@ def single_shot(before: Graph, out: Path) -> float:
             worst = max(worst, apart(a, b))
         left = [name for name in after.caches if present(name, before.outputs) and not present(name, after.outputs)]
         worst = max(worst, float("inf") if left else 0.0)  # a past without its present: half a state
-    return worst
+    return worst if played else None
 
 
 def _tried(graph: Graph, tokens: Array, rows: int, valid: int | None) -> dict[str, Array] | None:
@@ -153,12 +157,19 @@ def _tried(graph: Graph, tokens: Array, rows: int, valid: int | None) -> dict[st
         return None
 
 
-def speculative(before: Graph, out: Path) -> float:
-    """How far prefill and decodes are from the original token by token, wrong proposals taken back on the way."""
+def speculative(before: Graph, out: Path) -> float | None:
+    """How far prefill and decodes are from the original token by token, wrong proposals taken back on the way.
+
+    None where the original does not read the text to its end: TensorScatter-24 of onnxruntime 1.32 refuses rows behind
+    the cache's last.
+    """
     text = np.random.default_rng(7).integers(0, 128, (1, CTX))
     before.begin(1, CTX)
     step = before.length or 1
-    expected = [before.run(text[:, i : i + step], i)["logits"][0, -1] for i in range(CTX - 1)]
+    try:
+        expected = [before.run(text[:, i : i + step], i)["logits"][0, -1] for i in range(CTX - 1)]
+    except Exception:  # onnxruntime's exceptions share no base class
+        return None
     names = ("prefill", "decode_k0", "decode_k2")
     prefill, plain, guess = (Graph(out / f"{name}.onnx") for name in names)
     worst = 0.0

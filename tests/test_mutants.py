@@ -19,7 +19,7 @@ from .mutants import KINDS
 from .quantized_graphs import fused_decoder
 
 IDIOMS: dict[str, Callable[[], ir.Model]] = {**BUILDERS, **COUNTED, "fused": fused_decoder}
-PIPELINES: dict[str, Callable[[Graph, Path], float]] = {
+PIPELINES: dict[str, Callable[[Graph, Path], float | None]] = {
     "single-shot": single_shot,
     "speculative{k=0,2 prefill=8 ctx=32}": speculative,
 }
@@ -32,7 +32,7 @@ SAMPLE = 40  # one in so many is tried by default
 
 
 def tried(model: ir.Model, pipeline: str, folder: Path) -> float | None:
-    """How far an accepted result is from the mutant; None where it was refused, or onnxruntime does not take it."""
+    """How far an accepted result is from the mutant; None where it was refused, or onnxruntime does not run it."""
     before = original(model)
     if before is None:
         return None
