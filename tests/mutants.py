@@ -77,6 +77,8 @@ KINDS: dict[str, Mutation] = {
     "mask's length in the logits": numbers.of_input("attention_mask", numbers.tokens),
     "mean over tokens": numbers.over_tokens(lambda op, x: op("Add", x, op("ReduceMean", x, axes=[1], keepdims=1))),
     "sum over tokens": numbers.over_tokens(lambda op, x: op("CumSum", x, np.int64(1))),
+    "largest over tokens": numbers.over_tokens(lambda op, x: op("Add", x, op("ReduceMax", x, axes=[1], keepdims=1))),
+    "tokens reversed": numbers.over_tokens(lambda op, x: op("Slice", x, [-1], [-FAR], [1], [-1])),
     "first token everywhere": numbers.over_tokens(lambda op, x: op("Add", x, op("Slice", x, [0], [1], [1]))),
     "token before": numbers.over_tokens(
         lambda op, x: op("Add", x, op("Concat", op("Slice", x, [0], [1], [1]), op("Slice", x, [0], [-1], [1]), axis=1))
