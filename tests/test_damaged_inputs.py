@@ -57,6 +57,8 @@ class Ended:
     said: str
     seconds: float
     megabytes: float
+    verdict: bool = False
+    """Exit code 1 of `check` is its answer, *not sound*, which is no error."""
 
 
 def run_alone(arguments: list[str], folder: Path) -> Ended:
@@ -70,7 +72,8 @@ def run_alone(arguments: list[str], folder: Path) -> Ended:
     said = stderr.read_text(encoding="utf-8", errors="replace") if stderr.exists() else ""
     stderr.unlink(missing_ok=True)
     code = os.waitstatus_to_exitcode(status)
-    return Ended(code, said, used.ru_utime + used.ru_stime, (used.ru_maxrss - before.ru_maxrss) / 1024)
+    taken = used.ru_utime + used.ru_stime, (used.ru_maxrss - before.ru_maxrss) / 1024
+    return Ended(code, said, *taken, verdict=arguments[0] == "check" and code == 1)
 
 
 def _child(arguments: list[str], stderr: Path) -> None:
@@ -94,7 +97,7 @@ def complaint(ended: Ended) -> str:
         f"exit code {ended.code}": ended.code not in (0, 1, 2),
         "an internal error": "internal error" in ended.said or "the pass broke" in ended.said,
         "a traceback": "Traceback" in ended.said,
-        "no line, or several": ended.code != 0 and len(lines) != 1,
+        "no line, or several": ended.code != 0 and len(lines) != 1 and not (ended.verdict and not lines),
         "a long line": any(len(line) > 4000 for line in lines),
         f"{ended.seconds:.1f} s": ended.seconds > CPU_SECONDS,
         f"{ended.megabytes:.0f} MB": ended.megabytes > MEGABYTES,

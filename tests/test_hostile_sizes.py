@@ -379,3 +379,25 @@ def test_an_error_is_bounded_and_keeps_both_ends() -> None:
     assert said.startswith("node 'nnn")
     assert said.endswith("lacks a thing. Export it again.")
     assert len(str(InputError(" ".join(["word"] * 5000)))) <= MAX_LINE
+
+
+UNARY_HEAD = '<ir_version: 10, opset_import: ["" : 18]> g (float[2] x) => (float[2] y) '
+
+
+@pytest.mark.parametrize("field", ["name", "op_type", "output"])
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path, field: str) -> None:
+    body = "{ [zzzz] yyyy = ABCD (x) y = Neg (yyyy) }"
+    data = onnx.parser.parse_model(UNARY_HEAD + body).SerializeToString()
+    spelled = {"name": b"zzzz", "op_type": b"ABCD", "output": b"yyyy"}[field]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(data.replace(spelled, b"\xff\xfe\xff\xfe"))
+    with pytest.raises(InputError, match="holds a name that is no text"):
+        Program.load(path)
+
+
+def test_a_node_without_outputs_is_refused(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(UNARY_HEAD + "{ y = Neg (x) }")
+    model.graph.node.add(op_type="Abs", input=["x"])
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(InputError, match="gives nothing"):
+        Program.load(tmp_path / "model.onnx")

@@ -59,6 +59,8 @@ class SchemaCheck:
         """Raises InputError at the first node that its operator cannot have."""
         rules = self._rules
         for node in nodes:  # some thirty thousand: what most of them need comes first
+            if not node.outputs:
+                raise _wrong(node, "gives nothing", wanted="an output")
             for value in node.outputs:
                 if value.type is not None and value.type.dtype is _NO_ELEMENT:
                     value.type = None
