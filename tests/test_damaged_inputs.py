@@ -73,7 +73,7 @@ def run_alone(arguments: list[str], folder: Path) -> Ended:
     stderr.unlink(missing_ok=True)
     code = os.waitstatus_to_exitcode(status)
     taken = used.ru_utime + used.ru_stime, (used.ru_maxrss - before.ru_maxrss) / 1024
-    return Ended(code, said, *taken, verdict=arguments[0] == "check" and code == 1)
+    return Ended(code, said, *taken, verdict=arguments[:1] == ["check"] and code == 1)
 
 
 def _child(arguments: list[str], stderr: Path) -> None:
