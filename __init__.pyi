@@ -83,6 +83,7 @@ from .passes.strip_states import (
     StripStates,
 )
 from .passes.surgeon import Surgeon
+from .passes.tap_hidden import TapHidden
 from .passes.tie_states import TieStates
 from .passes.transfer_encodings import TransferEncodings
 from .runtime.verify.verify import verify
@@ -138,6 +139,7 @@ __all__ = [
     "StopAfter",
     "StripStates",
     "Surgeon",
+    "TapHidden",
     "TieStates",
     "Timing",
     "TransferEncodings",

@@ -44,6 +44,7 @@ PASSES: dict[str, str] = {  # name -> module of this package : class; a test hol
     "specialize": "specialize:Specialize",
     "strip-states": "strip_states:StripStates",
     "surgeon": "surgeon:Surgeon",
+    "tap-hidden": "tap_hidden:TapHidden",
     "tie-states": "tie_states:TieStates",
     "transfer-encodings": "transfer_encodings:TransferEncodings",
 }

@@ -19,7 +19,15 @@ def logits_output(model: ir.Model, states: Sequence[State]) -> ir.Value | None:
     if not free or (free[0].dtype is not None and free[0].dtype.is_integer()):
         return free[0] if free else None
     rows = [value for value in free if _width(value)]
-    return max(rows, key=_width, default=free[0])
+    ends = [value for value in rows if not _goes_on(value)]
+    return max(ends or rows, key=_width, default=free[0])
+
+
+def _goes_on(value: ir.Value) -> bool:
+    """Whether the graph computes with it: hidden rows of a layer, which the next one takes."""
+    node = value.producer()
+    copied = node.inputs[0] if node is not None and node.op_type == "Identity" else None
+    return bool(value.uses()) or (copied is not None and len(copied.uses()) > 1)
 
 
 def _width(value: ir.Value) -> int:

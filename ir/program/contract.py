@@ -26,6 +26,19 @@ class Side(enum.Enum):
     BOTH = "both"
 
 
+@dataclass(frozen=True)
+class Inner:
+    """A value inside a graph, by its name.
+
+    Without the name it is the output ``port`` that the node of ``beside`` leaves out, else the rows after ``layer``.
+    """
+
+    name: str
+    beside: str = ""
+    port: int = 0
+    layer: int | None = None
+
+
 class ContractBroken(UsageError):
     """Inputs that a result's contract does not allow; names the input and the row."""
 
@@ -85,6 +98,13 @@ class Contract:
         """What one output may differ by, over its largest value; named as after the pass."""
         return 0.0
 
+    def stretch(self, name: str, outputs: Arrays, size: float) -> float:
+        """By how much an error of the graph before grows on the way to one output: 1, or more for small differences.
+
+        ``outputs`` are those of the graph before, ``size`` is the largest value of the output where it is compared.
+        """
+        return 1.0
+
     def output_before(self, name: str) -> str:
         """The output of the graph before the pass whose rows an output of the graph after it has."""
         return name
@@ -93,7 +113,7 @@ class Contract:
         """The name that an input of the graph after the pass had before it."""
         return name
 
-    def observed(self) -> tuple[str, ...]:
+    def observed(self) -> tuple[Inner, ...]:
         """Values inside the graph before the pass that ``expected`` rests on: who compares makes them outputs."""
         return ()
 

@@ -21,7 +21,8 @@ class Stepper:
 
     Caches that grow hold one sequence each, so there a step is one run a sequence (a rewind cuts the cache back);
     caches written in place (``ctx`` rows each) hold the whole batch, padded with positions of -1 to the longest chunk,
-    or to ``width``. ``others`` feeds inputs that no chunk tells, one line a sequence.
+    or to ``width``. ``others`` feeds inputs that no chunk tells, one line a sequence. ``answer`` is the output whose
+    rows a step gives, the logits by default.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class Stepper:
         *,
         others: Mapping[str, Array] | None = None,
         session: Session | None = None,
+        answer: str = "",
     ) -> None:
         self.host = Host(Subject.of(model, "graph"), session or Session(model), ctx, guesses=False)
         found = self.host.subject.states
         self.states = [s for s in found if s.pairing is Pairing.BOTH and s.traits.changes]
         self.batch, self.ctx, self.others = batch, ctx, dict(others or {})
+        self.answer = answer or self.host.answer
         self.in_place = any(state.in_place for state in self.states)
         self.caches = [Caches() for _ in range(1 if self.in_place else batch)]
         self.lengths = [0] * batch
@@ -69,7 +72,7 @@ class Stepper:
 
     def _run(self, caches: Caches, step: Step, others: Arrays) -> Array:
         outputs = self.host.run(caches, step, others=others)
-        return outputs[self.host.answer]
+        return outputs[self.answer]
 
     def rows(self, layer: int | None, kind: str, row: int) -> Array:
         """What the cache holds of one sequence, rows in order on the last axis but one: ``[heads, length, size]``."""

@@ -52,7 +52,15 @@ def play(before: Subject, after: Subject, contract: Contract, name: str, seed: i
     sessions = tuple(Session(legalized(s.model).model, s.name) for s in (before, after))
     fixed = next((size for s in (before, after) if (size := s.fixed(0)) is not None), None)
     for batch in (fixed,) if fixed is not None else BATCHES:
-        yield _Text(before, after, contract, sessions[0], sessions[1], batch, seed).report(name)
+        for answers in (("", ""), *_tapped(after, contract)):
+            yield _Text(before, after, contract, sessions[0], sessions[1], batch, seed, answers).report(name)
+
+
+def _tapped(after: Subject, contract: Contract) -> list[tuple[str, str]]:
+    """Values inside the original, and the outputs of the result that hold them."""
+    inner = {value.name for value in contract.chain.observed}
+    names = [value.name or "" for value in after.model.graph.outputs]
+    return [(old, name) for name in names if (old := contract.old_output(name)) in inner]
 
 
 @dataclass(eq=False)
@@ -66,16 +74,17 @@ class _Text:
     second: Session
     batch: int
     seed: int
+    answers: tuple[str, str] = ("", "")
 
     def report(self, name: str) -> CaseReport:
         """The logits of all chunks, one output of one case."""
-        left, right = self._stepper(self.before, self.first), self._stepper(self.after, self.second)
+        left, right = self._steppers()
         if not self.uneven(left, right):
             return self._compared(name, left, right, alike=True)
         try:
             return self._compared(name, left, right, alike=False)
         except _FewerLogits:
-            left, right = self._stepper(self.before, self.first), self._stepper(self.after, self.second)
+            left, right = self._steppers()
             return self._compared(name, left, right, alike=True)
 
     def uneven(self, left: Stepper, right: Stepper) -> bool:
@@ -109,9 +118,13 @@ class _Text:
                 found.append(b[len(b) - kept :])
         if not expected:
             raise Unplayable("the caches are too short for a chunk")
-        return CaseReport(name, title, (_difference(expected, found),))
+        return CaseReport(name, title, (_difference(self.answers[1] or "logits", expected, found),))
 
-    def _stepper(self, subject: Subject, session: Session) -> Stepper:
+    def _steppers(self) -> tuple[Stepper, Stepper]:
+        first, second = self.answers
+        return self._stepper(self.before, self.first, first), self._stepper(self.after, self.second, second)
+
+    def _stepper(self, subject: Subject, session: Session, answer: str) -> Stepper:
         capacity = [size for s in (self.before, self.after) if (size := s.capacity) is not None]
         ctx = min(capacity, default=CTX)
         case = Case(self.batch, 1, Padding.FULL, np.zeros((self.batch, 1), np.int64), self.seed)
@@ -119,7 +132,7 @@ class _Text:
             built = build_inputs(subject, case)
         except UnknownSize as error:
             raise Unplayable(error.what) from error
-        return Stepper(subject.model, self.batch, ctx, others=untold(subject, built), session=session)
+        return Stepper(subject.model, self.batch, ctx, others=untold(subject, built), session=session, answer=answer)
 
     def _script(self, left: Stepper, right: Stepper, alike: bool) -> Iterator[list[Chunk]]:
         """Chunks until the cache is full; where rows differ, one of them is idle now and then."""
@@ -145,6 +158,6 @@ def _count(asked: int, row: int, number: int, alike: bool) -> int:
     return asked if alike else max(asked - (row + number) % 3, 0 if number else 1)
 
 
-def _difference(expected: Sequence[Array], found: Sequence[Array]) -> Difference:
+def _difference(name: str, expected: Sequence[Array], found: Sequence[Array]) -> Difference:
     ours, theirs = (np.concatenate([array for array in arrays if len(array)]) for arrays in (expected, found))
-    return compare("logits", ours, theirs, max(OTHER_SUMS, 4 * ulp_tolerance(ours)))
+    return compare(name, ours, theirs, max(OTHER_SUMS, 4 * ulp_tolerance(ours)))

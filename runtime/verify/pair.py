@@ -140,7 +140,9 @@ class Pair:
         found: list[Difference] = []
         for name in shared:
             before, after = chain.comparable(name, expected[name], others[name], inputs)
-            found.append(compare(name, before, after, max(chain.tolerance(name, after), self._tolerance(before))))
+            size = float(np.abs(before).max(initial=0)) if before.dtype.kind == "f" else 0.0
+            allowed = chain.tolerance(name, after) * chain.stretch(name, outputs, inputs, size)
+            found.append(compare(name, before, after, max(allowed, self._tolerance(before))))
         if not all(output.equal for output in found):
             found = self._without_chance(found, inputs, outputs)
         if self._cache_left and not all(output.equal for output in found):

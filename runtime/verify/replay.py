@@ -23,8 +23,10 @@ from ..session.subject import Subject
 from .closeness import OTHER_SUMS, compare_rows, sums_of
 from .compare import Difference, compare
 from .contract import Contract
+from .observe import observing
 from .outside import outside_sizes
 from .replay_graphs import decoder_of, has_branches, open_clone, replays
+from .tapped import TappedRows
 
 TEXT = 48  # tokens after the prompt, at most
 BY_RUN = "scales are taken over all tokens of a run"
@@ -109,6 +111,7 @@ class _Context:
     contract: Contract
     same_layout: bool
     static_past: bool
+    tapped: TappedRows
     expected: list[np.ndarray] = field(default_factory=list[np.ndarray])
     pairs: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list[tuple[np.ndarray, np.ndarray]])
     twins: dict[str, Difference] = field(default_factory=dict[str, Difference])
@@ -122,7 +125,7 @@ class _Context:
         contract = Contract.of(program, result)
         longest = max(player.length or 1 for player in players)
         room = min(player.ctx for player in players)
-        model = program.graphs[name]
+        model = observing(program.graphs[name], contract.chain.observed)
         outside = outside_sizes(Subject.of(model, name), [player.subject for player in players], contract.old_input)
         known = materialize(model, Clone(name, analyze_dimensions(model).complete(outside)), name)
         original = Host.of(model, f"{name} (original)", room, known)
@@ -131,7 +134,8 @@ class _Context:
         ids = next(iter(original.subject.tables.values()), 64)
         batch = max(player.batch or 1 for player in players)
         text = np.random.default_rng([seed, length]).integers(0, ids, (batch, room + longest))
-        context = cls(original, text, contract, _same(original, players, contract), _static_past(players))
+        same, tapped = _same(original, players, contract), TappedRows.of(contract)
+        context = cls(original, text, contract, same, _static_past(players), tapped)
         context.sums, context.by_run = sums_of(model), bool(scales_of_runs(model))
         if not context.unplayable():
             context.expected = context._one_by_one(length)
@@ -158,6 +162,7 @@ class _Context:
             if first:
                 raise OnnxPassesError("the original gives no logits of some tokens", where=self.original.subject.name)
             expected += [array[:, row] for row in range(array.shape[1])]
+            self.tapped.expect(outputs)
         return expected
 
     def prefill(self, player: Host) -> Caches:
@@ -256,6 +261,7 @@ class _Context:
         self._twin(theirs, outputs, feed, step)
         if self.unplayable():
             return
+        self.tapped.found(outputs, step, keep)
         first, array = player.logits(outputs, step)
         start = int(step.past[0])
         for row in range(array.shape[1]):
@@ -314,7 +320,7 @@ class _Context:
             yield Replayed(spec.graph, f"{title}, the original on the same inputs", tuple(twins.values()), claim=claim)
         if pairs:
             expected, found = (np.stack([pair[side] for pair in pairs]) for side in (0, 1))
-            rows = compare_rows(expected, found, self.sums)
+            rows = (*compare_rows(expected, found, self.sums), *self.tapped.differences(self.sums))
             yield Replayed(spec.graph, f"{title}, the original token by token", rows, claim=claim)
         if not twins and not pairs:
             yield Replayed(spec.graph, title, skipped="no run gave an output to compare")

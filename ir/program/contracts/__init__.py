@@ -1,7 +1,7 @@
 """The contracts that our passes record, the registry of kinds, and the chain of them between two programs."""
 
 from .chain import Chain, claims_in, renamed
-from .heads import Pooled, SelectedWords
+from .heads import HiddenTapped, Pooled, SelectedWords
 from .interface import CastIO, FixedSwitch, Grid, QuantizedIO, RenamedIO
 from .logits import BestTokens, LastRows
 from .lowered import OperatorsLowered, RightPadded, WholePast
@@ -30,6 +30,7 @@ __all__ = [
     "ConsecutivePositions",
     "FixedSwitch",
     "Grid",
+    "HiddenTapped",
     "KeysOfRun",
     "LastRows",
     "LayerCut",

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from ..contract import Array, Arrays, Contract, Side
+from ..contract import Array, Arrays, Contract, Inner, Side
 from .interface import FixedSwitch, RenamedIO
 from .registry import UnknownContract
 from .sizes import Claims, LayerCut, SizesBound
@@ -76,9 +76,28 @@ class Chain:
 
     def expected(self, outputs: Arrays, feeds: Arrays) -> dict[str, Array]:
         """What the result must give where the original gave ``outputs`` for ``feeds``."""
+        return self._outputs(outputs, feeds)[-1]
+
+    def stretch(self, name: str, outputs: Arrays, feeds: Arrays, size: float) -> float:
+        """By how much the tolerance of one output of the result grows, where the original gave ``outputs``.
+
+        ``size`` is the largest value of the output where it is compared.
+        """
+        found, steps = 1.0, self._outputs(outputs, feeds)
+        for link, before in zip(reversed(self.links), reversed(steps[:-1]), strict=True):
+            if link.step >= self.since:
+                found, name = found * link.stretch(name, before, size), link.output_before(name)
+        return found
+
+    def _outputs(self, outputs: Arrays, feeds: Arrays) -> list[dict[str, Array]]:
+        """What the graph gave before each link, and in the end."""
+        given, steps = outputs, [dict(outputs)]
         for link, now in zip(self.links, self._before(feeds), strict=True):
-            outputs = link.expected(outputs, now) if link.step >= self.since else outputs
-        return dict(outputs)
+            if link.step >= self.since:
+                inner = {value.name: given[value.name] for value in link.observed() if value.name in given}
+                outputs = link.expected({**inner, **outputs}, now)  # though an earlier contract took it away
+            steps.append(dict(outputs))
+        return steps
 
     def comparable(self, name: str, expected: Array, found: Array, feeds: Arrays) -> tuple[Array, Array]:
         """The parts of one output of the result that both arrays hold; ``feeds`` are the original's."""
@@ -109,9 +128,9 @@ class Chain:
         return name
 
     @property
-    def observed(self) -> frozenset[str]:
+    def observed(self) -> frozenset[Inner]:
         """Values inside the original that what is expected rests on, as they are called in the result."""
-        return frozenset(name for link in self._new for name in link.observed())
+        return frozenset(value for link in self._new for value in link.observed())
 
     @property
     def switches(self) -> dict[str, bool]:

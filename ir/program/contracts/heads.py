@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..contract import Array, Arrays, Contract, Side, port
+from ..contract import Array, Arrays, Contract, Inner, Side, port
 from .logits import ALL, MASK
 from .positions import first_rows
 
@@ -50,9 +50,9 @@ class Pooled(Contract):
     source: str = port(default="")
     inside: bool = False
 
-    def observed(self) -> tuple[str, ...]:
+    def observed(self) -> tuple[Inner, ...]:
         """Rows that were no output are made one to be compared with."""
-        return (self.hidden,) if self.inside else ()
+        return (Inner(self.hidden),) if self.inside else ()
 
     def expected(self, outputs: Arrays, feeds: Arrays) -> dict[str, Array]:
         """The vectors that the hidden rows say."""
@@ -176,6 +176,14 @@ class SelectedWords(Contract):
             return 0.0
         return HALF if found.dtype.itemsize == 2 else SUMS if self.scores == "columns" else 10 * SUMS
 
+    def stretch(self, name: str, outputs: Arrays, size: float) -> float:
+        """A score that is small beside the logits has their error; one of exponents errs by it relative to itself."""
+        if name != self.output or self.logits not in outputs or self.scores == "columns":
+            return 1.0
+        columns = np.take(outputs[self.logits], np.asarray(self.tokens), axis=-1)
+        largest = float(np.abs(columns).max(initial=0.0))
+        return max(1.0, largest / max(size, LEAST_NORM) if self.scores == "difference" else largest)
+
     def output_before(self, name: str) -> str:
         """Words have the rows of the logits."""
         return self.logits if name == self.output else name
@@ -197,3 +205,41 @@ _SCORES: Mapping[str, Callable[[Array], Array]] = {
     "probability": lambda columns: 1 / (1 + np.exp(columns[..., 1] - columns[..., 0])),
     "softmax": _softmax,
 }
+
+
+@dataclass(frozen=True)
+class HiddenTapped(Contract):
+    """A new output holds the hidden rows after a layer, which the graph computed before too.
+
+    Attributes:
+        output: The output.
+        hidden: The value inside that holds the rows; where an operator left it out, the name it would have.
+        beside: What that operator gives: its norm.
+        place: Which of its outputs the rows are.
+        layer: After which layer.
+    """
+
+    kind: ClassVar[str] = "hidden-tapped"
+
+    output: str = port(Side.AFTER)
+    hidden: str = ""
+    beside: str = ""
+    place: int | None = None
+    layer: int = 0
+
+    def observed(self) -> tuple[Inner, ...]:
+        """The rows."""
+        return (Inner(self.hidden, self.beside, self.place or 0, self.layer),)
+
+    def expected(self, outputs: Arrays, feeds: Arrays) -> dict[str, Array]:
+        """All that the graph gave, and the rows."""
+        return {**outputs, self.output: outputs[self.hidden]} if self.hidden in outputs else dict(outputs)
+
+    def output_before(self, name: str) -> str:
+        """The rows as the graph before has them."""
+        return self.hidden if name == self.output else name
+
+    def sentence(self) -> str:
+        """As people read it."""
+        inner = f"{self.hidden}" if not self.beside else f"what is normed to {self.beside}"
+        return f"hidden rows: {self.output}: after layer {self.layer}, {inner}"

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 from ...core.errors import InputError, UsageError
 from ..contract import Contract
-from .heads import Pooled, SelectedWords
+from .heads import HiddenTapped, Pooled, SelectedWords
 from .interface import CastIO, FixedSwitch, QuantizedIO, RenamedIO
 from .logits import BestTokens, LastRows
 from .lowered import OperatorsLowered, RightPadded, WholePast
@@ -24,8 +24,9 @@ MAX_KIND = 100
 
 BUILT_IN: tuple[type[Contract], ...] = (
     AnyPositions, Assumption, BestTokens, CacheRowPositions, CastIO, Claims, CloneOf, ConsecutivePositions,
-    FixedSwitch, KeysOfRun, LastRows, LayerCut, LayoutChanged, OperatorsLowered, OrderedPositions, Packed, Pooled,
-    QuantizedIO, RenamedIO, RightPadded, SelectedWords, SizesBound, StatesRemoved, StaticPast, WholePast, ZeroPosition,
+    FixedSwitch, HiddenTapped, KeysOfRun, LastRows, LayerCut, LayoutChanged, OperatorsLowered, OrderedPositions, Packed,
+    Pooled, QuantizedIO, RenamedIO, RightPadded, SelectedWords, SizesBound, StatesRemoved, StaticPast, WholePast,
+    ZeroPosition,
 )  # fmt: skip
 _KINDS: dict[str, type[Contract]] = {cls.kind: cls for cls in BUILT_IN}
 

@@ -43,6 +43,16 @@ def open_norm(graph: ir.Graph, point: Point, owner: str) -> ir.Value:
     return total
 
 
+def ask_for(node: ir.Node, port: int, name: str) -> ir.Value:
+    """Gives an output that the node leaves out its name; further ones before it stay left out."""
+    known = len(node.outputs)
+    node.resize_outputs(max(known, port + 1))
+    for value in node.outputs[known:]:
+        value.name = ""  # left out, as in the file
+    node.outputs[port].name = name
+    return node.outputs[port]
+
+
 def _replace(old: ir.Value, new: ir.Value) -> None:
     name, new.shape = old.name, old.shape
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,10 +18,12 @@ from ...core.scopes import holders
 from ...interface.logits import logits_output
 from ...interface.roles import Role
 from ...states import State
+from .mixing import mixing_nodes
 
 LOOKUPS = frozenset(("Gather", "GatherBlockQuantized", "EmbedLayerNormalization"))
 SUMS = frozenset(("Add", "Sum"))
 SKIP_NORMS = frozenset(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"))
+SIZES = frozenset(("Shape", "Size"))  # what they give depends on no content: it goes around no layer
 
 
 @dataclass(eq=False)
@@ -64,7 +67,36 @@ def find_spans(
         spans = flow.spans(groups) if groups is not None else []
         if spans and all(_is_one(point) for span in spans for point in (span.start, span.end)):
             return spans
-    raise PassRefused(
+    raise _unclear(where)
+
+
+def find_boundaries(
+    model: ir.Model,
+    states: Sequence[State],
+    roles: Mapping[str, Role],
+    known: Mapping[ir.Value, ir.DataType],
+    where: str,
+) -> list[Span]:
+    """The layers of a graph with or without states; where these tell none, one starts where tokens are mixed.
+
+    Raises PassRefused where no single value leads from each to the next.
+    """
+    with contextlib.suppress(PassRefused):
+        return find_spans(model, states, roles, known, where)
+    if not any(role in _GIVEN for role in roles.values()):
+        raise PassRefused("no input holds tokens or their embeddings, of which layers are counted", where=where)
+    for source in _sources(model, roles, known):
+        flow = _Flow.of(model, source, states)
+        found = (flow.start_at(node) for node in mixing_nodes(model.graph, source, known))
+        starts = sorted({start for start in found if start is not None})
+        spans = flow.spans([(start, []) for start in starts]) if starts else []
+        if spans and all(_is_one(point) for span in spans for point in (span.start, span.end)):
+            return spans
+    raise _unclear(where)
+
+
+def _unclear(where: str) -> PassRefused:
+    return PassRefused(
         "no single value carries everything from one layer to the next",
         where=where,
         found="paths from the tokens to later layers that go around earlier ones",
@@ -122,7 +154,8 @@ class _Flow:
         graph: nx.DiGraph[int] = nx.DiGraph()
         graph.add_node(0)
         for at, point in enumerate(points):  # grows while it is walked
-            for other in following(point, outer):
+            sizes = isinstance(point, ir.Node) and point.op_type in SIZES
+            for other in following(point, outer) if not sizes else ():
                 if other not in index:
                     index[other] = len(points)
                     points.append(other)
@@ -145,7 +178,14 @@ class _Flow:
 
     def start_of(self, state: State) -> int | None:
         """The place in the trunk of the last point that all paths to the state and to the answer pass."""
-        chains = [reversed(self.chain(at)) for at in self._entries(state)]
+        return self._last_common(self._entries(state))
+
+    def start_at(self, node: ir.Node) -> int | None:
+        """The same for an operator."""
+        return self._last_common([self.index[value] for value in node.inputs if value in self.index])
+
+    def _last_common(self, entries: Iterable[int]) -> int | None:
+        chains = [reversed(self.chain(at)) for at in entries]
         starts = [next(self.place[up] for up in chain if up in self.place) for chain in chains]
         return min(starts, default=None)
 
