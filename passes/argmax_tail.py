@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ..ir.core.errors import UsageError
 from ..ir.interface.analysis import Known, analysis_of
-from ..ir.program.contracts import BestTokens
+from ..ir.program.contracts.logits import BestTokens
 from ..ir.rewrite.builder import Builder
 from ..ir.rewrite.lm_head import find_logits
 from ..ir.shapes.infer.declared import is_fresh

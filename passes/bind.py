@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ..ir.core.errors import PassRefused, UnknownNameError
 from ..ir.core.specialization import Manifest, Specialization
 from ..ir.interface.analysis import analysis_of
-from ..ir.program.contracts import SizesBound
+from ..ir.program.contracts.sizes import SizesBound
 from ..ir.program.program import Program
 from ..ir.proof import prove
 from ..ir.rewrite.bind_sizes import make_static, static_facts

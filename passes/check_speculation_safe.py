@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ..ir.core.errors import PassRefused, UsageError
 from ..ir.interface.analysis import ALL, Known
-from ..ir.program.contracts import Assumption
+from ..ir.program.contracts.sizes import Assumption
 from ..ir.program.program import Program
 from ..ir.proof.findings import Findings
 from ..ir.proof.rollback import speculation_findings

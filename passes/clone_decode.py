@@ -14,7 +14,8 @@ from ..ir.interface.dimensions import DimensionAnalysis
 from ..ir.interface.logits import logits_output
 from ..ir.interface.roles import Role
 from ..ir.program.clone import Clone, inner_symbols, materialize
-from ..ir.program.contracts import Claims, CloneOf, StaticPast
+from ..ir.program.contracts.sizes import Claims, CloneOf
+from ..ir.program.contracts.states import StaticPast
 from ..ir.program.program import Program
 from ..ir.rewrite.bind_sizes import refuse_other_defaults
 from ..ir.rewrite.scalar_ranges import squeeze_ranges

@@ -11,7 +11,9 @@ from onnx_ir.passes.common import RemoveUnusedFunctionsPass
 
 from ..ir.interface.analysis import Known, analysis_of, forget
 from ..ir.program.contract import Contract
-from ..ir.program.contracts import CacheRowPositions, ConsecutivePositions, LayoutChanged, RenamedIO
+from ..ir.program.contracts.interface import RenamedIO
+from ..ir.program.contracts.positions import CacheRowPositions, ConsecutivePositions
+from ..ir.program.contracts.states import LayoutChanged
 from ..ir.rewrite.clamp_positions import clamp_positions
 from ..ir.rewrite.convert import MaskInput, Names, Ops, Options, Outcome, To, convert
 from ..ir.rewrite.restore import restored_on_failure

@@ -13,7 +13,7 @@ from ..ir.core.errors import PassRefused, UsageError
 from ..ir.core.specialization import Manifest, Specialization, SpecRole
 from ..ir.interface.dimensions import analyze_dimensions
 from ..ir.program.clone import Clone, materialize
-from ..ir.program.contracts import LayerCut
+from ..ir.program.contracts.sizes import LayerCut
 from ..ir.program.program import Program
 from ..ir.rewrite.layer.cut import Cut, Shared, cut_layer
 from ..ir.rewrite.scalar_ranges import squeeze_ranges

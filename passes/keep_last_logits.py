@@ -12,7 +12,7 @@ from onnx_ir.passes.common import InlinePass
 from ..ir.core.errors import PassRefused, UsageError
 from ..ir.interface.analysis import Known, analysis_of, forget
 from ..ir.interface.roles import Role
-from ..ir.program.contracts import LastRows
+from ..ir.program.contracts.logits import LastRows
 from ..ir.rewrite.builder import Builder
 from ..ir.rewrite.lm_head import (
     Count,

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ..ir.core.errors import PassRefused
 from ..ir.manifests.custom_io_yaml import CUSTOM_IO, write_custom_io
-from ..ir.program.contracts import Grid, QuantizedIO
+from ..ir.program.contracts.interface import Grid, QuantizedIO
 from ..ir.program.program import Program
 from ..ir.quantization.qdq import MARK, plain_pairs
 from ..ir.states import State, find_states

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ..ir.core.errors import PassRefused
 from ..ir.core.specialization import Specialization
-from ..ir.program.contracts import Packed
+from ..ir.program.contracts.sizes import Packed
 from ..ir.program.program import Program
 from ..ir.rewrite.pack.packing import pack
 from .base import Pass, Report

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ..ir.core.errors import PassRefused, UsageError
 from ..ir.interface.analysis import GraphAnalysis, analysis_of
-from ..ir.program.contracts import Pooled
+from ..ir.program.contracts.heads import Pooled
 from ..ir.program.program import Program
 from ..ir.rewrite.builder import Builder
 from ..ir.rewrite.lm_head import Valid, Validity, validity_of

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from ..ir.core.errors import PassRefused, UnknownNameError, UsageError
 from ..ir.core.scopes import nested
-from ..ir.program.contracts import renamed
+from ..ir.program.contracts.chain import renamed
 from ..ir.program.program import Program
 from .base import GraphResult, Pass, Report, merge_results
 

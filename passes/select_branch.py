@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ..ir.core.errors import PassRefused, UnknownNameError
 from ..ir.core.scopes import nested
-from ..ir.program.contracts import FixedSwitch
+from ..ir.program.contracts.interface import FixedSwitch
 from ..ir.rewrite.simplify.branches import inline_branches
 from .base import GraphResult, Pass
 

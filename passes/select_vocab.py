@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from ..ir.core.errors import InputError, UsageError
 from ..ir.interface.analysis import Known, analysis_of
-from ..ir.program.contracts import SelectedWords
+from ..ir.program.contracts.heads import SelectedWords
 from ..ir.program.program import Program
 from ..ir.rewrite.builder import Builder
 from ..ir.rewrite.lm_head import find_head

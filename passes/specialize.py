@@ -13,7 +13,7 @@ from ..ir.core.specialization import Manifest, Specialization, SpecRole
 from ..ir.interface.analysis import ALL, Known, analysis_of
 from ..ir.interface.axes import Axis
 from ..ir.interface.dimensions import DimensionAnalysis
-from ..ir.program.contracts import Claims
+from ..ir.program.contracts.sizes import Claims
 from ..ir.program.program import Program
 from ..ir.specialize.assign import assign, check_symbols
 from ..ir.specialize.families import (

@@ -15,14 +15,8 @@ from ..ir.core.errors import PassRefused
 from ..ir.core.scopes import remove_dead
 from ..ir.interface.analysis import analysis_of, forget
 from ..ir.interface.roles import Role
-from ..ir.program.contracts import (
-    AnyPositions,
-    KeysOfRun,
-    OrderedPositions,
-    PositionRows,
-    StatesRemoved,
-    ZeroPosition,
-)
+from ..ir.program.contracts.positions import AnyPositions, KeysOfRun, OrderedPositions, PositionRows, ZeroPosition
+from ..ir.program.contracts.states import StatesRemoved
 from ..ir.rewrite.builder import Builder
 from ..ir.rewrite.strip.detach_state import Unbinding, anchors_of, take_out
 from ..ir.rewrite.strip.exactness import refuse_half_known, refuse_unprovable

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ..ir.core.errors import PassRefused, UsageError
 from ..ir.interface.analysis import Known, analysis_of
-from ..ir.program.contracts import HiddenTapped
+from ..ir.program.contracts.heads import HiddenTapped
 from ..ir.rewrite.layer.spans import Span, find_boundaries
 from ..ir.rewrite.layer.tap import Tapper, leaves_as
 from ..ir.rewrite.names import names_in

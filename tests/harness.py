@@ -40,7 +40,7 @@ import onnx
 import onnx_ir as ir
 
 from onnx_llm_passes.ir.core.errors import OnnxPassesError
-from onnx_llm_passes.ir.program.contracts import Chain
+from onnx_llm_passes.ir.program.contracts.chain import Chain
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.ir.symbolic import dims
 from onnx_llm_passes.passes.instruments import VerifyEach

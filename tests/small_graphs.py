@@ -8,7 +8,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from onnx_llm_passes.ir.core.errors import PassRefused
-from onnx_llm_passes.ir.program.contracts import Assumption
+from onnx_llm_passes.ir.program.contracts.sizes import Assumption
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.base import GraphResult, Pass
 

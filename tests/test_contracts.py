@@ -12,42 +12,23 @@ import pytest
 
 from onnx_llm_passes.ir.core.errors import InputError, UsageError
 from onnx_llm_passes.ir.program.contract import Contract, ContractBroken, Side, port
-from onnx_llm_passes.ir.program.contracts import (
+from onnx_llm_passes.ir.program.contracts.chain import Chain, renamed
+from onnx_llm_passes.ir.program.contracts.heads import HiddenTapped, Pooled, SelectedWords
+from onnx_llm_passes.ir.program.contracts.interface import CastIO, FixedSwitch, Grid, QuantizedIO, RenamedIO
+from onnx_llm_passes.ir.program.contracts.logits import BestTokens, LastRows
+from onnx_llm_passes.ir.program.contracts.lowered import OperatorsLowered, RightPadded, WholePast
+from onnx_llm_passes.ir.program.contracts.positions import (
     AnyPositions,
-    Assumption,
-    BestTokens,
-    CastIO,
-    Chain,
-    Claims,
-    CloneOf,
+    CacheRowPositions,
     ConsecutivePositions,
-    FixedSwitch,
-    Grid,
-    HiddenTapped,
     KeysOfRun,
-    LastRows,
-    LayerCut,
-    LayoutChanged,
-    OperatorsLowered,
     OrderedPositions,
-    Packed,
-    Pooled,
-    QuantizedIO,
-    RenamedIO,
-    RightPadded,
-    SelectedWords,
-    SizesBound,
-    StatesRemoved,
-    StaticPast,
-    UnknownContract,
-    WholePast,
     ZeroPosition,
-    read_contract,
-    register_contract,
-    renamed,
 )
-from onnx_llm_passes.ir.program.contracts.positions import CacheRowPositions
-from onnx_llm_passes.ir.program.contracts.registry import BUILT_IN
+from onnx_llm_passes.ir.program.contracts.registry import BUILT_IN, read_contract, register_contract
+from onnx_llm_passes.ir.program.contracts.sizes import Assumption, Claims, CloneOf, LayerCut, Packed, SizesBound
+from onnx_llm_passes.ir.program.contracts.states import LayoutChanged, StatesRemoved, StaticPast
+from onnx_llm_passes.ir.program.contracts.unknown import UnknownContract
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline

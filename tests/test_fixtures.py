@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from onnx_llm_passes.ir.program.contracts import Chain
+from onnx_llm_passes.ir.program.contracts.chain import Chain
 from onnx_llm_passes.passes.presets import PRESETS
 from onnx_llm_passes.passes.registry import pass_names
 

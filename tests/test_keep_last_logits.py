@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from onnx_llm_passes.ir.core.errors import OnnxPassesError, PassRefused
-from onnx_llm_passes.ir.program.contracts import BestTokens, LastRows
+from onnx_llm_passes.ir.program.contracts.logits import BestTokens, LastRows
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.keep_last_logits import KeepLastLogits
 from onnx_llm_passes.passes.manager import PassManager

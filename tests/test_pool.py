@@ -10,7 +10,8 @@ import onnx_ir as ir
 import pytest
 
 from onnx_llm_passes.ir.core.errors import OnnxPassesError, UsageError
-from onnx_llm_passes.ir.program.contracts import Pooled, read_contract
+from onnx_llm_passes.ir.program.contracts.heads import Pooled
+from onnx_llm_passes.ir.program.contracts.registry import read_contract
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline

@@ -11,7 +11,7 @@ import pytest
 
 from onnx_llm_passes.ir.core.errors import OutputError
 from onnx_llm_passes.ir.core.specialization import Specialization
-from onnx_llm_passes.ir.program.contracts import Assumption
+from onnx_llm_passes.ir.program.contracts.sizes import Assumption
 from onnx_llm_passes.ir.program.program import PassRecord, Program
 
 from .weight_models import (

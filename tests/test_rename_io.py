@@ -6,7 +6,9 @@ import onnx_ir as ir
 import pytest
 
 from onnx_llm_passes.ir.core.errors import PassRefused, UnknownNameError
-from onnx_llm_passes.ir.program.contracts import Assumption, OrderedPositions, RenamedIO
+from onnx_llm_passes.ir.program.contracts.interface import RenamedIO
+from onnx_llm_passes.ir.program.contracts.positions import OrderedPositions
+from onnx_llm_passes.ir.program.contracts.sizes import Assumption
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import print_pipeline

@@ -12,7 +12,8 @@ import onnx_ir as ir
 import pytest
 
 from onnx_llm_passes.ir.core.errors import PassRefused, UsageError
-from onnx_llm_passes.ir.program.contracts import HiddenTapped, LayerCut
+from onnx_llm_passes.ir.program.contracts.heads import HiddenTapped
+from onnx_llm_passes.ir.program.contracts.sizes import LayerCut
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline

@@ -10,7 +10,7 @@ import pytest
 
 from onnx_llm_passes.ir.core.errors import PassRefused
 from onnx_llm_passes.ir.program.contract import ContractBroken
-from onnx_llm_passes.ir.program.contracts import KeysOfRun
+from onnx_llm_passes.ir.program.contracts.positions import KeysOfRun
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.ir.states import Layout, find_states
 from onnx_llm_passes.passes.manager import PassManager

@@ -13,7 +13,9 @@ import pytest
 
 from onnx_llm_passes.ir.core.errors import NotEqualError, PassRefused, UnknownNameError, UsageError
 from onnx_llm_passes.ir.program.contract import Contract
-from onnx_llm_passes.ir.program.contracts import AnyPositions, Chain, OrderedPositions, RenamedIO, ZeroPosition
+from onnx_llm_passes.ir.program.contracts.chain import Chain
+from onnx_llm_passes.ir.program.contracts.interface import RenamedIO
+from onnx_llm_passes.ir.program.contracts.positions import AnyPositions, OrderedPositions, ZeroPosition
 from onnx_llm_passes.ir.program.program import PassRecord, Program
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline

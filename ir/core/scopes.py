@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import onnx_ir as ir
 
 Scope = ir.Graph | ir.Function
+_GRAPH, _GRAPHS = ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS
 
 
 def scopes(model: ir.Model) -> Iterator[Scope]:
@@ -22,16 +23,19 @@ def nested(scope: Scope) -> Iterator[Scope]:
     while work:
         found = work.pop()
         yield found
-        work.extend(reversed([body for node in found if node.attributes for body in bodies(node)]))
+        inside = [body for node in found if node.attributes.data for body in bodies(node)]
+        if inside:
+            work.extend(reversed(inside))
 
 
 def bodies(node: ir.Node) -> list[ir.Graph]:
     """The subgraphs that the node itself holds, in the order of its attributes."""
     found: list[ir.Graph] = []
-    for attribute in node.attributes.values():
-        if attribute.type is ir.AttributeType.GRAPH:
+    for attribute in node.attributes.data.values():  # the dict itself: every node of every graph comes by here
+        kind = attribute.type
+        if kind is _GRAPH:
             found.append(attribute.as_graph())
-        elif attribute.type is ir.AttributeType.GRAPHS:
+        elif kind is _GRAPHS:
             found.extend(attribute.as_graphs())
     return found
 

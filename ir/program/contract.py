@@ -7,12 +7,14 @@ import enum
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 
 from ..core.errors import InputError, UsageError
+
+if TYPE_CHECKING:  # pydantic costs as much to import as reading a small graph: only where an entry is read
+    from pydantic import TypeAdapter
 
 Array = np.ndarray
 Arrays = Mapping[str, np.ndarray]
@@ -144,11 +146,13 @@ class Contract:
 
     def to_json(self) -> dict[str, Any]:
         """Its entry in program.json."""
-        return {"kind": self.kind, **_adapter(type(self)).dump_python(self, mode="json")}
+        return {"kind": self.kind, **{item.name: _plain(self, item.name) for item in dataclasses.fields(self)}}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Self:
         """The contract of an entry; InputError where a field is missing, unknown or of another type."""
+        from pydantic import ValidationError
+
         given = {key: value for key, value in entry.items() if key != "kind"}
         try:
             return cast("Self", _adapter(cls).validate_python(given))
@@ -164,7 +168,32 @@ class Contract:
 
 @functools.cache
 def _adapter(cls: type[Contract]) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
     return TypeAdapter(cls)
+
+
+def _plain(contract: Contract, name: str) -> Any:
+    """One field as JSON holds it; what is no plain value is written as pydantic writes the whole contract."""
+    try:
+        return as_json(getattr(contract, name))
+    except TypeError:
+        return _adapter(type(contract)).dump_python(contract, mode="json")[name]
+
+
+def as_json(value: object) -> Any:
+    """Plain values, sequences, mappings, enumerations and dataclasses as JSON has them; TypeError for any other."""
+    if value is None or (isinstance(value, str | int | float) and not isinstance(value, enum.Enum)):
+        return value
+    if isinstance(value, enum.Enum):
+        return as_json(value.value)
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, str) else str(key): as_json(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(held) for held in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: as_json(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    raise TypeError(type(value).__name__)
 
 
 @functools.cache

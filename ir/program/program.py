@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..serialization.weights import WeightsMode
     from .clone import Clone
     from .contract import Contract
-    from .contracts import Claims
+    from .contracts.sizes import Claims
     from .save import Saved
 
 
@@ -82,7 +82,7 @@ class Program:
     @property
     def claims(self) -> Claims:
         """What the specializations claim to cover, by the last pass that made them; nothing where none did."""
-        from .contracts import claims_in
+        from .contracts.chain import claims_in
 
         return claims_in(self.contracts)
 
@@ -210,7 +210,7 @@ def _specializations(entries: Sequence[object]) -> list[Specialization]:
 
 
 def _contract(folder: Path, entry: Mapping[str, Any]) -> Contract:
-    from .contracts import read_contract
+    from .contracts.registry import read_contract
 
     try:
         return read_contract(entry)

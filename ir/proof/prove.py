@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ..core.specialization import Specialization
 from ..interface.analysis import analysis_of
 from ..interface.dimensions import DimensionAnalysis
-from ..program.contracts import Claims
+from ..program.contracts.sizes import Claims
 from . import lengths, sets, shapes, symbols, tensors
 from .case import Case, Failure, Proof, Verdict, View
 from .placed import in_symbols

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from ..core.specialization import SpecRole
 from ..interface.axes import Axis
-from ..program.contracts import Claims
+from ..program.contracts.sizes import Claims
 from ..states import Pairing
 from ..symbolic.symbols import dims_of
 from .case import Case, Failure, View

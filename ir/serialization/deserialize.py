@@ -7,13 +7,16 @@ it reads itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import onnx
 import onnx_ir as ir
 from onnx_ir import serde
+
+from .text_check import check_names, check_scope, check_text
 
 _KINDS = {int(kind): kind for kind in ir.AttributeType}
 _GRAPHS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
@@ -28,13 +31,16 @@ class _NotPlainError(Exception):
 
 
 def deserialize(proto: onnx.ModelProto) -> ir.Model:
-    """The model that ``onnx_ir.from_proto`` gives; raises what it raises."""
+    """The model that ``onnx_ir.from_proto`` gives; raises what it raises, and InputError for names that are no text."""
+    check_names((proto.producer_name, proto.producer_version, proto.domain, proto.doc_string))
     if not _looks_plain(proto):
-        return ir.from_proto(proto)
+        return _read_whole(proto)
+    reader = _Reader(proto.graph)
     try:
-        graph = _Reader(proto.graph).graph()
+        graph = reader.graph()
     except _NotPlainError:
-        return ir.from_proto(proto)
+        return _read_whole(proto)
+    check_names(reader.names())
     graph.opset_imports.update(serde.deserialize_opset_import(proto.opset_import))
     return ir.Model(
         graph,
@@ -44,9 +50,22 @@ def deserialize(proto: onnx.ModelProto) -> ir.Model:
         domain=_given(proto, "domain"),
         model_version=proto.model_version if proto.HasField("model_version") else None,
         doc_string=_given(proto, "doc_string"),
-        functions=[serde.deserialize_function(function) for function in proto.functions],
+        functions=_functions(proto),
         metadata_props=serde.deserialize_metadata_props(proto.metadata_props),
     )
+
+
+def _read_whole(proto: onnx.ModelProto) -> ir.Model:
+    model = ir.from_proto(proto)
+    check_text(model)
+    return model
+
+
+def _functions(proto: onnx.ModelProto) -> list[ir.Function]:
+    read = [serde.deserialize_function(function) for function in proto.functions]
+    for function in read:
+        check_scope(function)
+    return read
 
 
 def _looks_plain(proto: onnx.ModelProto) -> bool:
@@ -71,6 +90,12 @@ class _Reader:
     types: dict[bytes, tuple[ir.Shape, ir.DataType] | None] = field(default_factory=dict[bytes, Any])
     attributes: dict[bytes, ir.Attr] = field(default_factory=dict[bytes, ir.Attr])
     infos: dict[str, onnx.ValueInfoProto] = field(default_factory=dict[str, onnx.ValueInfoProto])
+    nodes: list[str] = field(default_factory=list[str])
+    words: set[str] = field(default_factory=set[str])
+
+    def names(self) -> Iterator[str]:
+        """Every name that was read; operators, domains and attributes once each."""
+        return chain((self.proto.name,), self.values, self.nodes, self.words)
 
     def graph(self) -> ir.Graph:
         """The graph; _NotPlainError where onnx_ir is to read it."""
@@ -147,14 +172,18 @@ class _Reader:
             inputs = [values[name] if name else None for name in proto.input]
         except KeyError:
             raise _NotPlainError from None
+        name, domain, op_type = proto.name, proto.domain, proto.op_type
+        self.nodes.append(name)
+        self.words.add(op_type)
+        self.words.add(domain)
         return ir.Node(
-            proto.domain,
-            proto.op_type,
+            domain,
+            op_type,
             inputs,
             [self.attribute(attribute) for attribute in proto.attribute],
             overload=proto.overload,
             outputs=[values[name] if name else ir.Value(name="") for name in proto.output],
-            name=proto.name,
+            name=name,
             doc_string=proto.doc_string or None,
             metadata_props=serde.deserialize_metadata_props(proto.metadata_props),
         )
@@ -162,10 +191,12 @@ class _Reader:
     def attribute(self, proto: onnx.AttributeProto) -> ir.Attr:
         """An attribute; small equal ones are one, and so is what is read of their tensors later."""
         if proto.ByteSize() > MAX_SHARED:
+            self.words.add(proto.name)
             return _attribute(proto)
         data = proto.SerializeToString()
         found = self.attributes.get(data)
         if found is None:
+            self.words.add(proto.name)
             found = self.attributes[data] = _attribute(proto)
         return found
 

@@ -20,7 +20,6 @@ from ..symbolic.symbols import number_dims
 from .deserialize import deserialize
 from .external_data import DataFolder, Scan, check_link, check_tensor, scan
 from .schemas import check_calls, check_nodes
-from .text_check import check_text
 
 MAX_PROTO = 2**31 - 1
 MIN_OPSET, MIN_IR_VERSION = 13, 4
@@ -49,7 +48,6 @@ def load_graph(path: Path, *, follow_links: bool = False) -> Loaded:
         for tensor in found.external:
             check_tensor(tensor, folder)
         model = _deserialize(proto, path)
-        check_text(model)
         check_nodes(model)
         _settle(model, found, folder)
         number_dims(model)
@@ -143,6 +141,8 @@ def _check_versions(proto: onnx.ModelProto, path: Path) -> None:
 def _deserialize(proto: onnx.ModelProto, path: Path) -> ir.Model:
     try:
         return deserialize(proto)
+    except InputError:
+        raise
     except Exception as error:  # whatever a crafted file makes it raise, it is the file's fault
         cause: BaseException = error
         while cause.__cause__ is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...ir.core.errors import UnknownNameError, UsageError
-from ...ir.program.contracts import Pooled, SelectedWords
+from ...ir.program.contracts.heads import Pooled, SelectedWords
 from ...ir.program.program import Program
 from ..session.legalize import legalized
 from ..session.session import Optimization, Session

@@ -9,17 +9,10 @@ import numpy as np
 
 from ...ir.core.errors import UnknownNameError, UsageError
 from ...ir.interface.roles import Role
-from ...ir.program.contracts import (
-    AnyPositions,
-    BestTokens,
-    Chain,
-    LastRows,
-    OperatorsLowered,
-    PositionRows,
-    RightPadded,
-    ZeroPosition,
-)
-from ...ir.program.contracts.positions import first_rows
+from ...ir.program.contracts.chain import Chain
+from ...ir.program.contracts.logits import BestTokens, LastRows
+from ...ir.program.contracts.lowered import OperatorsLowered, RightPadded
+from ...ir.program.contracts.positions import AnyPositions, PositionRows, ZeroPosition, first_rows
 from ...ir.program.program import Program
 from ..decode.cases import Case, Padding
 from ..session.subject import Subject

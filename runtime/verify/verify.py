@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.core.errors import UsageError
-from ...ir.program.contracts import Chain
+from ...ir.program.contracts.chain import Chain
 from ...ir.program.program import Program
 from ..session.bound import at_sizes_of
 from ..session.exact_products import exact_products

@@ -86,13 +86,19 @@ class TargetTable:
 
     def refuses(self, node: ir.Node, opset: int) -> str:
         """Why the target does not take an operator in a graph of version ``opset``; empty where it does."""
-        rule = self._rules.get(spelled(node))
-        if rule is not None:
-            return _broken(rule, node)
-        if node.domain:
-            return "" if node.domain in self.domains else f"{self.name} has no operators of domain {node.domain}"
+        rule = self.rule(node.domain, node.op_type)
+        return _broken(rule, node) if rule is not None else self.refuses_all(node.domain, node.op_type, opset)
+
+    def rule(self, domain: str, op_type: str) -> Rule | None:
+        """What is special about an operator: whether a node of it is taken depends on the node."""
+        return self._rules.get(f"{domain}.{op_type}" if domain else op_type)
+
+    def refuses_all(self, domain: str, op_type: str, opset: int) -> str:
+        """Why no node of an operator without a rule is taken; empty where every one is."""
+        if domain:
+            return "" if domain in self.domains else f"{self.name} has no operators of domain {domain}"
         newest = self.opset or opset
-        since = introduced(node.op_type)
+        since = introduced(op_type)
         if since == NOWHERE:
             return "ai.onnx has no such operator"
         return "" if since <= newest else f"it is of opset {since}, and {self.name} takes operators up to {newest}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ...core.scopes import all_nodes, bodies, scopes
+from ...core.scopes import all_nodes, bodies
 from .base import TargetTable, spelled
 
 BITS16 = (ir.DataType.UINT16, ir.DataType.INT16)
@@ -40,11 +40,13 @@ def survey(model: ir.Model, table: TargetTable) -> list[Finding]:
     """Everything that the target does not take, the most frequent first."""
     found = Counter[tuple[str, str, str]]()
     opset, lower = model.opset_imports.get("", 0), f"lower{{target={table.name}}}"
-    for node in all_nodes(model):
-        if node.op_identifier() not in model.functions:
+    for kind, nodes in _by_operator(model).items():
+        asked = nodes if table.rule(*kind) is not None or table.refuses_all(*kind, opset) else ()
+        for node in asked:
             if why := table.refuses(node, opset):
                 found[spelled(node), why, lower] += 1
-            if not table.control_flow and bodies(node):
+        for node in nodes if not table.control_flow else ():
+            if bodies(node):
                 found[spelled(node), f"{table.name} takes no branches", "select-branch or simplify"] += 1
     if model.functions and not table.functions:
         found["local function", f"{table.name} expands none", lower] += len(model.functions)
@@ -53,14 +55,30 @@ def survey(model: ir.Model, table: TargetTable) -> list[Finding]:
     return [Finding(kind, count, why, helps) for (kind, why, helps), count in found.most_common()]
 
 
+def _by_operator(model: ir.Model) -> dict[tuple[str, str], list[ir.Node]]:
+    """All nodes but the calls of local functions, by domain and operator: of most operators any node is taken."""
+    found: dict[tuple[str, str], list[ir.Node]] = {}
+    for node in all_nodes(model):
+        found.setdefault((node.domain, node.op_type), []).append(node)
+    if not model.functions:
+        return found
+    called = {(domain, name) for domain, name, _ in model.functions}
+    return {
+        kind: [node for node in nodes if node.op_identifier() not in model.functions] if kind in called else nodes
+        for kind, nodes in found.items()
+    }
+
+
 def _values(model: ir.Model, table: TargetTable) -> Iterator[tuple[str, str, str]]:
     most = table.max_rank
-    for scope in scopes(model):
-        for node in scope:
-            for value in node.outputs:
-                if most is not None and value.shape is not None and len(value.shape) > most:
-                    yield f"tensor of rank {len(value.shape)}", f"{table.name} takes {most} axes at most", ""
-            if node.op_type == "QuantizeLinear" and not table.qdq16 and node.outputs[0].dtype in BITS16:
+    if most is not None:
+        values = (value for node in all_nodes(model) for value in node.outputs)
+        for rank in (len(value.shape) for value in values if value.shape is not None):
+            if rank > most:
+                yield f"tensor of rank {rank}", f"{table.name} takes {most} axes at most", ""
+    if not table.qdq16:
+        for node in all_nodes(model):
+            if node.op_type == "QuantizeLinear" and node.outputs[0].dtype in BITS16:
                 yield "pair on a 16-bit grid", f"{table.name} does not compute it as the operators say", ""
     for value in model.graph.inputs:
         if not table.int64_inputs and value.dtype is ir.DataType.INT64:

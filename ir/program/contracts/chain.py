@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Self
 
 from ..contract import Array, Arrays, Contract, Inner, Side
 from .interface import FixedSwitch, RenamedIO
-from .registry import UnknownContract
 from .sizes import Claims, LayerCut, SizesBound
+from .unknown import UnknownContract
 
 if TYPE_CHECKING:
     from ..program import Program

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 from collections.abc import Mapping
-from dataclasses import dataclass, field, is_dataclass, replace
-from typing import Any, ClassVar, TypeVar
+from dataclasses import is_dataclass, replace
+from typing import Any, TypeVar
 
 from ...core.errors import InputError, UsageError
 from ..contract import Contract
@@ -17,9 +17,9 @@ from .lowered import OperatorsLowered, RightPadded, WholePast
 from .positions import AnyPositions, CacheRowPositions, ConsecutivePositions, KeysOfRun, OrderedPositions, ZeroPosition
 from .sizes import Assumption, Claims, CloneOf, LayerCut, Packed, SizesBound
 from .states import LayoutChanged, StatesRemoved, StaticPast
+from .unknown import NOT_INSTALLED, UnknownContract
 
 GROUP = "onnx_llm_passes.contracts"  # the entry point group of third-party contracts: kind = module:Class
-NOT_INSTALLED = "is of a package that is not installed"
 MAX_KIND = 100
 
 BUILT_IN: tuple[type[Contract], ...] = (
@@ -31,33 +31,6 @@ BUILT_IN: tuple[type[Contract], ...] = (
 _KINDS: dict[str, type[Contract]] = {cls.kind: cls for cls in BUILT_IN}
 
 C = TypeVar("C", bound=Contract)
-
-
-@dataclass(frozen=True)
-class UnknownContract(Contract):
-    """A contract whose class is not here: kept as it was written, and nothing can be verified against it.
-
-    Attributes:
-        name: The kind that the entry has.
-        content: The entry.
-        why: Why there is no class.
-    """
-
-    kind: ClassVar[str] = "unknown"
-    assumes: ClassVar[bool] = True
-    knows_names: ClassVar[bool] = False
-
-    name: str = ""
-    content: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    why: str = field(default=NOT_INSTALLED, compare=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """The entry as it was read."""
-        return dict(self.content)
-
-    def sentence(self) -> str:
-        """As people read it."""
-        return f"contract {self.name} {self.why}"
 
 
 def register_contract(cls: type[C]) -> type[C]:
