@@ -181,16 +181,17 @@ def _plain(contract: Contract, name: str) -> Any:
         return _adapter(type(contract)).dump_python(contract, mode="json")[name]
 
 
-def as_json(value: object) -> Any:
+def as_json(value: Any) -> Any:
     """Plain values, sequences, mappings, enumerations and dataclasses as JSON has them; TypeError for any other."""
-    if value is None or (isinstance(value, str | int | float) and not isinstance(value, enum.Enum)):
-        return value
     if isinstance(value, enum.Enum):
         return as_json(value.value)
+    if value is None or isinstance(value, str | int | float):
+        return value
     if isinstance(value, Mapping):
-        return {key if isinstance(key, str) else str(key): as_json(held) for key, held in value.items()}
+        entries = cast("Mapping[object, Any]", value)
+        return {str(key): as_json(held) for key, held in entries.items()}
     if isinstance(value, list | tuple):
-        return [as_json(held) for held in value]
+        return [as_json(held) for held in cast("list[Any]", value)]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {item.name: as_json(getattr(value, item.name)) for item in dataclasses.fields(value)}
     raise TypeError(type(value).__name__)

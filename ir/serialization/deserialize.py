@@ -104,9 +104,8 @@ class _Reader:
         self.values = {value.name or "": value for value in inputs}
         self.infos = {info.name: info for info in proto.value_info}
         initializers = [self.initializer(_tensor(tensor)) for tensor in proto.initializer]
-        nodes = list(proto.node)
-        self.declare(name for node in nodes for name in node.output)
-        read = [self.node(node) for node in nodes]
+        self.declare(name for node in proto.node for name in node.output)
+        read = [self.node(node) for node in proto.node]  # twice: a list of all would keep each one's wrapper
         return ir.Graph(
             inputs,
             [self.typed(info, self.value(info.name)) for info in proto.output],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import onnx_ir as ir
 
@@ -10,6 +11,7 @@ from ..core.errors import InputError
 from ..core.scopes import Scope, nested
 
 SHOWN = 40  # bytes of a name that an error shows
+AT_ONCE = 1024  # names that are joined: all of them would be megabytes
 
 
 def check_text(model: ir.Model) -> None:
@@ -39,12 +41,13 @@ def _names(scope: Scope) -> Iterator[str | None]:
 
 def check_names(names: Iterable[str | None]) -> None:
     """Raises InputError for the first that is no text."""
-    given = list(filter(None, names))
-    try:
-        "".join(given)  # of some hundred thousand names, the loop that Python does not walk
-    except TypeError:
-        wrong = next(name for name in given if not isinstance(name, str))
-        raise InputError(
-            "holds a name that is no text", found=repr(wrong)[:SHOWN], wanted="UTF-8",
-            hint="The file is damaged: copy or export it again.",
-        ) from None  # fmt: skip
+    rest = filter(None, names)
+    while given := list(islice(rest, AT_ONCE)):
+        try:
+            "".join(given)  # the loop over some hundred thousand names that Python does not walk
+        except TypeError:
+            wrong = next(name for name in given if type(name) is not str)
+            raise InputError(
+                "holds a name that is no text", found=repr(wrong)[:SHOWN], wanted="UTF-8",
+                hint="The file is damaged: copy or export it again.",
+            ) from None  # fmt: skip
