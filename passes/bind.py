@@ -11,9 +11,12 @@ import onnx_ir as ir
 from ..ir.core.errors import PassRefused, UnknownNameError
 from ..ir.core.specialization import Manifest, Specialization
 from ..ir.interface.analysis import analysis_of
+from ..ir.interface.axes import Axis
+from ..ir.interface.dimensions import DimensionAnalysis
 from ..ir.program.contracts.sizes import SizesBound
 from ..ir.program.program import Program
 from ..ir.proof import prove
+from ..ir.proof.case import Failure
 from ..ir.rewrite.bind_sizes import make_static, static_facts
 from ..ir.shapes.infer import Facts
 from .base import GraphResult, Pass, Report, merge_results
@@ -88,6 +91,7 @@ class Bind(Pass):
         canonical = analysis_of(model).dimensions()
         proof = prove(canonical, [chosen], name=name)
         if not proof.sound:
+            _refuse_rows(canonical, chosen, proof.all_failures[0], name)
             raise PassRefused(
                 f"specialization {chosen.name!r} does not fit: {proof.all_failures[0]}",
                 where=f"{self.name}, graph {name!r}",
@@ -101,3 +105,20 @@ class Bind(Pass):
         fixed = make_static(model, sizes, facts, where=f"{self.name}, graph {name!r}")
         notes = (f"only the shapes of {', '.join(fixed.dropped)} were used: they are gone",) if fixed.dropped else ()
         return GraphResult(model, True, counts={key: n for key, n in fixed.counts.items() if n}, notes=notes)
+
+
+def _refuse_rows(canonical: DimensionAnalysis, chosen: Specialization, failure: Failure, graph: str) -> None:
+    """Raises PassRefused where one row fits and several do not: a picture tower that counts on one picture."""
+    rows = [symbol for symbol in canonical.symbols(Axis.BATCH) if chosen.binding.get(symbol, 1) > 1]
+    if not rows:
+        return
+    many = chosen.binding[rows[0]]
+    patches = canonical.symbols(Axis.PATCHES)
+    alone = {name: max(1, size // many) if name in patches else size for name, size in chosen.binding.items()}
+    alone |= dict.fromkeys(rows, 1)
+    if prove(canonical, [chosen.model_copy(update={"binding": alone})], name=graph).sound:
+        raise PassRefused(
+            f"several rows cannot be batched: {failure.node} counts on one", where=f"{Bind.name}, graph {graph!r}",
+            found=f"{rows[0]}={many}", wanted=f"{rows[0]}=1",
+            hint="Export the graph so that it takes several pictures, or leave batch=1 and run rows one after another.",
+        )  # fmt: skip

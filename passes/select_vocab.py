@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..ir.interface.analysis import Known, analysis_of
 from ..ir.program.contracts.heads import SelectedWords
 from ..ir.program.program import Program
 from ..ir.rewrite.builder import Builder
-from ..ir.rewrite.lm_head import find_head
+from ..ir.rewrite.lm_head import find_head, mark_words
 from ..ir.rewrite.names import names_in
 from ..ir.rewrite.task_heads import Vocabulary
 from ..ir.serialization.strict import StrictReader
@@ -24,6 +25,8 @@ from .base import GraphResult, Pass, Report
 
 READER = StrictReader("a list of token ids", InputError)
 FLOAT = ir.DataType.FLOAT
+MAP = "token_ids.json"
+"""What a save calls the list of the words' ids."""
 
 
 class Scores(enum.Enum):
@@ -53,7 +56,8 @@ class SelectVocab(Pass):
     3. MatMul, Gemm, MatMulNBits, and weights behind Transpose, Cast, DequantizeLinear; behind the head a bias is cut
        too, casts, scales and softcaps stay.
     4. Words are ids, or texts that ``tokenizer.json`` beside the model has as one token each.
-    5. ``file`` is a JSON list of ids (a reduced vocabulary for drafts): new id = place in the list.
+    5. ``file`` is a JSON list of ids (a reduced vocabulary for drafts): new id = place in the list. The save writes the
+       list beside the graphs as ``token_ids.json``; ``generate`` gives the old ids.
 
     Left alone: every other output. Refused: no head or several, a text of several tokens, ids twice or beyond the
     vocabulary, an operator behind the head that looks at all words.
@@ -81,7 +85,10 @@ class SelectVocab(Pass):
             return Report(notes=("no tokens are given: the logits keep the whole vocabulary",))
         texts = [token for token in self.tokens if not _is_id(token)]
         if not texts:
-            return super().run(program)
+            report = super().run(program)
+            if self.file is not None:
+                program.artifacts[MAP] = json.dumps(self._ids(self.name)) + "\n"
+            return report
         path = find_tokenizer_file(program.source) if program.source is not None else None
         if path is None:
             raise UsageError(
@@ -109,6 +116,8 @@ class SelectVocab(Pass):
         builder, before = Builder(model.graph, self.name), head.output.name or ""
         plan = Vocabulary(head, ids, known.facts, builder, where).plan()
         logits = plan.apply()
+        if self.as_ is Scores.COLUMNS:
+            mark_words(model, len(ids))
         if self.as_ is not Scores.COLUMNS:
             self._score(model, builder, logits, name)
         elif name != before:

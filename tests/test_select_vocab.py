@@ -16,6 +16,9 @@ from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.ir.serialization.partial_read import take
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
+from onnx_llm_passes.runtime.decode.decoder import Decoder, NotDecodable
+from onnx_llm_passes.runtime.decode.generate import Settings, generate
+from onnx_llm_passes.runtime.samples.samples import append_decoder
 from onnx_llm_passes.runtime.verify.verify import Verdict, verify
 
 from .harness import execute, read_case
@@ -157,3 +160,56 @@ def test_only_the_words_of_a_gigabyte_are_read(tmp_path: Path, transposed: bool)
 
 def characters_read() -> int:
     return int(Path("/proc/self/io").read_text().split()[1])
+
+
+WORDS_OF_DRAFT = [9, 1, 40, 3, 7]
+
+
+def reduced(path: Path, pipeline: str) -> Program:
+    (path / "map.json").write_text(json.dumps(WORDS_OF_DRAFT))
+    given = f"select-vocab{{file={path / 'map.json'}}}" + (f",{pipeline}" if pipeline else "")
+    return PassManager(parse_pipeline(given)).run(Program({"model": append_decoder()}))
+
+
+def restricted(prompt: list[int], number: int) -> list[int]:
+    """The original's tokens where only the words may follow, the whole text read anew for each."""
+    decoder, text = Decoder(Program({"model": append_decoder()}), ctx=64), list(prompt)
+    for _ in range(number):
+        logits = decoder.prefill({0: text})[0]
+        text.append(max(WORDS_OF_DRAFT, key=lambda word: logits[word]))
+        decoder.reset()
+    return text[len(prompt) :]
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        "",
+        "argmax-tail",
+        "keep-last-logits{n=1},argmax-tail",
+        "convert-states{to=scatter}",
+        "keep-last-logits{symbol=n},clone-decode{k=0,3 prefill=8 ctx=32}",
+        "speculative{k=0,2 prefill=8 ctx=32},argmax-tail",
+    ],
+)
+def test_a_reduced_vocabulary_generates_and_is_verified(pipeline: str, tmp_path: Path) -> None:
+    program = reduced(tmp_path, pipeline)
+    assert generate(Decoder(program, ctx=32), [[1, 2, 3]], Settings(8)).tokens == [restricted([1, 2, 3], 8)]
+    report = verify(Program({"model": append_decoder()}), program)
+    assert report.verdict is Verdict.EQUAL, report.first_difference
+
+
+def test_the_ids_are_written_beside_and_kept_for_the_next_command(tmp_path: Path) -> None:
+    reduced(tmp_path, "").save(tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "token_ids.json").read_text()) == WORDS_OF_DRAFT
+    again = Program.load(tmp_path / "out")
+    PassManager(parse_pipeline("select-vocab{tokens=2,0}")).run(again)
+    assert generate(Decoder(again, ctx=32), [[1, 2, 3]], Settings(4)).tokens[0][0] in (40, 9)
+
+
+def test_a_score_is_not_decoded() -> None:
+    program = PassManager(parse_pipeline("select-vocab{tokens=3,4 as=difference}")).run(
+        Program({"m": append_decoder()})
+    )
+    with pytest.raises(NotDecodable, match=r"a score.*difference"):
+        Decoder(program, ctx=32)

@@ -1,86 +1,78 @@
-"""``python -m onnx_llm_passes.bench.predict``: texts a second of predict and of a plain loop, alternating in one run.
+"""``python -m onnx_llm_passes.bench.predict [--python P]`` runs texts through predict and through its peers.
 
-The plain loop is what fastembed and sentence-transformers do around onnxruntime: texts sorted by length, batches of 32,
-padded to the longest of each, hidden rows handed out and pooled in numpy; and once in the order given.
+Texts a second and peak memory of fastembed, sentence-transformers' ONNX backend and one bare session, each in a process
+of its own, alternating in one run, on one model folder that is made here; ``P`` is a Python that has the two packages
+and the same onnxruntime. Without it only the bare session is run. Nothing is downloaded.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 
-from ...ir.program.program import Program
-from ...passes.manager import PassManager
-from ...passes.pipeline import parse_pipeline
-from ...runtime.predict.predict import Predictor
-from ...runtime.predict.texts import Item
-from ...runtime.predict.tokens import Encoder
-from .model import encoder_model, texts_of, tokenizer_file
+from . import peers
+from .model import write_folder
 
-TEXTS, ROUNDS, BATCH, THREADS = 2000, 3, 32, 2
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "true",
+}
 
 
 def main() -> None:
     """Prints medians with their least and largest."""
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer = tokenizer_file(Path(folder))
-        texts = texts_of(TEXTS)
-        program = PassManager(parse_pipeline("pool{kind=mean}")).run(Program({"model": encoder_model()}))
-        predictor, encoder = Predictor(program, threads=THREADS), Encoder(tokenizer)
-        items = [Item(text) for text in texts]
-        ways: dict[str, Callable[[], np.ndarray]] = {
-            "predict": lambda: predictor.texts(items, encoder).values,
-            "sorted, batches of 32": plain_loop(encoder_model(), tokenizer, texts, ordered=True),
-            "in order, batches of 32": plain_loop(encoder_model(), tokenizer, texts, ordered=False),
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--python", help="a Python with fastembed and sentence-transformers[onnx]")
+    parser.add_argument("--texts", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        write_folder(folder, given.texts)
+        script, threads = peers.__file__ or "", str(given.threads)
+        ours = [sys.executable, "-m", f"{__package__}.ours", place, f"{place}/predict.npy", threads]
+        ways = {"predict": ours} | {
+            way: [given.python or sys.executable, script, way, place, f"{place}/{way}.npy", threads]
+            for way in (peers.WAYS if given.python else ["one session"])
         }
-        rates: dict[str, list[float]] = {name: [] for name in ways}
-        vectors: dict[str, np.ndarray] = {}
-        for _ in range(ROUNDS):
-            for name, run in ways.items():
-                began = time.perf_counter()
-                vectors[name] = run()
-                rates[name].append(TEXTS / (time.perf_counter() - began))
-        for name, found in rates.items():
-            apart = np.abs(vectors[name] - vectors["predict"]).max()
-            ratio = statistics.median(rates["predict"]) / statistics.median(found)
-            print(
-                f"{name}: {statistics.median(found):.0f} texts/s ({min(found):.0f}-{max(found):.0f}), "
-                f"predict is {ratio:.2f} times as fast, vectors {apart:.1e} apart"
-            )
+        found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+        for _ in range(given.rounds):
+            for way, command in ways.items():
+                found[way].append(_run(command))
+        for way in ways:
+            _tell(way, found, np.load(folder / f"{way}.npy"), np.load(folder / "predict.npy"))
 
 
-def plain_loop(model: ir.Model, tokenizer: Path, texts: list[str], *, ordered: bool) -> Callable[[], np.ndarray]:
-    """Hidden rows out of onnxruntime with all its optimizations, mean and norm in numpy."""
-    import onnxruntime
-    from tokenizers import Tokenizer
+def _run(command: list[str]) -> dict[str, float]:
+    done = subprocess.run(command, env={**os.environ, **OFFLINE}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = THREADS
-    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
-    loaded = Tokenizer.from_file(str(tokenizer))
-    loaded.enable_padding()
 
-    def run() -> np.ndarray:
-        order = sorted(range(len(texts)), key=lambda at: -len(texts[at])) if ordered else list(range(len(texts)))
-        vectors: list[np.ndarray] = []
-        for start in range(0, len(order), BATCH):
-            found = loaded.encode_batch([texts[at] for at in order[start : start + BATCH]])
-            ids, mask = (np.array([getattr(e, key) for e in found]) for key in ("ids", "attention_mask"))
-            (rows,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
-            summed = (rows * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
-            vectors.append(summed / np.linalg.norm(summed, axis=1, keepdims=True))
-        whole = np.concatenate(vectors).astype(np.float32)
-        back = np.empty_like(whole)
-        back[order] = whole
-        return back
-
-    return run
+def _tell(way: str, found: Mapping[str, list[dict[str, float]]], theirs: np.ndarray, ours: np.ndarray) -> None:
+    rates, times, peaks = ([run[key] for run in found[way]] for key in ("rate", "cpu", "peak"))
+    mine = {key: statistics.median(run[key] for run in found["predict"]) for key in ("rate", "cpu", "peak")}
+    print(
+        f"{way}: {statistics.median(rates):.0f} texts/s ({min(rates):.0f}-{max(rates):.0f}), predict "
+        f"{mine['rate'] / statistics.median(rates):.2f} times as many; {statistics.median(times):.1f} CPU seconds "
+        f"({min(times):.1f}-{max(times):.1f}), predict {mine['cpu'] / statistics.median(times):.2f} of them; "
+        f"{statistics.median(peaks):.0f} MB at most, predict {mine['peak'] / statistics.median(peaks):.2f} of it; "
+        f"vectors {np.abs(theirs - ours).max():.1e} apart",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

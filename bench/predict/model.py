@@ -2,28 +2,67 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
-LAYERS, WIDTH, HEADS, WORDS = 6, 384, 12, 30_000
+from ...ir.program.program import Program
+from ...passes.manager import PassManager
+from ...passes.pipeline import parse_pipeline
+
+LAYERS, WIDTH, HEADS, WORDS, LONGEST = 6, 384, 12, 30_000, 512
 
 
 def tokenizer_file(folder: Path) -> Path:
     """One token a word, saved as tokenizer.json."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0} | {f"w{at}": at for at in range(1, WORDS)}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(
+        models.WordLevel({"[PAD]": 0, "[UNK]": 1} | {f"w{at}": at for at in range(2, WORDS)}, unk_token="[UNK]")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder / "tokenizer.json"
 
 
+def write_folder(folder: Path, texts: int) -> None:
+    """A model folder as sentence-transformers writes it, ``texts.txt``, and the pooled program in ``pooled``."""
+    tokenizer_file(folder)
+    ir.save(encoder_model(), folder / "model.onnx")
+    config = {"model_type": "bert", "architectures": ["BertModel"], "hidden_size": WIDTH, "num_hidden_layers": LAYERS}
+    config |= {"num_attention_heads": HEADS, "vocab_size": WORDS, "max_position_embeddings": LONGEST}
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]"}
+    names = ["Transformer", "Pooling", "Normalize"]
+    modules = [
+        {
+            "idx": at,
+            "name": str(at),
+            "path": f"{at}_{name}" if at else "",
+            "type": f"sentence_transformers.models.{name}",
+        }
+        for at, name in enumerate(names)
+    ]
+    files = {
+        "config.json": config, "special_tokens_map.json": special, "modules.json": modules,
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": LONGEST, **special},
+        "sentence_bert_config.json": {"max_seq_length": LONGEST},
+        "1_Pooling/config.json": {"word_embedding_dimension": WIDTH, "pooling_mode_mean_tokens": True},
+    }  # fmt: skip
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    (folder / "2_Normalize").mkdir(exist_ok=True)
+    (folder / "texts.txt").write_text("".join(f"{text}\n" for text in texts_of(texts)), encoding="utf-8")
+    PassManager(parse_pipeline("pool")).run(program := Program.load(folder / "model.onnx"))
+    program.save(folder / "pooled", weights="copy")
+
+
 def texts_of(number: int) -> list[str]:
     """Lengths evenly from 5 to 200 tokens."""
     random = np.random.default_rng(0)
-    return [" ".join(f"w{w}" for w in random.integers(1, WORDS, random.integers(5, 201))) for _ in range(number)]
+    return [" ".join(f"w{w}" for w in random.integers(2, WORDS, random.integers(5, 201))) for _ in range(number)]
 
 
 def encoder_model() -> ir.Model:

@@ -20,6 +20,7 @@ from .prompt_reader import PromptReader
 from .rows import Rows
 from .state_session import GraphSession, NotDecodable, StateSession
 from .step import Step, Writing
+from .words import words_of
 
 GUESSED_KS = (0, 1, 2, 4, 8)  # of a graph that takes any number of tokens
 
@@ -50,6 +51,7 @@ class Decoder:
                 self.session = StateSession(program, Sizes(self.rows, ctx), optimization=optimization)
                 self.graphs = self._taking_tokens()
             refuse_starts(self.graphs[0])
+            self.words = words_of(program, [graph.name for graph in self.graphs])
             self.vocabulary = min(g.subject.tables.get(_tokens(g), 1 << 31) for g in self.graphs)
             self.writing = self.graphs[0].interface.writing
             self.rewinds = all(b.rewinds for g in self.graphs for b in g.caches.values())
@@ -166,6 +168,10 @@ class Decoder:
     def prefill(self, texts: Mapping[int, Sequence[int]]) -> dict[int, np.ndarray]:
         """Reads whole texts into rows; gives each row what follows its last token."""
         return PromptReader(self, self._prefills, self._whole).read(texts)
+
+    def token(self, column: int) -> int:
+        """The token that a column of the logits, or a choice of the graph's own, stands for."""
+        return column if self.words is None else int(self.words[column])
 
     def keep(self, counts: Sequence[int] | np.ndarray) -> None:
         """Of the last run each row's first ``counts`` tokens stay."""

@@ -272,13 +272,13 @@ class _Run:
     def _targets(self, results: Rows, row: int, count: int, text: Text) -> list[int]:
         """The target's own token after the anchor and after each proposal."""
         if results.are_tokens:
-            return [int(results.after(row, at)) for at in range(count + 1)]
+            return [self.decoder.token(int(results.after(row, at))) for at in range(count + 1)]
         if self.settings.sampling.greedy:
             rows = results.values[row, : count + 1]
             best = rows.argmax(axis=-1)
             if np.isnan(rows[np.arange(len(rows)), best]).any():
                 _refuse_nan(text)
-            return best.tolist()
+            return [self.decoder.token(column) for column in best.tolist()]
         return [self._token(results.after(row, at), text, at) for at in range(count + 1)]
 
     def _token(self, after: np.ndarray, text: Text, ahead: int) -> int:
@@ -288,10 +288,10 @@ class _Run:
                 raise NotDecodable(
                     "the graph gives tokens, not logits, so nothing can be drawn", hint="Decode greedily."
                 )
-            return int(after)
+            return self.decoder.token(int(after))
         if np.isnan(after).any():
             _refuse_nan(text)
-        return self.settings.sampling.draw(after, text.number, len(text.tokens) + ahead)
+        return self.decoder.token(self.settings.sampling.draw(after, text.number, len(text.tokens) + ahead))
 
     def _end_row(self, row: int, tokens: list[int]) -> None:
         """Adds tokens to a row's text; one that ended leaves its row."""

@@ -12,6 +12,7 @@ from ...ir.core.specialization import Specialization, SpecRole
 from ...ir.interface.dimensions import analyze_dimensions
 from ...ir.interface.roles import Role
 from ...ir.program.clone import Clone, materialize
+from ...ir.program.contracts.heads import words_left
 from ...ir.program.program import Program
 from ...ir.proof.whole_run import scales_of_runs
 from ...ir.states import Layout, State
@@ -154,13 +155,14 @@ class _Context:
         """The original's logits of every token, from runs of one token (or as many as it takes)."""
         caches, width = Caches(), self.original.length or 1
         rows = tuple(range(len(self.text))) if self.original.chooses_rows else None
-        expected: list[np.ndarray] = []
+        expected, words = list[np.ndarray](), words_left(self.contract.chain.links)
         for start in range(0, length, width):
             step = self.original.step(self.text[:, start : start + width], start, width, rows)
             outputs = self.original.run(caches, step, others=self._switched(self.original))
             first, array = self.original.logits(outputs, step)
             if first:
                 raise OnnxPassesError("the original gives no logits of some tokens", where=self.original.subject.name)
+            array = array if words is None else array[..., list(words)]
             expected += [array[:, row] for row in range(array.shape[1])]
             self.tapped.expect(outputs)
         return expected

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -192,6 +192,15 @@ class SelectedWords(Contract):
         """As people read it."""
         shown = ", ".join(map(str, self.tokens[:SHOWN])) + (", …" if len(self.tokens) > SHOWN else "")
         return f"words: {self.output}: {self.scores} of tokens {shown} of {self.logits}"
+
+
+def words_left(links: Iterable[Contract]) -> tuple[int, ...] | None:
+    """The token that each column of the logits stands for after all contracts; None where every word is left."""
+    words: tuple[int, ...] | None = None
+    for link in links:
+        if isinstance(link, SelectedWords) and link.scores in ("columns", "softmax"):
+            words = link.tokens if words is None else tuple(words[column] for column in link.tokens)
+    return words
 
 
 def _softmax(columns: Array) -> Array:

@@ -1,6 +1,6 @@
 """The language-model head is found, and given fewer or more rows."""
 
-from .find import InFunction, LmHead, Tokens, find_head, find_logits, head_tokens
+from .find import InFunction, LmHead, Tokens, find_head, find_logits, head_tokens, mark_words
 from .kept import Kept, kept_rows
 from .rewrite import Rewrite, before_quantization
 from .rows import Count, Selector, Valid, Validity, validity_of
@@ -20,5 +20,6 @@ __all__ = [
     "find_logits",
     "head_tokens",
     "kept_rows",
+    "mark_words",
     "validity_of",
 ]

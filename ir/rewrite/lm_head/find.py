@@ -27,6 +27,11 @@ class Tokens:
     length: Dim
 
 
+WORDS = "onnx_llm_passes.words"
+"""The metadata by which a graph tells how many words its head was left."""
+MAX_DIGITS = 10
+
+
 @dataclass(eq=False)
 class LmHead:
     """``output`` holds the logits; ``node`` multiplies rows (operand ``port``) with the vocabulary.
@@ -150,6 +155,7 @@ def _candidates(
     """Float outputs as wide as the vocabulary that token ids look up; without such ids, what is called logits."""
     tables = [size for name, size in find_tables(model).items() if roles.get(name) is Role.TOKEN_IDS]
     least = max(max(tables) // 2, 2) if tables else MIN_VOCABULARY
+    tables, least = _fewer_words(model, tables, least)
     found: list[tuple[ir.Value, int]] = []
     for value in _others(model, states):
         width = _width(value, facts)
@@ -160,6 +166,17 @@ def _candidates(
     exact = [(value, width) for value, width in found if width in tables] or found
     named = [(value, width) for value, width in exact if "logits" in (value.name or "")]
     return named or exact
+
+
+def _fewer_words(model: ir.Model, tables: list[int], least: int) -> tuple[list[int], int]:
+    """The widths of a whole vocabulary and the least of logits, or those of a head that has only chosen words."""
+    words = model.metadata_props.get(WORDS, "")
+    return ([int(words)], int(words)) if words.isdecimal() and 0 < len(words) < MAX_DIGITS else (tables, least)
+
+
+def mark_words(model: ir.Model, words: int) -> None:
+    """Lets the graph tell that its head has only so many words: the logits are no longer as wide as the embedding."""
+    model.metadata_props[WORDS] = str(words)
 
 
 def _is_wide(model: ir.Model, width: int) -> bool:
