@@ -280,12 +280,15 @@ def chat(folder: Path) -> dict[str, str]:
 def everything() -> dict[Path, str]:
     """Every generated file with the text that it should have."""
     house = runpy.run_path(str(ROOT / "docs" / "rooms.py"))
+    equal = runpy.run_path(str(ROOT / "docs" / "equal.py"))
     with tempfile.TemporaryDirectory() as folder:
         blocks = {
             "passes": passes(),
             "diffs": diffs(),
             "rooms": house["rooms"](),
             "conformance": conformance(),
+            "verify-runs": equal["played"](),
+            "verify-contracts": equal["contracts"](),
             "targets": targets(),
             "families": families(),
             "commands": commands(),

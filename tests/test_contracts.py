@@ -32,6 +32,7 @@ from onnx_llm_passes.ir.program.contracts.unknown import UnknownContract
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
+from onnx_llm_passes.runtime.decode.cases import LENGTHS
 from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
 from onnx_llm_passes.runtime.verify.verify import Verdict, verify
 
@@ -317,3 +318,15 @@ def test_an_index_of_version_1_is_refused_with_the_pipeline_to_run_again(tmp_pat
     assert "\n" not in str(caught.value)
     run("single-shot", Program({"model": append_decoder()})).save(tmp_path / "out", force=True)
     assert Program.load(tmp_path / "out").contracts
+
+
+def test_every_contract_says_itself_what_is_compared_under_it() -> None:
+    assert [cls.kind for cls in BUILT_IN if not vars(cls).get("compared")] == []
+    unseen = [cls.kind for cls in BUILT_IN if "unseen" not in vars(cls)]
+    assert unseen == ["claims", "hidden-tapped", "renamed-io"]  # nothing is hidden under these
+
+
+def test_the_page_of_verify_has_a_row_for_each_contract_and_the_sizes_that_are_played() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "verify.md").read_text(encoding="utf-8")
+    assert [cls.kind for cls in BUILT_IN if f"| `{cls.kind}` | " not in page or cls.compared not in page] == []
+    assert f"lengths {', '.join(map(str, LENGTHS))} where" in page

@@ -65,6 +65,10 @@ class Contract:
     kind: ClassVar[str] = ""
     assumes: ClassVar[bool] = False
     """True where a caller of the result must know it: such sentences are shown as what the result assumes."""
+    compared: ClassVar[str] = ""
+    """What ``verify`` compares under it; docs/verify.md shows it."""
+    unseen: ClassVar[str] = ""
+    """What that comparison cannot see, or the result may not be fed."""
     closeness: ClassVar[float] = 0.0
     """How far outputs may lie from what is expected, over each output's largest value."""
     knows_names: ClassVar[bool] = True

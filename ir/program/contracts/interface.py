@@ -22,6 +22,7 @@ class RenamedIO(Contract):
     """
 
     kind: ClassVar[str] = "renamed-io"
+    compared: ClassVar[str] = "arrays keep their values under other names"
     knows_names: ClassVar[bool] = False  # two renames stay two: which of them an original knows depends on the original
 
     pairs: tuple[tuple[str, str], ...] = ()
@@ -67,6 +68,8 @@ class FixedSwitch(Contract):
     """
 
     kind: ClassVar[str] = "fixed-switch"
+    compared: ClassVar[str] = "the original runs with the switch at the one value"
+    unseen: ClassVar[str] = "what the original does with the other value"
     assumes: ClassVar[bool] = True
 
     input: str = port(Side.BEFORE)
@@ -107,6 +110,10 @@ class CastIO(Contract):
     """
 
     kind: ClassVar[str] = "cast-io"
+    compared: ClassVar[str] = "arrays are cast and compared as numbers"
+    unseen: ClassVar[str] = (
+        "numbers that the new element type cannot hold: cases feed token ids and positions, which fit"
+    )
 
     inputs: tuple[str, ...] = port(default=())
     outputs: tuple[str, ...] = port(default=())
@@ -165,6 +172,8 @@ class QuantizedIO(Contract):
     """
 
     kind: ClassVar[str] = "quantized-io"
+    compared: ClassVar[str] = "the original's numbers are put on the grid, rounded to even and saturated"
+    unseen: ClassVar[str] = "what rounding costs: `compare` measures that"
 
     ports: tuple[str, ...] = port()
     grids: tuple[Grid, ...] = ()

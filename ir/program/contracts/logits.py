@@ -29,6 +29,8 @@ class LastRows(Contract):
     """
 
     kind: ClassVar[str] = "last-rows"
+    compared: ClassVar[str] = "the rows that both graphs give, row by row of each batch line"
+    unseen: ClassVar[str] = "rows of logits that are not kept"
     assumes: ClassVar[bool] = True
 
     output: str = port()
@@ -99,6 +101,10 @@ class BestTokens(Contract):
     """
 
     kind: ClassVar[str] = "best-tokens"
+    compared: ClassVar[str] = (
+        "ids and values are recomputed from the original's logits, the lowest id first among equals"
+    )
+    unseen: ClassVar[str] = "logits below the k best"
     assumes: ClassVar[bool] = True
 
     ids: str = port(Side.AFTER)

@@ -18,6 +18,8 @@ class OperatorsLowered(Contract):
     """
 
     kind: ClassVar[str] = "operators-lowered"
+    compared: ClassVar[str] = "outputs lie within what the operator table states, over each output's largest value"
+    unseen: ClassVar[str] = "an error smaller than that"
 
     close: float = 0.0
 
@@ -40,6 +42,8 @@ class RightPadded(Contract):
     """
 
     kind: ClassVar[str] = "right-padded"
+    compared: ClassVar[str] = "rows are full, right-padded and ragged"
+    unseen: ClassVar[str] = "left padding, which the result may not be fed"
     assumes: ClassVar[bool] = True
 
     mask: str = port(default="")
@@ -58,6 +62,8 @@ class WholePast(Contract):
     """
 
     kind: ClassVar[str] = "whole-past"
+    compared: ClassVar[str] = "every output but this cache"
+    unseen: ClassVar[str] = "the cache that is longer than the original's"
     assumes: ClassVar[bool] = True
 
     output: str = port(default="")

@@ -61,6 +61,8 @@ class OrderedPositions(PositionRows):
     """Every row runs 0 … n-1 in order, then -1: right padding."""
 
     kind: ClassVar[str] = "ordered-positions"
+    compared: ClassVar[str] = "positions run 0 … n-1, then -1"
+    unseen: ClassVar[str] = "gaps, offsets and other orders, which the result may not be fed"
     wanted: ClassVar[str] = "0 … n-1 in order, then -1"
 
     def allows(self, row: Array) -> bool:
@@ -78,6 +80,8 @@ class AnyPositions(PositionRows):
     """Every row holds each of 0 … n-1 once, and -1 anywhere between."""
 
     kind: ClassVar[str] = "any-positions"
+    compared: ClassVar[str] = "positions are also left-padded, permuted and with holes, held within 2e-6"
+    unseen: ClassVar[str] = "gaps and offsets, which the result may not be fed"
     closeness: ClassVar[float] = REBUILT_MASK
     wanted: ClassVar[str] = "each of 0 … n-1 once, -1 anywhere"
 
@@ -97,6 +101,8 @@ class ZeroPosition(PositionRows):
     """An input that only told where a run's first row is written was 0."""
 
     kind: ClassVar[str] = "zero-position"
+    compared: ClassVar[str] = "the input is 0 in the original"
+    unseen: ClassVar[str] = "a first row that is written elsewhere, which the result may not be fed"
     wanted: ClassVar[str] = "0"
 
     def allows(self, row: Array) -> bool:
@@ -123,6 +129,8 @@ class KeysOfRun(Contract):
     """
 
     kind: ClassVar[str] = "keys-of-run"
+    compared: ClassVar[str] = "the input counts the tokens of the run"
+    unseen: ClassVar[str] = "padding, which the result may not be fed"
     assumes: ClassVar[bool] = True
 
     input: str = port(default="")
@@ -159,6 +167,8 @@ class ConsecutivePositions(PositionRows):
     """Every row runs past, past + 1 …, without padding: rows of a growing cache stand in the order of positions."""
 
     kind: ClassVar[str] = "consecutive-positions"
+    compared: ClassVar[str] = "positions run on from the past in every text"
+    unseen: ClassVar[str] = "padding and gaps, which the result may not be fed"
     wanted: ClassVar[str] = "past, past + 1 …, no padding"
 
     def allows(self, row: Array) -> bool:
@@ -175,6 +185,8 @@ class CacheRowPositions(PositionRows):
     """A token's position is the cache row that it is written at, -1 is padding; a row's tokens are consecutive."""
 
     kind: ClassVar[str] = "cache-row-positions"
+    compared: ClassVar[str] = "a token's position is its cache row; rows are idle, and taken back"
+    unseen: ClassVar[str] = "positions that are no cache row, which the result may not be fed"
     wanted: ClassVar[str] = "consecutive positions, and -1 for padding"
 
     def allows(self, row: Array) -> bool:

@@ -18,6 +18,8 @@ class SizesBound(Contract):
     """
 
     kind: ClassVar[str] = "sizes-bound"
+    compared: ClassVar[str] = "the original runs at the sizes that are bound"
+    unseen: ClassVar[str] = "every other size"
 
     sizes: Mapping[str, int] = field(default_factory=dict[str, int])
 
@@ -54,6 +56,10 @@ class CloneOf(_OfOneGraph):
     """
 
     kind: ClassVar[str] = "clone-of"
+    compared: ClassVar[str] = (
+        "the clone runs in the role and with the K that it claims, and is held against the original, one token a run"
+    )
+    unseen: ClassVar[str] = "texts longer than those played"
 
     role: str = ""
     k: int | None = None
@@ -77,6 +83,10 @@ class LayerCut(_OfOneGraph):
     """
 
     kind: ClassVar[str] = "layer-cut"
+    compared: ClassVar[str] = (
+        "the layer is fed what the whole original computes on its way, and must give what comes next there"
+    )
+    unseen: ClassVar[str] = "hidden rows that no token of the original leads to"
     assumes: ClassVar[bool] = True
 
     layer: int = 0
@@ -98,6 +108,8 @@ class Packed(Contract):
     """
 
     kind: ClassVar[str] = "packed"
+    compared: ClassVar[str] = "every part runs at the sizes that choose it"
+    unseen: ClassVar[str] = "sizes that no specialization names"
 
     graph: str = ""
     parts: tuple[str, ...] = ()
@@ -125,6 +137,7 @@ class Claims(Contract):
     """
 
     kind: ClassVar[str] = "claims"
+    compared: ClassVar[str] = "every claim has to have run, or the verdict is *not verified*"
 
     prefill: bool = False
     ks: tuple[int, ...] = ()
@@ -144,6 +157,8 @@ class Assumption(Contract):
     """
 
     kind: ClassVar[str] = "assumption"
+    compared: ClassVar[str] = "nothing: the sentence is for people"
+    unseen: ClassVar[str] = "whether it holds"
     assumes: ClassVar[bool] = True
 
     text: str = ""

@@ -21,6 +21,8 @@ class StatesRemoved(Contract):
     """
 
     kind: ClassVar[str] = "states-removed"
+    compared: ClassVar[str] = "the original runs once from empty states"
+    unseen: ClassVar[str] = "runs that continue: the result has none"
 
     inputs: tuple[str, ...] = port(Side.BEFORE)
     outputs: tuple[str, ...] = port(Side.BEFORE, default=())
@@ -66,6 +68,10 @@ class LayoutChanged(Contract):
     """
 
     kind: ClassVar[str] = "layout-changed"
+    compared: ClassVar[str] = (
+        "texts go through both graphs chunk by chunk, each with caches of its own form, and logits are compared"
+    )
+    unseen: ClassVar[str] = "the bytes of the caches themselves, whose shapes differ"
 
     inputs: tuple[str, ...] = port()
     outputs: tuple[str, ...] = port()
@@ -94,6 +100,8 @@ class StaticPast(Contract):
     """
 
     kind: ClassVar[str] = "static-past"
+    compared: ClassVar[str] = "a text begins with every cache row hidden, where a mask and positions are inputs"
+    unseen: ClassVar[str] = "rows that hold no token, where nothing can hide them: told as `not exercised`"
     assumes: ClassVar[bool] = True
 
     inputs: tuple[str, ...] = port(default=())

@@ -22,6 +22,8 @@ class UnknownContract(Contract):
     """
 
     kind: ClassVar[str] = "unknown"
+    compared: ClassVar[str] = "nothing: verify refuses"
+    unseen: ClassVar[str] = "all that it says"
     assumes: ClassVar[bool] = True
     knows_names: ClassVar[bool] = False
 
