@@ -37,6 +37,8 @@ UNSTEADY = frozenset({"seconds", "sha256", "digest", "packages", "tool", "bytes"
 SIZE = re.compile(r"\(\d[\d.]* [kMG]?B\)")  # of a written file: another release of a library may change it by a little
 MEASURE = re.compile(r"(│ [^\n:]+: +)-?[\d.]+(e-?\d+)?")  # of quantized numbers: another processor rounds other sums
 TOKENS = "[[5, 17, 96, 3, 41, 80, 22, 9, 64, 118, 7, 33], [101, 2, 77, 54, 12, 29, 90, 61, 8, 115, 46, 70]]"
+WORDS = "the river bank money water loan fish boat or interest stream credit answer deposit flow wave"
+RATE = re.compile(r"\d+ texts/s")  # of this machine, at that moment
 LONGEST_LIST = 4
 DEMO = "onnx-passes-demo"
 
@@ -248,6 +250,7 @@ def example(folder: Path) -> dict[str, str]:
         "run": shell(f"run single-shot {model} -o out", folder),
         "verify": shell(f"verify {model} out", folder),
         **chat(folder),
+        **heads(folder),
         "inspect-json": fenced("json", short_json(json.loads(output(f"inspect {model} --json", folder)))),
         "program-json": fenced(
             "json", short_json(steady(json.loads((folder / "out/program.json").read_text("utf-8"))))
@@ -274,6 +277,31 @@ def chat(folder: Path) -> dict[str, str]:
         + shell(f"run '{layer},{text}' {model} -o layer8", folder)
         + "\n"
         + shell(f"compare layer layer8 --tokens texts.jsonl --within {model}", folder),
+    }
+
+
+def heads(folder: Path) -> dict[str, str]:
+    """An embedder and a reranker of a decoder, run over texts with a tokenizer of one token a word."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = Tokenizer(models.WordLevel({word: at for at, word in enumerate(f"[UNK] {WORDS}".split())}, "[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words.save(str(folder / "tokenizer.json"))
+    parts = WORDS.split()
+    (folder / "texts.txt").write_text("".join(f"{' '.join(parts[: at + 3])}\n" for at in range(8)), encoding="utf-8")
+    pairs = ({"query": parts[0], "document": " ".join(parts[at : at + 4])} for at in range(6))
+    (folder / "pairs.jsonl").write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs), encoding="utf-8")
+    (folder / "template.txt").write_text("answer {document} or {query}\n", encoding="utf-8")
+    model = f"{DEMO}/append/original/model.onnx"
+    ranker = "reranker{family=sequence-classification prefill=16 batch=2 tokens=9,5}"
+    given = "--pairs pairs.jsonl --template template.txt --tokenizer tokenizer.json"
+    return {
+        "embedder": shell(f"run 'embedder{{kind=last lengths=8,16 batch=4}}' {model} -o vectors", folder)
+        + "\n"
+        + shell("predict vectors --texts texts.txt --tokenizer tokenizer.json -o vectors.npy", folder),
+        "reranker": shell(f"run '{ranker}' {model} -o ranker", folder)
+        + "\n"
+        + shell(f"predict ranker {given} -o scores.npy", folder),
     }
 
 
@@ -305,7 +333,7 @@ def stale() -> dict[Path, str]:
 
 
 def _told(text: str) -> str:
-    return MEASURE.sub(r"\1", SIZE.sub("", text))
+    return RATE.sub("", MEASURE.sub(r"\1", SIZE.sub("", text)))
 
 
 def main() -> int:

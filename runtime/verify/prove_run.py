@@ -30,7 +30,9 @@ from .report import Verdict
 MAX_NODES = 4_000  # of the original and of every graph that is written: about a second of onnxruntime 1.32
 MAX_WEIGHTS = 1 << 22  # elements that a run multiplies with
 CPU_SECONDS, MEMORY = 20, 1 << 30  # what a proof that was not asked for may take before it is given up
-REWRITES = frozenset(("strip-states", "convert-states", "clone-decode", "keep-last-logits", "lower", "select-branch"))
+REWRITES = frozenset(
+    "strip-states convert-states clone-decode keep-last-logits lower select-branch pool tap-hidden".split()
+)
 """Passes that rewrite what a graph carries or answers: their results are proved."""
 EXACT = REWRITES | frozenset(
     "simplify check check-speculation-safe custom-io emit-manifest specialize bind rename-io argmax-tail".split()
