@@ -111,26 +111,26 @@ def _write(out: Path, text: str) -> None:
 
 
 def _tell(table: EncodingTable, plan: Plan, ctx: int | None, notes: list[str]) -> None:
-    facts = table.extra["calibration"]
-    if facts["clamped"]:
-        masks = facts["clamped"]
+    facts = table.calibration
+    assert facts is not None, "calibrate says how it found what it found"
+    if masks := list(facts.clamped):
         notes.append(f"mask fills were clamped to -120 in {len(masks)} tensors: {render.few(masks)}")
-    if facts["left_out"]:
-        notes.append(f"{facts['left_out']} tokens were left out: they do not fill a run, or the cache is too short")
-    if 0 < facts["answers"] < facts["tokens"]:
+    if facts.left_out:
+        notes.append(f"{facts.left_out} tokens were left out: they do not fill a run, or the cache is too short")
+    if 0 < facts.answers < facts.tokens:
         notes.append(
-            f"the graph answers {facts['answers']} of {facts['tokens']} tokens (the last of a run): the ranges of its "
+            f"the graph answers {facts.answers} of {facts.tokens} tokens (the last of a run): the ranges of its "
             "last layers rest on these alone; a smaller --chunk shows more"
         )
-    if "bits" in facts:
-        notes.append(f"ranges were chosen for {facts['bits']} bits: --bits 8 for insert-qdq{{activations=a8}}")
+    if facts.bits is not None:
+        notes.append(f"ranges were chosen for {facts.bits} bits: --bits 8 for insert-qdq{{activations=a8}}")
     unseen = [name for name, seen in table.ranges.items() if not seen.usable]
     if unseen:
         notes.append(f"{len(unseen)} tensors showed no range: {render.few(unseen)}")
     render.tell_all("note", notes)
-    if ctx is not None and facts["longest"] < ctx and plan.envelope.value == "none":
+    if ctx is not None and facts.longest is not None and facts.longest < ctx and plan.envelope.value == "none":
         warning = (
-            f"the longest text has {facts['longest']} tokens, the deployment {ctx}: keys after rotation may go beyond "
+            f"the longest text has {facts.longest} tokens, the deployment {ctx}: keys after rotation may go beyond "
             "the ranges; give longer texts or --k-envelope pair-norm"
         )
         render.tell_all("warning", [warning])
@@ -138,7 +138,7 @@ def _tell(table: EncodingTable, plan: Plan, ctx: int | None, notes: list[str]) -
 
 def _show(out: Path, table: EncodingTable, as_json: bool) -> None:
     facts: dict[str, Any] = {"schema": 1, "out": out.as_posix(), "tensors": len(table.ranges)}
-    facts |= table.extra["calibration"]
+    facts |= table.calibration.to_json() if table.calibration is not None else {}
     if as_json:
         render.show_json(facts)
         return

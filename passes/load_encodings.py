@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import onnx_ir as ir
 
@@ -144,18 +144,16 @@ def _notes(strangers: Sequence[str]) -> tuple[str, ...]:
 
 def _width_note(table: EncodingTable) -> tuple[str, ...]:
     """A note where ranges are the best for one width: only mse weighs steps against what is cut off."""
-    told = table.extra.get("calibration")
-    facts = cast("Mapping[str, object]", told if isinstance(told, dict) else {})
-    if facts.get("method") != "mse" or not isinstance(facts.get("bits"), int):
+    facts = table.calibration
+    if facts is None or facts.method != "mse" or facts.bits is None:
         return ()
-    return (f"ranges were chosen by mse for {facts['bits']} bits: calibrate --bits says for how many",)
+    return (f"ranges were chosen by mse for {facts.bits} bits: calibrate --bits says for how many",)
 
 
 def _length_warning(table: EncodingTable, ctx: int | None) -> tuple[str, ...]:
     """A warning where rotated keys will meet positions that the calibration never reached."""
-    told = table.extra.get("calibration")
-    longest = cast("Mapping[str, object]", told).get("longest") if isinstance(told, dict) else None
-    if ctx is None or not isinstance(longest, int) or longest >= ctx:
+    longest = table.calibration.longest if table.calibration is not None else None
+    if ctx is None or longest is None or longest >= ctx:
         return ()
     return (
         f"calibrated on texts of at most {longest} tokens, deployed with {ctx}: ranges of rotated keys grow with the "

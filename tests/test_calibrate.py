@@ -120,7 +120,7 @@ def test_masked_scores_and_huge_fills_are_left_out() -> None:
         assert -100 < table.ranges[name].low < table.ranges[name].high < 100
     for name in masks:
         assert (table.ranges[name].low, table.ranges[name].high) == (MASK_FLOOR, 0.0)
-    assert set(masks) <= set(table.extra["calibration"]["clamped"])
+    assert set(masks) <= set(table.calibration.clamped)
 
 
 def test_a_huge_fill_is_clamped_wherever_the_mask_is_made() -> None:
@@ -341,7 +341,7 @@ def test_the_command_writes_every_format(tmp_path: Path, capsys: pytest.CaptureF
     for form in ("native", "ort", "aimet-0.6.1", "aimet-1.0.0", "aimet-2.0.0", "qnn-overrides", "kv-scales"):
         out = tmp_path / f"{form}.json"
         assert run([*common, "-o", str(out), "--format", form, "--ctx", "4096"]) == 0
-        assert read_encodings(out).extra["file_format"] == form
+        assert read_encodings(out).file_format == form
         assert "the deployment 4096" in capsys.readouterr().err
     assert run([*common, "-o", str(tmp_path / "x.json"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tokens"] == 72
@@ -354,8 +354,8 @@ def test_a_graph_that_answers_the_last_token_alone_shows_all_of_them() -> None:
     """Else the last layers' ranges would rest on one token a chunk."""
     model = BUILDERS["scatter"]()
     table, steps = (calibrate(one(model), TEXTS, Plan(chunk=chunk)) for chunk in (16, 1))
-    facts = table.extra["calibration"]
-    assert facts["answers"] == facts["tokens"] == 62
+    facts = table.calibration
+    assert facts.answers == facts.tokens == 62
     assert table.ranges.keys() == steps.ranges.keys()
     assert "logits" in table.ranges
     assert apart(table, steps) <= 1e-5
@@ -374,8 +374,8 @@ def test_a_clone_says_that_it_answers_the_last_token_alone() -> None:
     program = one(append_decoder())
     pipeline = "keep-last-logits{symbol=num_logits_to_keep},clone-decode{k=0 prefill=8 ctx=48}"
     PassManager(parse_pipeline(f"convert-states,{pipeline}")).run(program)
-    facts = calibrate(program, TEXTS, graph="prefill").extra["calibration"]
-    assert (facts["answers"], facts["tokens"]) == (4 + 2, 32 + 16)
+    facts = calibrate(program, TEXTS, graph="prefill").calibration
+    assert (facts.answers, facts.tokens) == (4 + 2, 32 + 16)
     assert module.SAVE_EVERY > 0
 
 

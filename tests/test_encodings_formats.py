@@ -102,7 +102,7 @@ ENCODERS = [name for name in FORMATS if name not in ("ort", "kv-scales")]
 @pytest.mark.parametrize("form", DOCUMENTS)
 def test_a_file_comes_back_as_it_was(form: str) -> None:
     table = parse_encodings(json.dumps(DOCUMENTS[form]))
-    assert table.extra["file_format"] == form
+    assert table.file_format == form
     assert json.loads(print_encodings(table, form)) == DOCUMENTS[form]
 
 

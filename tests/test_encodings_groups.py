@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
+from onnx_llm_passes.ir.core.encoding import Calibration
 from onnx_llm_passes.ir.core.errors import PassRefused
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.ir.quantization import (
@@ -231,7 +232,7 @@ def test_load_refuses_another_models_file(tmp_path: Path) -> None:
 
 
 def test_load_warns_of_texts_shorter_than_the_deployments_context(tmp_path: Path) -> None:
-    table = EncodingTable(ranges={"present": Evidence(0.0, 1.0)}, extra={"calibration": {"longest": 128}})
+    table = EncodingTable(ranges={"present": Evidence(0.0, 1.0)}, calibration=Calibration(longest=128))
     assert "128" in load(tmp_path, print_encodings(table), ctx=4096)[1].warnings[0]
     assert not load(tmp_path, print_encodings(table), ctx=128)[1].warnings
 

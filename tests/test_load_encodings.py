@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import onnx_ir as ir
@@ -9,7 +10,7 @@ import pytest
 
 from onnx_llm_passes.ir.core.errors import PassRefused
 from onnx_llm_passes.ir.program.program import Program
-from onnx_llm_passes.ir.quantization import Encoding, EncodingTable, print_encodings
+from onnx_llm_passes.ir.quantization import Encoding, EncodingsInvalid, EncodingTable, Evidence, print_encodings
 from onnx_llm_passes.ir.quantization.carried import put_table, table_of
 from onnx_llm_passes.passes.insert_qdq import InsertQdq
 from onnx_llm_passes.passes.load_encodings import LoadEncodings
@@ -99,3 +100,23 @@ def test_every_graph_is_known_by_the_names_that_any_of_them_has(tmp_path: Path) 
     program = Program(graphs={"a": append_decoder(), "b": renamed})
     LoadEncodings(written(EncodingTable({name: grid(0.5), "elsewhere": grid(0.25)}), tmp_path)).run(program)
     assert set(table_of(program).encodings) == {name, "elsewhere"}
+
+
+def test_a_programs_encodings_come_back_as_they_were_saved(tmp_path: Path) -> None:
+    program = Program(graphs={"g": append_decoder()})
+    table = EncodingTable({names()[0]: grid(0.5)}, {names()[0]: Evidence(-1.0, 2.0, more={"seen": 3})})
+    LoadEncodings(written(table, tmp_path)).run(program)
+    program.save(tmp_path / "out")
+    assert program.encodings == Program.load(tmp_path / "out").encodings == table.tensors()
+
+
+def test_encodings_edited_badly_are_refused_where_the_program_is_loaded(tmp_path: Path) -> None:
+    program = Program(graphs={"g": append_decoder()})
+    LoadEncodings(written(EncodingTable({names()[0]: grid(0.5)}), tmp_path)).run(program)
+    program.save(tmp_path / "out")
+    index = tmp_path / "out" / "program.json"
+    whole = json.loads(index.read_text())
+    whole["encodings"][names()[0]]["encoding"]["scale"] = -1.0
+    index.write_text(json.dumps(whole))
+    with pytest.raises(EncodingsInvalid, match=rf"program\.json, encodings, tensor '{names()[0]}'"):
+        Program.load(tmp_path / "out")

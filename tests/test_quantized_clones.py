@@ -156,8 +156,8 @@ def test_calibration_takes_the_prefill_of_several_graphs(build: object, tmp_path
     program.unshare()
     by_chunk = calibrate(program, TEXTS)
     by_step = calibrate(program, TEXTS, graph="decode_k0")
-    assert by_chunk.extra["calibration"]["graph"] == "prefill"
-    assert by_chunk.extra["calibration"]["chunk"] == 8
+    assert by_chunk.calibration.graph == "prefill"
+    assert by_chunk.calibration.chunk == 8
     for state in find_states(program.graphs["prefill"]):
         seen, other = by_chunk.ranges[state.output.name], by_step.ranges[state.output.name]
         assert (seen.low, seen.high) == pytest.approx((other.low, other.high), rel=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 import pytest
 
+from onnx_llm_passes.ir.core.encoding import Encoding, TensorEncoding
 from onnx_llm_passes.ir.core.errors import PassRefused, UnknownNameError
 from onnx_llm_passes.ir.program.contracts.interface import RenamedIO
 from onnx_llm_passes.ir.program.contracts.positions import OrderedPositions
@@ -62,11 +63,12 @@ def test_a_name_that_no_graph_has_is_unknown() -> None:
 def test_what_else_the_program_holds_follows() -> None:
     made = program(CHAIN)
     made.custom_io = {"x": "float16", "y": "float16", "a": "int8"}
-    made.encodings = {"x": 1}
+    held = TensorEncoding(Encoding((0.5,), (3,), 8))
+    made.encodings = {"x": held}
     made.contracts = [OrderedPositions("x"), Assumption("of x nothing else is known")]
     rename(made, x="y", y="x")
     assert made.custom_io == {"y": "float16", "x": "float16", "a": "int8"}
-    assert made.encodings == {"y": 1}
+    assert made.encodings == {"y": held}
     assert made.contracts == [RenamedIO((("x", "y"), ("y", "x"))), OrderedPositions("y"), made.contracts[2]]
     assert made.assumptions[1] == "of x nothing else is known"
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from onnx_llm_passes.ir.core.encoding import EncodingsInvalid
 from onnx_llm_passes.ir.core.errors import InputError, OnnxPassesError
 from onnx_llm_passes.ir.core.specialization import ManifestInvalid
 from onnx_llm_passes.ir.manifests import strict as manifests
-from onnx_llm_passes.ir.quantization import fields as encodings
-from onnx_llm_passes.ir.quantization.base import EncodingsInvalid
+from onnx_llm_passes.ir.serialization import encoding_fields as encodings
 from onnx_llm_passes.ir.serialization.strict import StrictReader
 from onnx_llm_passes.ir.serialization.strict_json import MAX_DEPTH, MAX_DIGITS
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from ..serialization.digest import digest_clone, digest_manifest, digest_program, digest_sizes
+from ..serialization.encoding_entries import to_entries
 from ..serialization.index import (
     DigestEntry,
     FileEntry,
@@ -52,7 +53,7 @@ def describe_program(
         referred=[ReferredEntry(location=location, bytes=size) for location, size in referred.items()],
         specializations=[_plain(item) for item in program.specializations],
         custom_io=program.custom_io,
-        encodings={name: _plain(item) for name, item in program.encodings.items()},
+        encodings=to_entries(program.encodings),
         contracts=[contract.to_json() for contract in program.contracts],
         assumptions=program.assumptions,
         digest=_digest(program, structures, files, referred),

@@ -15,6 +15,7 @@ from ..serialization.loading import load_graph
 from ..serialization.pending import finish_pending
 
 if TYPE_CHECKING:
+    from ..core.encoding import TensorEncoding
     from ..core.specialization import Specialization
     from ..serialization.index import Provenance
     from ..serialization.weights import WeightsMode
@@ -64,7 +65,7 @@ class Program:
     source: Path | None = None
     specializations: list[Specialization] = field(default_factory=list["Specialization"])
     custom_io: dict[str, str] = field(default_factory=dict[str, str])
-    encodings: dict[str, Any] = field(default_factory=dict[str, Any])
+    encodings: dict[str, TensorEncoding] = field(default_factory=dict[str, "TensorEncoding"])
     contracts: list[Contract] = field(default_factory=list["Contract"])
     history: list[PassRecord] = field(default_factory=list[PassRecord])
     pipeline: str = ""
@@ -194,7 +195,7 @@ def _load_saved(folder: Path, *, follow_links: bool) -> Program:
             )
     program.specializations = _specializations(index.specializations)
     program.custom_io = dict(index.custom_io)
-    program.encodings = dict(index.encodings)
+    program.encodings = _encodings(folder, index.encodings)
     program.contracts = [_contract(folder, entry) for entry in index.contracts]
     program.earlier = [*index.earlier, index.provenance]
     program.bound = {entry.name: dict(entry.binding) for entry in index.graphs if entry.binding}
@@ -207,6 +208,14 @@ def _specializations(entries: Sequence[object]) -> list[Specialization]:
     from ..core.specialization import read_specialization
 
     return [read_specialization(entry, index) for index, entry in enumerate(entries)]
+
+
+def _encodings(folder: Path, entries: Mapping[str, object]) -> dict[str, TensorEncoding]:
+    if not entries:
+        return {}
+    from ..serialization.encoding_entries import from_entries
+
+    return from_entries(entries, f"{folder / 'program.json'}, encodings")
 
 
 def _contract(folder: Path, entry: Mapping[str, Any]) -> Contract:

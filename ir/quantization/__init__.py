@@ -1,6 +1,6 @@
 """Encodings say how tensors become integers: which values share one, and every file format that holds them."""
 
-from .base import (
+from ..core.encoding import (
     Encoding,
     EncodingsInvalid,
     EncodingTable,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+from ..core.encoding import Encoding, EncodingsInvalid, EncodingTable, Kind, Number, check_encoding
+from ..serialization.encoding_fields import Fields
 from . import beside
-from .base import Encoding, EncodingsInvalid, EncodingTable, Kind, Number, check_encoding
-from .fields import Fields
 
 VERSION = "0.6.1"
 SECTIONS = {"activation_encodings": Kind.ACTIVATION, "param_encodings": Kind.PARAM}
@@ -90,8 +90,7 @@ def _truth(row: Fields, where: str) -> bool:
 
 def write(table: EncodingTable) -> dict[str, Any]:
     """The document; what the layout cannot say stands beside. EncodingsInvalid for scales of blocks."""
-    extra = table.extra if table.extra.get("file_format") in (f"aimet-{VERSION}", "qnn-overrides") else {}
-    kept = {key: value for key, value in extra.items() if key != "file_format"}
+    kept = table.own_extra(f"aimet-{VERSION}", "qnn-overrides")
     document: dict[str, Any] = {"version": VERSION, **{section: {} for section in SECTIONS}, **kept}
     notes: dict[str, Any] = {}
     for name, encoding in table.encodings.items():

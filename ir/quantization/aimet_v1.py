@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+from ..core.encoding import Encoding, EncodingsInvalid, EncodingTable, Kind, Number, check_encoding
+from ..serialization.encoding_fields import Fields, as_number, as_whole
 from . import beside
 from .aimet_v0 import SECTIONS, offsets_of, section_of
-from .base import Encoding, EncodingsInvalid, EncodingTable, Kind, Number, check_encoding
-from .fields import Fields, as_number, as_whole
 
 VERSION = "1.0.0"
 _FIELDS = (
@@ -83,9 +83,8 @@ _STYLES = ("PER_TENSOR", "PER_CHANNEL", "PER_BLOCK", "LPBQ")
 
 def write(table: EncodingTable) -> dict[str, Any]:
     """The document; what the layout cannot say (axes, mostly) stands beside."""
-    own = table.extra if table.extra.get("file_format") == f"aimet-{VERSION}" else {}
-    extra = own or {"quantizer_args": {}, "excluded_layers": []}
-    kept = {key: value for key, value in extra.items() if key != "file_format"}
+    own = table.file_format == f"aimet-{VERSION}"
+    kept: dict[str, Any] = table.extra if own else {"quantizer_args": {}, "excluded_layers": []}
     document: dict[str, Any] = {"version": VERSION, **{section: [] for section in SECTIONS}, **kept}
     notes: dict[str, Any] = {}
     for name, encoding in table.encodings.items():

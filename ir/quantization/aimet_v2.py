@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any, cast
 
+from ..core.encoding import Encoding, EncodingsInvalid, EncodingTable, Number, check_encoding
+from ..serialization.encoding_fields import Fields, as_number, as_whole, flatten, nest
 from . import beside
-from .base import Encoding, EncodingsInvalid, EncodingTable, Number, check_encoding
-from .fields import Fields, as_number, as_whole, flatten, nest
 
 VERSIONS = ("2.0.0", "2.1.0")
 _FIELDS = (
@@ -96,8 +96,7 @@ def _nested(scale: Fields) -> Scales:
 
 def write_as(table: EncodingTable, version: str) -> dict[str, Any]:
     """The document; what the layout cannot say stands beside. EncodingsInvalid for a float encoding."""
-    own = str(table.extra.get("file_format", "")).startswith("aimet-2")
-    kept = {key: value for key, value in table.extra.items() if key != "file_format"} if own else {}
+    kept = table.own_extra(*(f"aimet-{known}" for known in VERSIONS))
     entries = [_encode(name, encoding, version) for name, encoding in table.encodings.items()]
     notes: dict[str, Any] = {}
     for entry, (name, encoding) in zip(entries, table.encodings.items(), strict=True):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .base import Encoding, EncodingTable
-from .fields import Fields
-from .native import from_fields, to_fields
+from ..core.encoding import Encoding, EncodingTable
+from ..serialization.encoding_entries import from_fields, to_fields
+from ..serialization.encoding_fields import Fields
 
 KEY = "onnx_llm_passes"
 

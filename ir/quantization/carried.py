@@ -8,23 +8,22 @@ from typing import TypeVar
 
 import onnx_ir as ir
 
+from ..core.encoding import Encoding, EncodingTable
 from ..program.program import Program
-from .base import Encoding, EncodingTable
 from .layout_ops import axes_after, is_one_to_one
-from .native import from_entries, to_entries
 
 MAX_DEPTH = 8  # operators between a weight and what multiplies by it
 _Number = TypeVar("_Number", int, float)
 
 
 def table_of(program: Program) -> EncodingTable:
-    """The program's encodings; EncodingsInvalid, naming the tensor, where program.json was edited badly."""
-    return from_entries(program.encodings, "the program's encodings")
+    """The program's encodings as a table of its own."""
+    return EncodingTable.of(program.encodings)
 
 
 def put_table(program: Program, table: EncodingTable) -> None:
     """Makes the table the program's encodings."""
-    program.encodings = to_entries(table)
+    program.encodings = table.tensors()
 
 
 def tensors_of(models: Iterable[ir.Model]) -> dict[str, ir.Value]:

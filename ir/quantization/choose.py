@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from ..core.encoding import Encoding, EncodingTable, Kind
 from ..core.errors import PassRefused
 from ..interface.roles import Role, find_roles
 from ..shapes.float_values import float_values
 from ..states import State
-from .base import Encoding, EncodingTable, Kind
 from .grid import encoding_of, no_evidence
 from .groups import Group
 from .layout_ops import axes_after, is_move, is_one_to_one, moved_input
@@ -148,7 +148,7 @@ def _initializer(value: ir.Value, axis: int) -> tuple[ir.Value, int] | None:
 
 def weight_encoding(name: str, array: np.ndarray, bits: int, axis: int | None) -> Encoding:
     """The symmetric grid of a weight, one a channel of ``axis`` or one for all; NoEvidence where it is not finite."""
-    from .base import Evidence
+    from ..core.encoding import Evidence
 
     others = tuple(i for i in range(array.ndim) if i != axis) if axis is not None else None
     high, low = array.max(axis=others, initial=0), array.min(axis=others, initial=0)

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..core.encoding import EncodingsInvalid, EncodingTable
 from ..core.errors import UnknownNameError
+from ..serialization.encoding_fields import READER
 from . import aimet_v0, aimet_v1, aimet_v2, kv_scales, native, ort
-from .base import EncodingsInvalid, EncodingTable
-from .fields import READER
 
 
 class Format(NamedTuple):
@@ -51,12 +51,12 @@ def read_encodings(path: Path) -> EncodingTable:
 
 
 def parse_encodings(text: str, *, where: str = "encodings") -> EncodingTable:
-    """As ``read_encodings``, out of a text; ``extra["file_format"]`` says which format it was."""
+    """As ``read_encodings``, out of a text; ``file_format`` says which format it was."""
     document = READER.load_json(text, where=where)
     for name, form in FORMATS.items():
         if form.matches(document):
             table = form.read(document, where)
-            table.extra["file_format"] = name
+            table.file_format = name
             return table
     found = ", ".join(map(str, document))[:120] if isinstance(document, dict) else type(document).__name__  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     raise EncodingsInvalid(

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .base import Encoding, EncodingsInvalid, Evidence, Kind, NoEvidence
+from ..core.encoding import Encoding, EncodingsInvalid, Evidence, Kind, NoEvidence
 
 
 class Symmetry(enum.Enum):

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from ..core.encoding import Encoding, EncodingsInvalid
 from ..core.operators import Addressing, names
 from ..shapes.float_values import element_types
 from ..shapes.infer import Facts, propagate
 from ..states import Layout, State, find_states
-from .base import Encoding, EncodingsInvalid
 from .layout_ops import Axes, Shape, axes_after, chosen_from, inverse, is_move, is_one_to_one, moved_input
 
 MAX_MEMBERS = 4096  # of one group; a crafted graph must not make the walk long

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
-from .base import Encoding, EncodingsInvalid, EncodingTable, Kind, check_encoding
-from .fields import Fields, as_number, as_whole
+from ..core.encoding import Encoding, EncodingsInvalid, EncodingTable, Kind, check_encoding
+from ..serialization.encoding_fields import Fields, as_number, as_whole
 
 BITS = 8
 _KINDS = {"key": "k_scales", "value": "v_scales"}
@@ -71,8 +71,7 @@ def write(table: EncodingTable) -> dict[str, Any]:
             if (layer, kind) not in found:
                 raise EncodingsInvalid(f"layer {layer} has no {kind} encoding")
             columns[key].append(_encode(found[layer, kind], table.encodings[found[layer, kind]]))
-    kept = table.extra if table.extra.get("file_format") == "kv-scales" else {}
-    return {"scales": columns, "layer_ids": layers, **{k: v for k, v in kept.items() if k != "file_format"}}
+    return {"scales": columns, "layer_ids": layers, **table.own_extra("kv-scales")}
 
 
 def _encode(name: str, e: Encoding) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from .base import EncodingsInvalid, EncodingTable, Evidence
-from .fields import Fields, as_number, flatten
+from ..core.encoding import EncodingsInvalid, EncodingTable, Evidence
+from ..serialization.encoding_fields import Fields, as_number, flatten
 
 METHODS = ("MinMax", "Entropy", "Percentile", "Distribution")
 
@@ -45,7 +45,7 @@ def write(table: EncodingTable) -> dict[str, Any]:
     """The document of the table's ranges; those of encodings alone are what their grids cover."""
     from .grid import evidence_of
 
-    own = table.extra if table.extra.get("file_format") == "ort" else {}
+    own = table.own_extra("ort")
     method = own.get("calibration_method", {"CLS": "CalibrationMethod", "value": "CalibrationMethod.MinMax"})
     data: dict[str, Any] = {}
     for name in table.names():
@@ -54,7 +54,7 @@ def write(table: EncodingTable) -> dict[str, Any]:
             seen = evidence_of(table.encodings[name])
         if seen is not None and seen.low <= seen.high:
             data[name] = _entry(seen)
-    kept = {key: value for key, value in own.items() if key not in ("file_format", "calibration_method")}
+    kept = {key: value for key, value in own.items() if key != "calibration_method"}
     return {"CLS": "TensorsData", "data": data, "calibration_method": method, **({"smooth_quant": False} | kept)}
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ..core.constants import constant_of
+from ..core.encoding import Encoding, EncodingsInvalid, EncodingTable, Kind, check_encoding
 from ..core.errors import PassRefused
 from ..rewrite.builder import Builder
-from .base import Encoding, EncodingsInvalid, EncodingTable, Kind, check_encoding
 
 WIDE_OPSET = 21  # from which the standard operators know 4 and 16 bits, and blocks
 HALF_OPSET = 19  # from which they know floats of 16 bits

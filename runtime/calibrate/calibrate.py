@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from ...ir.core.encoding import Calibration
 from ...ir.core.errors import InputError
 from ...ir.program.program import Program
 from ...ir.quantization import EncodingTable, Evidence, NoEvidence
@@ -209,7 +210,7 @@ def calibrate(
         counted = keeper.run(job, engine, edges, len(plain.names))
     table = _table(plain, seen, counted, plan, on_progress)
     keep_to(job.model, table)
-    table.extra["calibration"] = {"graph": name, **_facts(feeder, samples, plan, plain, seen)}
+    table.calibration = _calibration(name, feeder, samples, plan, plain, seen)
     keeper.forget()
     return table
 
@@ -268,21 +269,24 @@ def _widen_by_pairs(table: EncodingTable, keys: Sequence[str]) -> None:
             table.ranges[key] = Evidence(-reach, reach)
 
 
-def _facts(feeder: Feeder, samples: Sequence[np.ndarray], plan: Plan, plain: Watch, seen: Partial) -> dict[str, object]:
+def _calibration(
+    graph: str, feeder: Feeder, samples: Sequence[np.ndarray], plan: Plan, plain: Watch, seen: Partial
+) -> Calibration:
     used = [feeder.usable(len(sample)) for sample in samples]
     clamped = [n for n, a in zip(plain.names, seen.low, strict=True) if n in plain.masks and a < MASK_FLOOR]
-    return {
-        "method": plan.method.value,
-        **({"bits": plan.bits} if plan.method is Method.MSE else {}),
-        "chunk": feeder.chunk,
-        "samples": len(samples),
-        "tokens": sum(used),
-        "left_out": sum(len(sample) for sample in samples) - sum(used),
-        "longest": max(used),
-        "answers": int(seen.rows[0]),
-        "k_envelope": plan.envelope.value,
-        "clamped": clamped,
-    }
+    return Calibration(
+        graph=graph,
+        method=plan.method.value,
+        bits=plan.bits if plan.method is Method.MSE else None,
+        chunk=feeder.chunk,
+        samples=len(samples),
+        tokens=sum(used),
+        left_out=sum(len(sample) for sample in samples) - sum(used),
+        longest=max(used),
+        answers=int(seen.rows[0]),
+        k_envelope=plan.envelope.value,
+        clamped=tuple(clamped),
+    )
 
 
 class _Keeper:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core.errors import InputError, PassRefused
+from .errors import InputError, PassRefused
 
 
 class EncodingsInvalid(InputError):
@@ -122,17 +122,85 @@ class Evidence:
         return math.isfinite(self.low) and math.isfinite(self.high) and self.high > self.low
 
 
+@dataclass(frozen=True)
+class TensorEncoding:
+    """What is known of one tensor: the grid it is put on, the numbers it was seen to hold, or both."""
+
+    encoding: Encoding | None = None
+    range: Evidence | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the ranges of a table were found.
+
+    Attributes:
+        graph: The graph that ran.
+        method: How a range is chosen from the numbers seen.
+        bits: The width that ``mse`` chose for; None for the other methods.
+        chunk: Tokens a run.
+        samples: Texts read.
+        tokens: Tokens of them that were fed.
+        left_out: Tokens that filled no run, or found no room in the cache.
+        longest: Tokens fed of the longest text.
+        answers: Tokens that the graph answered.
+        k_envelope: How ranges of rotated keys were widened.
+        clamped: Tensors whose mask fills were clamped.
+    """
+
+    graph: str = ""
+    method: str = ""
+    bits: int | None = None
+    chunk: int = 0
+    samples: int = 0
+    tokens: int = 0
+    left_out: int = 0
+    longest: int | None = None
+    answers: int = 0
+    k_envelope: str = ""
+    clamped: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The facts by name; one that is None is left out."""
+        facts: dict[str, Any] = {**vars(self), "clamped": list(self.clamped)}
+        return {name: value for name, value in facts.items() if value is not None}
+
+
 @dataclass
 class EncodingTable:
-    """Encodings and watched ranges by tensor name, in the file's order; ``extra`` is what else the file says."""
+    """Encodings and watched ranges by tensor name, in the file's order.
+
+    Attributes:
+        encodings: Name -> grid.
+        ranges: Name -> the numbers seen.
+        extra: What else the file says, by its own keys.
+        calibration: How the ranges were found, where it is known.
+        file_format: The format of the file that the table was read from; empty for a table made here.
+    """
 
     encodings: dict[str, Encoding] = field(default_factory=dict[str, Encoding])
     ranges: dict[str, Evidence] = field(default_factory=dict[str, Evidence])
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
+    calibration: Calibration | None = None
+    file_format: str = ""
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, TensorEncoding]) -> EncodingTable:
+        """The table of what is known of each tensor."""
+        grids = {name: known.encoding for name, known in tensors.items() if known.encoding is not None}
+        return cls(grids, {name: known.range for name, known in tensors.items() if known.range is not None})
 
     def names(self) -> list[str]:
         """Every tensor that the table knows, in order."""
         return list({**dict.fromkeys(self.encodings), **dict.fromkeys(self.ranges)})
+
+    def tensors(self) -> dict[str, TensorEncoding]:
+        """What is known of each tensor, by name."""
+        return {name: TensorEncoding(self.encodings.get(name), self.ranges.get(name)) for name in self.names()}
+
+    def own_extra(self, *formats: str) -> dict[str, Any]:
+        """``extra`` where the table was read from one of these formats, whose keys it then has; else nothing."""
+        return self.extra if self.file_format in formats else {}
 
 
 MAX_BITS = 32

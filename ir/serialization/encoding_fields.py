@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 from itertools import islice
 from typing import Any, cast
 
-from ..serialization.strict import StrictReader
-from .base import EncodingsInvalid
+from ..core.encoding import EncodingsInvalid
+from .strict import StrictReader
 
 MAX_INT = 1 << 53
 MAX_SHOWN = 16  # names that a message repeats
