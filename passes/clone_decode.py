@@ -14,10 +14,12 @@ from ..ir.interface.dimensions import DimensionAnalysis
 from ..ir.interface.logits import logits_output
 from ..ir.interface.roles import Role
 from ..ir.program.clone import Clone, inner_symbols, materialize
+from ..ir.program.contracts.padding import SpareRows, WholeChunks
 from ..ir.program.contracts.sizes import Claims, CloneOf
 from ..ir.program.contracts.states import StaticPast
 from ..ir.program.program import Program
 from ..ir.rewrite.bind_sizes import refuse_other_defaults
+from ..ir.rewrite.lm_head import answers_end_of_run
 from ..ir.rewrite.scalar_ranges import squeeze_ranges
 from ..ir.specialize.assign import check_symbols
 from ..ir.specialize.length_choices import refuse_length_choices
@@ -115,6 +117,7 @@ class CloneDecode(Pass):
         }
         for found in decoders.values() if self.static else ():
             chosen.check_choices(found)
+        blind = {name for name, found in decoders.items() if chosen.cannot_tell_padding(found, plans[name])}
         squeezed, placed = 0, dict[str, list[Specialization]]()
         for name, specs in plans.items():
             changed = squeeze_ranges(program.graphs[name], self.name) if self.static else 0
@@ -125,7 +128,8 @@ class CloneDecode(Pass):
             chosen.place(program, name, placed[name], decoders[name].needed)
         counts = {"graphs": len(program.names), "squeezed": squeezed}
         warnings += _unhidden(decoders, chosen)
-        contracts = (*_clones(placed), *_static_past(decoders, chosen), _claimed(chosen))
+        padding = (*_whole_chunks(placed, blind, chosen), *_spare_rows(decoders, placed, chosen))
+        contracts = (*_clones(placed), *_static_past(decoders, chosen), *padding, _claimed(chosen))
         return Report(True, counts, notes=_notes(decoders, chosen), warnings=warnings, contracts=contracts)
 
     def _check_lengths(self) -> None:
@@ -177,6 +181,13 @@ class CloneDecode(Pass):
             sizes = (replace(lengths, ctx=lengths.seq), lengths)
             empty, full = (bind_lengths(graph, size, self.bind, where) for size in sizes)
             refuse_length_choices(graph.model, facts, empty, full, where)
+
+    def cannot_tell_padding(self, graph: DimensionAnalysis, specs: Sequence[Specialization]) -> bool:
+        """Whether a prefill answers fewer rows than it takes, and those of its end."""
+        fewer = (spec.logits_rows is not None and spec.logits_rows < (self.prefill or 1) for spec in specs)
+        prefills = [less for spec, less in zip(specs, fewer, strict=True) if spec.role is SpecRole.PREFILL]
+        facts = graph.demands.facts
+        return any(prefills) and answers_end_of_run(graph.model, self.name, graph.states, graph.roles, facts)
 
     def specialize(self, graph: DimensionAnalysis, lengths: Lengths, role: SpecRole, k: int | None) -> Specialization:
         """One specialization with its binding; PassRefused where the graph does not take these sizes."""
@@ -303,6 +314,26 @@ def _static_past(graphs: Mapping[str, DimensionAnalysis], settings: CloneDecode)
         return ()
     names = [state.input.name or "" for state in grown if state.input is not None]
     return (StaticPast(tuple(dict.fromkeys(names))),)
+
+
+def _whole_chunks(
+    placed: Mapping[str, Sequence[Specialization]], blind: set[str], settings: CloneDecode
+) -> tuple[WholeChunks, ...]:
+    """Which prefills answer the last row of a run, padding or not."""
+    specs = [spec for base, own in placed.items() if base in blind for spec in own]
+    prefills = tuple(spec.name for spec in specs if spec.role is SpecRole.PREFILL)
+    return (WholeChunks(settings.prefill or 1, graphs=prefills),) if prefills else ()
+
+
+def _spare_rows(
+    graphs: Mapping[str, DimensionAnalysis], placed: Mapping[str, Sequence[Specialization]], settings: CloneDecode
+) -> Iterator[SpareRows]:
+    """Which caches keep a row for padding: those written at positions (TensorScatter is told an index instead)."""
+    for base, graph in graphs.items():
+        written = (s for s in graph.states if s.inside is Layout.SCATTER and s.pairing is Pairing.BOTH)
+        at_positions = [s.name for s in written if s.update is None or s.update.op_type != "TensorScatter"]
+        if at_positions:
+            yield SpareRows(tuple(at_positions), settings.ctx, graphs=tuple(spec.name for spec in placed[base]))
 
 
 def _claimed(settings: CloneDecode) -> Claims:

@@ -17,6 +17,7 @@ from onnx_llm_passes.ir.program.contracts.heads import HiddenTapped, Pooled, Sel
 from onnx_llm_passes.ir.program.contracts.interface import CastIO, FixedSwitch, Grid, QuantizedIO, RenamedIO
 from onnx_llm_passes.ir.program.contracts.logits import BestTokens, LastRows
 from onnx_llm_passes.ir.program.contracts.lowered import OperatorsLowered, RightPadded, WholePast
+from onnx_llm_passes.ir.program.contracts.padding import SpareRows, WholeChunks
 from onnx_llm_passes.ir.program.contracts.positions import (
     AnyPositions,
     CacheRowPositions,
@@ -60,7 +61,9 @@ EXAMPLES: tuple[Contract, ...] = (
     SelectedWords("score", "logits", (9693, 2152), "probability"),
     SizesBound({"seq": 4}),
     StatesRemoved(("past",), ("present",)),
+    SpareRows(("past",), 128),
     StaticPast(("past",)),
+    WholeChunks(32, graphs=("prefill",)),
     WholePast("present"),
     ZeroPosition("start"),
     KeysOfRun("b", "a"),

@@ -6,6 +6,7 @@ import functools
 import os
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from onnx_llm_passes.ir.core.errors import OnnxPassesError
 from onnx_llm_passes.ir.interface.logits import logits_output
 from onnx_llm_passes.ir.interface.roles import Role
+from onnx_llm_passes.ir.program.contracts.padding import SpareRows, WholeChunks
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
@@ -22,6 +24,9 @@ from onnx_llm_passes.runtime.decode.cases import Padding, make_case
 from onnx_llm_passes.runtime.decode.decoder import Decoder, NotDecodable
 from onnx_llm_passes.runtime.decode.generate import Settings, generate
 from onnx_llm_passes.runtime.decode.inputs import build_inputs
+from onnx_llm_passes.runtime.decode.rows import Rows
+from onnx_llm_passes.runtime.decode.state_session import GraphSession
+from onnx_llm_passes.runtime.decode.step import Step
 from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
 from onnx_llm_passes.runtime.session.legalize import legalized
 from onnx_llm_passes.runtime.session.session import Session
@@ -134,6 +139,52 @@ def test_a_prefill_without_a_decode_that_fits_the_tail_is_refused() -> None:
     cloned.clones = {name: clone for name, clone in cloned.clones.items() if name == "prefill"}
     with pytest.raises(NotDecodable, match="no graph gives logits"):
         Decoder(cloned)
+
+
+def cloned(name: str, folder: Path) -> Program:
+    """Clones as they are read from the disk."""
+    program = Program(graphs={"model": GRAPHS[name]()})
+    text = "clone-decode{k=0 prefill=8 ctx=32}" if "last row" in name else "speculative{k=0,2 prefill=8 ctx=32}"
+    PassManager(parse_pipeline(text)).run(program)
+    program.save(folder)
+    return Program.load(folder)
+
+
+def test_a_prefill_that_takes_whole_chunks_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = cloned("append, last row", tmp_path / "p")
+    assert [c for c in program.contracts if isinstance(c, WholeChunks)] == [WholeChunks(8, graphs=("prefill",))]
+    assert any("takes whole chunks of 8 tokens only" in sentence for sentence in program.assumptions)
+    widths: list[int] = []
+    run = Decoder.run
+
+    def counted(decoder: Decoder, graph: GraphSession, step: Step) -> Rows:
+        widths.append(step.width)
+        return run(decoder, graph, step)
+
+    monkeypatch.setattr(Decoder, "run", counted)
+    wanted = anew("append, last row").generate([5] * 11, 2)
+    for contracts, runs in ((program.contracts, [8, 1, 1, 1, 1]), ([], [8, 8, 8, 1, 1, 1, 1])):
+        program.contracts = list(contracts)  # without them the padded run is tried, and made again
+        widths.clear()
+        assert generate(Decoder(program), [[5] * 11], Settings(2)).tokens == [wanted]
+        assert widths == runs
+
+
+@pytest.mark.parametrize("name", ["append", "scatter"])
+def test_a_prefill_that_tells_padding_claims_nothing(name: str, tmp_path: Path) -> None:
+    assert not any(isinstance(contract, WholeChunks) for contract in cloned(name, tmp_path / "p").contracts)
+
+
+def test_the_row_that_padding_is_written_to_is_recorded_and_kept_free(tmp_path: Path) -> None:
+    program = cloned("scatter", tmp_path / "p")
+    spare = next(contract for contract in program.contracts if isinstance(contract, SpareRows))
+    assert (spare.rows, spare.spare, spare.graphs) == (32, 1, ("prefill", "decode_k0", "decode_k2"))
+    assert any("hold 31 tokens in 32 rows" in sentence for sentence in program.assumptions)
+    assert Decoder(program).last == 30
+    program.contracts = [replace(spare, spare=3)]
+    assert Decoder(program).last == 28
+    program.contracts = []
+    assert Decoder(program).last == 30
 
 
 def whole_texts(path: Path) -> Anew | None:

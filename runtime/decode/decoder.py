@@ -11,6 +11,7 @@ import onnx_ir as ir
 from ...ir.core.errors import UsageError
 from ...ir.core.specialization import Specialization, SpecRole
 from ...ir.interface.roles import Role
+from ...ir.program.contracts.padding import spare_rows, takes_whole_chunks
 from ...ir.program.program import Program
 from ...ir.symbolic.symbols import dims_of
 from ..session.session import Optimization
@@ -58,7 +59,10 @@ class Decoder:
             self.ctx = self._context(ctx)
             self.lengths = np.zeros(self.rows, np.int64)
             self._width = 0
-            self._whole: dict[str, bool] = {}  # graph -> whether it takes whole chunks only, once tried
+            recorded, names = program.contracts, [g.name for g in self.graphs]
+            self._spare = spare_rows(recorded, names)
+            # graph -> whether it takes whole chunks only, as a pass recorded, or once tried
+            self._whole = dict.fromkeys((name for name in names if takes_whole_chunks(recorded, name)), True)
             self._apart = writes_rows_apart(self, self.graphs[0])
             self.decodes, self._prefills = self._sort(known, ks)
             if not self.ks:
@@ -87,8 +91,9 @@ class Decoder:
 
     @property
     def last(self) -> int:
-        """The last position that a token may have: of a cache written at positions the last row takes the padding."""
-        spare = 0 if self._grows else 1 if self.writing is Writing.POSITIONS else min(self.ks, default=0)
+        """The last position that a token may have: some rows take padding, as a pass recorded or the layout says."""
+        least = 1 if self.writing is Writing.POSITIONS else min(self.ks, default=0)
+        spare = 0 if self._grows else least if self._spare is None else self._spare
         return min(self.ctx - spare, self._table) - 1
 
     @property

@@ -45,6 +45,7 @@ class Host:
 
     Attributes:
         ctx: The rows of caches that are written in place and leave their number open.
+        whole: Whether it takes whole chunks only, as a pass recorded; of others a run tells.
         guesses: Whether inputs that no step tells get what a first run has, and sizes that nothing tells a guess.
     """
 
@@ -52,6 +53,7 @@ class Host:
     opened: Session | None = None
     ctx: int = 0
     guesses: bool = True
+    whole: bool = False
     _bound: dict[int, tuple[dict[str, CacheBinding], Interface]] = field(
         default_factory=dict[int, "tuple[dict[str, CacheBinding], Interface]"]
     )

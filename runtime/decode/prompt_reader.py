@@ -22,7 +22,7 @@ WIDE = 512  # tokens that a prefill of free length takes at once
 
 @dataclass(frozen=True)
 class PromptReader:
-    """The graphs that read prompts, the widest first; ``whole``: which of them take whole chunks only, once tried."""
+    """Graphs that read prompts, the widest first; ``whole``: which take whole chunks only, recorded or once tried."""
 
     decoder: Decoder
     graphs: Sequence[GraphSession]

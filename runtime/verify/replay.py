@@ -187,8 +187,8 @@ class _Context:
     def takes_whole(self, player: Host) -> bool:
         """Whether a prefill may not be padded: nothing tells padding, or the row that it answers does not heed it."""
         length = player.length or 1
-        if not player.pads or length == 1 or self.unplayable():
-            return not player.pads
+        if player.whole or not player.pads or length == 1 or self.unplayable():
+            return player.whole or not player.pads
         answers: list[np.ndarray] = []
         for padding in (0, 1):
             tokens = self.text[:, :length].copy()

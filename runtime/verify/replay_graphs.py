@@ -8,6 +8,7 @@ from ...ir.core.errors import OnnxPassesError
 from ...ir.core.specialization import Specialization, SpecRole
 from ...ir.interface.analysis import analysis_of
 from ...ir.program.clone import Clone, materialize
+from ...ir.program.contracts.padding import takes_whole_chunks
 from ...ir.program.program import Program
 from ...ir.rewrite.pack.body import DOMAIN
 from ...ir.rewrite.simplify import simplify_round
@@ -38,6 +39,7 @@ def open_clone(result: Program, spec: Specialization) -> Host:
     model = result.graph(spec.graph)
     bound = _decided(materialize(model, Clone(spec.graph, spec.binding), spec.graph))
     player = Host.of(model, spec.graph, bound=bound)
+    player.whole = takes_whole_chunks(result.contracts, spec.graph)
     Session(model, spec.graph, Optimization.BASIC)  # as a user would open it
     return player
 

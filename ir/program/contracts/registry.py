@@ -14,6 +14,7 @@ from .heads import HiddenTapped, Pooled, SelectedWords
 from .interface import CastIO, FixedSwitch, QuantizedIO, RenamedIO
 from .logits import BestTokens, LastRows
 from .lowered import OperatorsLowered, RightPadded, WholePast
+from .padding import SpareRows, WholeChunks
 from .positions import AnyPositions, CacheRowPositions, ConsecutivePositions, KeysOfRun, OrderedPositions, ZeroPosition
 from .sizes import Assumption, Claims, CloneOf, LayerCut, Packed, SizesBound
 from .states import LayoutChanged, StatesRemoved, StaticPast
@@ -25,8 +26,8 @@ MAX_KIND = 100
 BUILT_IN: tuple[type[Contract], ...] = (
     AnyPositions, Assumption, BestTokens, CacheRowPositions, CastIO, Claims, CloneOf, ConsecutivePositions,
     FixedSwitch, HiddenTapped, KeysOfRun, LastRows, LayerCut, LayoutChanged, OperatorsLowered, OrderedPositions, Packed,
-    Pooled, QuantizedIO, RenamedIO, RightPadded, SelectedWords, SizesBound, StatesRemoved, StaticPast, WholePast,
-    ZeroPosition,
+    Pooled, QuantizedIO, RenamedIO, RightPadded, SelectedWords, SizesBound, SpareRows, StatesRemoved, StaticPast,
+    WholeChunks, WholePast, ZeroPosition,
 )  # fmt: skip
 _KINDS: dict[str, type[Contract]] = {cls.kind: cls for cls in BUILT_IN}
 

@@ -2,6 +2,7 @@
 
 from .find import InFunction, LmHead, Tokens, find_head, find_logits, head_tokens, mark_words
 from .kept import Kept, kept_rows
+from .padding import answers_end_of_run
 from .rewrite import Rewrite, before_quantization
 from .rows import Count, Selector, Valid, Validity, validity_of
 
@@ -15,6 +16,7 @@ __all__ = [
     "Tokens",
     "Valid",
     "Validity",
+    "answers_end_of_run",
     "before_quantization",
     "find_head",
     "find_logits",
