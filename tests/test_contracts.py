@@ -333,3 +333,11 @@ def test_the_page_of_verify_has_a_row_for_each_contract_and_the_sizes_that_are_p
     page = (Path(__file__).parent.parent / "docs" / "verify.md").read_text(encoding="utf-8")
     assert [cls.kind for cls in BUILT_IN if f"| `{cls.kind}` | " not in page or cls.compared not in page] == []
     assert f"lengths {', '.join(map(str, LENGTHS))} where" in page
+
+
+def test_integers_of_a_grid_mean_the_numbers_that_they_stand_for() -> None:
+    chain = Chain.of((QuantizedIO(("past",), (Grid("INT8", (0.5, 0.25), (0, 4), 1),)), RenamedIO((("past", "kv"),))))
+    integers = np.array([[[2], [8]]], np.int8)
+    ((name, numbers),) = chain.restored({"kv": integers}).items()
+    assert (name, numbers.tolist()) == ("past", [[[1.0], [1.0]]])
+    assert np.array_equal(chain.adapt_inputs({"past": numbers})["kv"], integers)

@@ -23,6 +23,7 @@ from onnx_llm_passes.passes.pipeline import parse_pipeline
 from onnx_llm_passes.runtime.calibrate.calibrate import Plan, calibrate
 from onnx_llm_passes.runtime.compare.programs import Comparison, compare_programs
 from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
+from onnx_llm_passes.runtime.verify.verify import Verdict, verify
 
 from .quantized_graphs import fused_decoder
 
@@ -270,3 +271,35 @@ def test_a_layer_in_a_function_is_quantized_as_the_refusal_says(tmp_path: Path) 
     assert find_states(inlined.graphs["model"])[0].input.dtype is ir.DataType.INT8
     found = measured(one(layer_in_a_function), inlined)
     assert found.row("logits").measures["sqnr"] > 25
+
+
+GRIDS = "tie-states,insert-qdq"
+
+
+@pytest.mark.parametrize("name", ["append", "scatter"])
+def test_clones_with_integer_caches_are_verified_through_their_grids(name: str, tmp_path: Path) -> None:
+    ranges = tmp_path / "encodings.json"
+    ranges.write_text(print_encodings(calibrate(one(BUILDS[name]), TEXTS, Plan(chunk=16))), encoding="utf-8")
+    head = "keep-last-logits{symbol=num_logits_to_keep}"
+    passed(one(BUILDS[name]), f'{head},load-encodings{{file="{ranges}"}},{GRIDS}').save(tmp_path / "floats")
+    clones = "clone-decode{k=0,2 prefill=8 ctx=48}"
+    passed(Program.load(tmp_path / "floats"), f"kv-io,{clones}").save(tmp_path / "integers")
+    report = verify(Program.load(tmp_path / "floats"), Program.load(tmp_path / "integers"))
+    assert report.verdict is Verdict.EQUAL, report.first_difference
+    assert {case.graph for case in report.cases if case.ran} == {"prefill", "decode_k0", "decode_k2"}
+    names = {output.output for case in report.cases for output in case.outputs}
+    assert any("RetainedState" in name or "present" in name for name in names)  # the integers themselves are compared
+
+
+def test_a_quantized_program_is_run_against_its_float_one_and_told_from_it(tmp_path: Path) -> None:
+    one().save(tmp_path / "floats")
+    ranges = tmp_path / "encodings.json"
+    ranges.write_text(print_encodings(calibrate(one(), TEXTS, Plan(chunk=16))), encoding="utf-8")
+    pipeline = f'quantize{{file="{ranges}"}},clone-decode{{k=0,2 prefill=8 ctx=48}}'
+    passed(Program.load(tmp_path / "floats"), pipeline).save(tmp_path / "small")
+    report = verify(Program.load(tmp_path / "floats"), Program.load(tmp_path / "small"))
+    assert report.verdict is Verdict.DIFFERENT
+    assert not [case for case in report.cases if case.skipped]
+    assert any("`onnx-passes compare` measures" in note for note in report.notes)
+    found = compare_programs(Program.load(tmp_path / "floats"), Program.load(tmp_path / "small"), TEXTS)
+    assert found.tokens > 0 and found.rows[0].measures["sqnr"] > 20

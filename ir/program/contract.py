@@ -92,6 +92,10 @@ class Contract:
         """The feeds of the graph after the pass for those of the graph before it."""
         return dict(feeds)
 
+    def restored(self, feeds: Arrays) -> dict[str, Array]:
+        """Feeds of the graph before the pass that mean the same as those of the graph after it, named as before."""
+        return dict(feeds)
+
     def expected(self, outputs: Arrays, feeds: Arrays) -> dict[str, Array]:
         """What the graph after the pass must give where the one before it gave ``outputs`` for ``feeds``."""
         return dict(outputs)

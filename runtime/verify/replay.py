@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from ...ir.core.errors import OnnxPassesError
 from ...ir.core.specialization import Specialization, SpecRole
@@ -15,7 +17,6 @@ from ...ir.program.clone import Clone, materialize
 from ...ir.program.contracts.heads import words_left
 from ...ir.program.program import Program
 from ...ir.proof.whole_run import scales_of_runs
-from ...ir.states import Layout, State
 from ...ir.symbolic.symbols import dims_of
 from ..decode.host import Caches, Host
 from ..decode.step import Step
@@ -26,7 +27,7 @@ from .compare import Difference, compare
 from .contract import Contract
 from .observe import observing
 from .outside import outside_sizes
-from .replay_graphs import decoder_of, has_branches, open_clone, replays
+from .replay_graphs import decoder_of, has_branches, open_clone, replays, same_layouts
 from .tapped import TappedRows
 
 TEXT = 48  # tokens after the prompt, at most
@@ -135,8 +136,8 @@ class _Context:
         ids = next(iter(original.subject.tables.values()), 64)
         batch = max(player.batch or 1 for player in players)
         text = np.random.default_rng([seed, length]).integers(0, ids, (batch, room + longest))
-        same, tapped = _same(original, players, contract), TappedRows.of(contract)
-        context = cls(original, text, contract, same, _static_past(players), tapped)
+        same, tapped = same_layouts(original, players, contract.old_input), TappedRows.of(contract)
+        context = cls(original, text, contract, same, any(player.fixed_past for player in players), tapped)
         context.sums, context.by_run = sums_of(model), bool(scales_of_runs(model))
         if not context.unplayable():
             context.expected = context._one_by_one(length)
@@ -282,12 +283,12 @@ class _Context:
 
     def _of_original(self, feed: Feed, step: Step) -> Feed:
         """What the original says on a clone's inputs; _BothReject where it takes them no more than the clone may."""
-        known = {value.name or "" for value in self.original.subject.model.graph.inputs}
-        given = {self.contract.old_input(name): array for name, array in feed.items()}
+        known = {value.name or "": value.dtype for value in self.original.subject.model.graph.inputs}
+        given = self.contract.chain.restored(feed)
         tokens = (Role.TOKEN_IDS, Role.EMBEDDINGS)
         given |= {n: a for n, a in self._told(step).items() if n in given and self.original.subject.roles[n] in tokens}
         try:
-            return self.original.session.run({name: array for name, array in given.items() if name in known})
+            return self.original.session.run({n: _typed(a, known[n]) for n, a in given.items() if n in known})
         except RunError as error:
             raise _BothReject(error.what) from error
 
@@ -298,17 +299,25 @@ class _Context:
         """
         allowed = OTHER_SUMS if self.packed else 0.0
         for name, array in outputs.items():
-            other = theirs.get(self.contract.old_output(name))
+            other = self._expected(theirs, name, array.dtype)
             if other is None or other.shape != array.shape:
                 continue
             found = compare(name, other, array, allowed)
             if (
                 not found.equal
-                and not compare(name, other, self._of_original(feed, step)[self.contract.old_output(name)]).equal
+                and (again := self._expected(self._of_original(feed, step), name, array.dtype)) is not None
+                and not compare(name, other, again).equal
             ):
                 continue  # the original's own answer changes from run to run: rows that it never wrote
             kept = self.twins.get(name)
             self.twins[name] = found if kept is None or kept.equal or not found.equal else kept
+
+    def _expected(self, theirs: Feed, name: str, dtype: np.dtype[Any]) -> np.ndarray | None:
+        """An output of a clone as the original gave it: integers of a grid where the clone's cache holds them."""
+        other = theirs.get(old := self.contract.old_output(name))
+        if other is None or other.dtype == dtype:
+            return other
+        return self.contract.chain.expected({old: other}, {}).get(name)
 
     def told(self, spec: Specialization) -> Iterator[Replayed]:
         """What was compared since the last call."""
@@ -328,22 +337,14 @@ class _Context:
             yield Replayed(spec.graph, title, skipped="no run gave an output to compare")
 
 
+def _typed(array: np.ndarray, dtype: ir.DataType | None) -> np.ndarray:
+    """An array in the element type that the original takes: ids and masks may be narrower in its clones."""
+    wanted = array.dtype if dtype is None else dtype.numpy()
+    return array if array.dtype == wanted else array.astype(wanted)
+
+
 def proposals(k: int, step: int) -> tuple[int, int]:
     """How many tokens a step proposes and how many of them are right: long, partial, long, none …"""
     made = (k, max(k - 1, 0), k, 0, k, k // 2)[step % 6]
     right = (made, made // 2, 0, 0, max(made - 1, 0), made)[step % 6]
     return made, right
-
-
-def _same(original: Host, players: list[Host], contract: Contract) -> bool:
-    """Whether every state kept its name and layout, so that the original takes what a clone takes."""
-    before = _layouts(original.subject.states, lambda name: name)
-    return all(_layouts(player.subject.states, contract.old_input) == before for player in players)
-
-
-def _layouts(states: list[State], old: Callable[[str], str]) -> set[tuple[str, Layout]]:
-    return {(old(s.input.name or ""), s.layout) for s in states if s.input is not None}
-
-
-def _static_past(players: list[Host]) -> bool:
-    return any(player.fixed_past for player in players)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import onnx_ir as ir
 
 from ...ir.core.errors import OnnxPassesError
@@ -12,7 +14,7 @@ from ...ir.program.contracts.padding import takes_whole_chunks
 from ...ir.program.program import Program
 from ...ir.rewrite.pack.body import DOMAIN
 from ...ir.rewrite.simplify import simplify_round
-from ...ir.states import Pairing
+from ...ir.states import Layout, Pairing, State
 from ..decode.host import Host
 from ..session.session import Optimization, Session
 
@@ -42,6 +44,16 @@ def open_clone(result: Program, spec: Specialization) -> Host:
     player.whole = takes_whole_chunks(result.contracts, spec.graph)
     Session(model, spec.graph, Optimization.BASIC)  # as a user would open it
     return player
+
+
+def same_layouts(original: Host, players: Sequence[Host], old_input: Callable[[str], str]) -> bool:
+    """Whether every state kept its name and layout, so that the original takes what a clone takes."""
+    before = _layouts(original.subject.states, lambda name: name)
+    return all(_layouts(player.subject.states, old_input) == before for player in players)
+
+
+def _layouts(states: list[State], old: Callable[[str], str]) -> set[tuple[str, Layout]]:
+    return {(old(s.input.name or ""), s.layout) for s in states if s.input is not None}
 
 
 def has_branches(model: ir.Model) -> bool:

@@ -63,6 +63,12 @@ class Chain:
             feeds = link.adapt_inputs(feeds)
         return dict(feeds)
 
+    def restored(self, feeds: Arrays) -> dict[str, Array]:
+        """The original's feeds, under its names, that mean the same as these of the result."""
+        for link in reversed(self._new):
+            feeds = link.restored(feeds)
+        return dict(feeds)
+
     def constrained(self, feeds: Arrays) -> dict[str, Array]:
         """Feeds of the original that every contract allows."""
         for link, back in self.in_original_names():

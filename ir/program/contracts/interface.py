@@ -41,6 +41,10 @@ class RenamedIO(Contract):
         """The same arrays under their new names."""
         return {self.new.get(name, name): array for name, array in feeds.items()}
 
+    def restored(self, feeds: Arrays) -> dict[str, Array]:
+        """The same arrays under their old names."""
+        return {self.old.get(name, name): array for name, array in feeds.items()}
+
     def expected(self, outputs: Arrays, feeds: Arrays) -> dict[str, Array]:
         """The same arrays under their new names."""
         return self.adapt_inputs(outputs)
@@ -152,14 +156,24 @@ class Grid:
     def quantized(self, array: Array) -> Array:
         """Integers for numbers, rounded to even and saturated as QuantizeLinear does (onnx opset 21)."""
         dtype = numpy_type(self.dtype, "quantized-io")
+        scale, zero = self._along(array)
+        limits = np.iinfo(dtype)
+        integers = np.rint(array.astype(np.float32) / scale).astype(np.int64) + zero
+        return np.clip(integers, limits.min, limits.max).astype(dtype)
+
+    def numbers(self, array: Array) -> Array:
+        """FLOAT numbers for integers, as DequantizeLinear gives them."""
+        scale, zero = self._along(array)
+        return ((array.astype(np.int64) - zero).astype(np.float32) * scale).astype(np.float32)
+
+    def _along(self, array: Array) -> tuple[Array, Array]:
+        """Scale and zero point in a shape that goes with the array."""
         shape = [1] * array.ndim
         if self.axis is not None and array.ndim:
             shape[self.axis] = -1
         scale = np.asarray(self.scale, np.float32).reshape(shape if array.ndim else ())
         zero = np.asarray(self.zero, np.int64).reshape(shape if array.ndim and len(self.zero) > 1 else ())
-        limits = np.iinfo(dtype)
-        integers = np.rint(array.astype(np.float32) / scale).astype(np.int64) + zero
-        return np.clip(integers, limits.min, limits.max).astype(dtype)
+        return scale, zero
 
 
 @dataclass(frozen=True)
@@ -189,6 +203,14 @@ class QuantizedIO(Contract):
     def adapt_inputs(self, feeds: Arrays) -> dict[str, Array]:
         """Integers for the numbers of the inputs."""
         return self._quantized(feeds)
+
+    def restored(self, feeds: Arrays) -> dict[str, Array]:
+        """Numbers for the integers of the inputs."""
+        grids = dict(zip(self.ports, self.grids, strict=True))
+        return {
+            name: grids[name].numbers(array) if name in grids and array.dtype.kind in "iu" else array
+            for name, array in feeds.items()
+        }
 
     def expected(self, outputs: Arrays, feeds: Arrays) -> dict[str, Array]:
         """Integers for the numbers of the outputs."""
