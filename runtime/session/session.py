@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -86,13 +86,20 @@ def load_onnxruntime() -> Any:
 class Session:
     """Runs one graph; by default its operators as spelled, so that two graphs are compared and not two fusions.
 
-    ``optimization`` is what `optimized` says where none is given: one level for everything that a command runs.
+    ``optimization`` is what `optimized` says where none is given: one level for everything that a command runs;
+    ``without`` names onnxruntime's optimizers that are left out.
 
     Raises KernelMissing where the CPU cannot run an operator, SessionError where the graph is refused otherwise.
     """
 
     def __init__(
-        self, model: ir.Model, name: str = "graph", optimization: Optimization | None = None, *, threads: int = 1
+        self,
+        model: ir.Model,
+        name: str = "graph",
+        optimization: Optimization | None = None,
+        *,
+        threads: int = 1,
+        without: Sequence[str] = (),
     ) -> None:
         onnxruntime = load_onnxruntime()
         self.name = name
@@ -108,7 +115,9 @@ class Session:
                 "the graph is too large to be run from memory", where=name, hint="Save it first."
             ) from error
         try:
-            self._session: Any = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self._session: Any = onnxruntime.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without)
+            )
         except Exception as error:  # the binding's exceptions share no base class
             raise _session_error(name, str(error)) from error
         self.input_names: list[str] = [value.name for value in self._session.get_inputs()]
