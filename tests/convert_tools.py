@@ -26,6 +26,16 @@ def rel(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
     return float(np.nanmax(np.abs(a - b), initial=0.0)) / top if top else 0.0
 
 
+def rows(stepper: Stepper, layer: int | None, kind: str, row: int) -> np.ndarray[Any, Any]:
+    """What the cache holds of one sequence, rows in order on the last axis but one: ``[heads, length, size]``."""
+    state = next(s for s in stepper.states if (s.layer, s.kind) == (layer, kind))
+    caches = stepper.caches[0] if stepper.in_place else stepper.caches[row]
+    binding = stepper.host.bind(stepper.batch if stepper.in_place else 1)[0][state.name]
+    axes = (binding.batch_axis, state.axis or 0)
+    held = np.moveaxis(caches.states[state.name].array(), axes, (0, -2))[row if stepper.in_place else 0]
+    return held[..., : stepper.lengths[row], :]
+
+
 def script(rng: np.random.Generator, batch: int, most: int) -> list[Step]:
     """Chunks of mixed lengths, rewinds over rejected tokens, an idle row, the last slot, a fresh start."""
     lengths = [0] * batch
@@ -65,7 +75,7 @@ def compare(
         for state in left.states:
             for row in range(batch):
                 worst = max(
-                    worst, rel(left.rows(state.layer, state.kind, row), right.rows(state.layer, state.kind, row))
+                    worst, rel(rows(left, state.layer, state.kind, row), rows(right, state.layer, state.kind, row))
                 )
     return worst
 
@@ -82,7 +92,7 @@ def unpadded(before: ir.Model, after: ir.Model, batch: int = 2) -> float:
         worst = max([worst, *(rel(x[-1:], y[-1:]) for x, y in zip(a, b, strict=True))])
         for state in left.states:
             for row in range(batch):
-                x, y = (s.rows(state.layer, state.kind, row) for s in (left, right))
+                x, y = (rows(s, state.layer, state.kind, row) for s in (left, right))
                 worst = max(worst, rel(x, y if x.shape == y.shape else np.swapaxes(y, -1, -2)))
     return worst
 

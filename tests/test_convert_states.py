@@ -24,7 +24,7 @@ from onnx_llm_passes.runtime.samples.samples import append_decoder
 from .append_graphs import append_by_data, append_other_axes, append_plain, append_three_dims, one_token
 from .builders import BUILDERS, OTHERS
 from .convert_graphs import COUNTED
-from .convert_tools import CLOSE, CTX, compare, convert, rel, unpadded
+from .convert_tools import CLOSE, CTX, compare, convert, rel, rows, unpadded
 from .renaming import rename_everything
 
 Build = Callable[[], ir.Model]
@@ -88,7 +88,7 @@ def test_one_prefill_equals_chunks(name: str) -> None:
         found.append(parts.step([Chunk(tokens[start : start + count], start)])[0])
         start += count
     assert rel(expected, np.concatenate(found)) <= CLOSE
-    assert rel(whole.rows(0, "key", 0), parts.rows(0, "key", 0)) <= CLOSE
+    assert rel(rows(whole, 0, "key", 0), rows(parts, 0, "key", 0)) <= CLOSE
 
 
 @pytest.mark.parametrize("ops", list(Ops), ids=lambda ops: ops.value)

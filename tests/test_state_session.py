@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.core.errors import UnknownNameError, UsageError
+from onnx_llm_passes.ir.core.errors import UsageError
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.runtime.decode.caches import Sizes
 from onnx_llm_passes.runtime.decode.decoder import Decoder, NotDecodable
@@ -42,60 +42,30 @@ def test_a_cache_written_from_an_index_on_is_refused() -> None:
         Decoder(Program(graphs={"model": BUILDERS["tensor scatter"]()}), ctx=40)
 
 
-def encoder() -> ir.Model:
-    """Pictures to features."""
-    w = Writer(opset=18)
-    pixels = w.input("pixel_values", FLOAT, ["images", 4])
-    w.output("features", w.op("Mul", pixels, 2.0), ["images", 4])
-    return w.model()
-
-
 def reader() -> ir.Model:
-    """A running sum over features and tokens: a state that leaves and comes back."""
+    """A running sum over the rows of 16 tokens: a state that leaves and comes back."""
     w = Writer(opset=18)
     ids = w.input("input_ids", INT64, ["batch", "seq"])
-    features = w.input("features", FLOAT, ["batch", 4])
     past = w.input("past.0.key", FLOAT, ["batch", "past", 4])
-    rows = w.op("Gather", w.weight("table", 16, 4, scale=1.0), ids)
-    present = w.op("Concat", past, w.op("Add", rows, w.op("Unsqueeze", features, [1])), axis=1)
+    present = w.op("Concat", past, w.op("Gather", w.weight("table", 16, 4, scale=1.0), ids), axis=1)
     w.output("logits", w.reduce("ReduceSum", present, 1), ["batch", 1, 4])
     w.output("present.0.key", present, ["batch", "past + seq", 4])
     return w.model()
 
 
-def test_two_graphs_or_one_are_run_alike() -> None:
-    with StateSession(Program(graphs={"vision": encoder(), "language": reader()})) as session:
-        pixels = np.ones((1, 4), np.float32)
-        first = session.run({"pixel_values": pixels, "input_ids": np.asarray([[1, 2]])})
-        assert (first["features"] == 2).all()
-        again = session.run({"features": first["features"], "input_ids": np.asarray([[3]])}, "language")
-        assert session.memory["past.0.key"].array().shape == (1, 3, 4)
-        table = session.memory["past.0.key"].array() - 2
-        assert np.allclose(again["logits"], (table + 2).sum(axis=1, keepdims=True))
-    assert not session.graphs
-
-
-def test_what_no_graph_takes_is_refused() -> None:
-    with StateSession(Program(graphs={"language": reader()})) as session:
-        ids, features = np.asarray([[1]]), np.ones((1, 4), np.float32)
-        with pytest.raises(UnknownNameError, match="'featuers'"):
-            session.run({"featuers": features, "input_ids": ids})
-        with pytest.raises(UnknownNameError, match="graph 'lenguage'"):
-            session.run({"features": features, "input_ids": ids}, "lenguage")
-        with pytest.raises(UsageError, match=r"no graph takes|missing"):
-            session.run({"input_ids": ids})
-
-
 def test_a_failed_run_leaves_the_states_as_they_were() -> None:
-    with StateSession(Program(graphs={"language": reader()})) as session:
-        features = np.ones((1, 4), np.float32)
-        session.run({"input_ids": np.asarray([[1, 2]]), "features": features})
-        before = session.memory["past.0.key"].array().copy()
-        with pytest.raises(RunError):
-            session.run({"input_ids": np.asarray([[99]]), "features": features})  # the table has 16 rows
-        assert np.array_equal(session.memory["past.0.key"].array(), before)
-        session.run({"input_ids": np.asarray([[3]]), "features": features})
-        assert session.memory["past.0.key"].array().shape == (1, 3, 4)
+    runner = Decoder(Program(graphs={"language": reader()}), rows=1)
+    kept = runner.session.memory["past.0.key"]
+    runner.prefill({0: [1, 2]})
+    before = kept.array().copy()
+    with pytest.raises(RunError):
+        runner.decode(0, np.asarray([[99]]), np.asarray([[2]]))  # the table has 16 rows
+    assert np.array_equal(kept.array(), before)
+    runner.decode(0, np.asarray([[3]]), np.asarray([[2]]))
+    runner.keep([1])
+    assert kept.array().shape == (1, 3, 4)
+    runner.close()
+    assert not runner.session.graphs
 
 
 def test_a_length_that_nobody_told_is_asked_for() -> None:

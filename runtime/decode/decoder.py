@@ -43,13 +43,13 @@ class Decoder:
     ) -> None:
         known = program.specializations
         asked = Sizes(rows or 1, ctx)
-        self.session = StateSession(program, asked, optimization=optimization)
+        self.session = StateSession(program, asked, optimization)
         try:
             self.graphs = self._taking_tokens()
             self.rows = self._batch(rows)
             if self.rows != asked.rows and self._open_sizes:
                 self.session.close()
-                self.session = StateSession(program, Sizes(self.rows, ctx), optimization=optimization)
+                self.session = StateSession(program, Sizes(self.rows, ctx), optimization)
                 self.graphs = self._taking_tokens()
             refuse_starts(self.graphs[0])
             self.words = words_of(program, [graph.name for graph in self.graphs])

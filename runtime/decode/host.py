@@ -158,7 +158,7 @@ class Host:
             if name not in caches.states:
                 caches.states[name] = open_cache(binding)
                 if binding.policy is CachePolicy.CONSTANT and name in first:
-                    caches.states[name].put(first[name])
+                    caches.states[name].value = first[name]
             if (back := caches.held - step.held) > 0:
                 caches.states[name].keep(np.full(len(step.ids), step.held), np.zeros(len(step.ids), np.int64), back)
             fed[name] = as_array(caches.states[name].past(binding))

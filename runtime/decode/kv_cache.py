@@ -42,11 +42,6 @@ class KVCache:
             self.value = as_array(self.value)
         return self.value
 
-    def put(self, array: np.ndarray) -> bool:
-        """Other contents in their place; False where they have another size than the memory."""
-        self.value = np.ascontiguousarray(array, self.array().dtype)
-        return True
-
     def copy(self) -> Self:
         """The same contents, to go on from apart."""
         return copy.copy(self)
@@ -84,12 +79,6 @@ class BufferCache(KVCache):
         for row, (start, count) in enumerate(zip(before, counts, strict=True)):
             held[row, start : start + count] = new[row, :count]
         self._new = None
-
-    def put(self, array: np.ndarray) -> bool:
-        """Written into the buffer, where it lies."""
-        if self.value.shape == array.shape:
-            np.copyto(self.value, array, casting="unsafe")
-        return self.value.shape == array.shape
 
     def copy(self) -> Self:
         """The buffer copied, for the host writes into it."""

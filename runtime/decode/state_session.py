@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.core.errors import OnnxPassesError, UnknownNameError, UsageError
+from ...ir.core.errors import OnnxPassesError, UsageError
 from ...ir.interface.logits import logits_output
-from ...ir.interface.roles import Role
 from ...ir.program.program import Program
 from ...ir.symbolic.symbols import dims_of
 from ..session.legalize import legalized
@@ -59,12 +57,6 @@ class GraphSession(Session):
         still = (CachePolicy.SHARED, CachePolicy.CONSTANT)
         self._moving = [name for name, b in self.caches.items() if b.policy not in still and b.output is not None]
         self._settled = all(b.policy in (*still, CachePolicy.SWAPPED) for b in self.caches.values())
-
-    @property
-    def is_language(self) -> bool:
-        """Whether it takes tokens, or what stands for them; others (a vision encoder) run before it."""
-        roles = set(self.subject.roles.values())
-        return bool(roles & {Role.TOKEN_IDS, Role.EMBEDDINGS, Role.STATE})
 
     def execute(self, feeds: Mapping[str, np.ndarray], memory: Mapping[str, KVCache], width: int) -> Arrays:
         """One run; the results are valid until the next one. RunError leaves every state as it was."""
@@ -156,18 +148,14 @@ def _room_for(value: ir.Value) -> np.ndarray | None:
 class StateSession:
     """A program's graphs with one memory: what one graph leaves in a state, the next one finds there.
 
-    ``run`` takes inputs by name and hides how many graphs that is: inputs of an encoder (pixels) run it first, and its
-    outputs go to the inputs of the same names. States belong to the session; a failed run leaves them as they were.
+    States belong to the session; a failed run leaves them as they were.
     """
 
-    def __init__(
-        self, program: Program, sizes: Sizes | None = None, *, optimization: Optimization | None = None
-    ) -> None:
-        self.sizes = sizes or Sizes()
+    def __init__(self, program: Program, sizes: Sizes, optimization: Optimization | None = None) -> None:
         self.graphs: dict[str, GraphSession] = {}
         try:
             for name in program.names:
-                self.graphs[name] = GraphSession(program.graph(name), name, self.sizes, optimization)
+                self.graphs[name] = GraphSession(program.graph(name), name, sizes, optimization)
         except BaseException:
             self.close()
             raise
@@ -195,42 +183,6 @@ class StateSession:
         for graph in self.graphs.values():
             graph.forget()
 
-    def run(self, inputs: Mapping[str, np.ndarray], graph: str | None = None) -> Arrays:
-        """Every output that is no state, of the graphs that these inputs are for.
-
-        ``graph`` names the one that takes the tokens; without it the one whose fixed sizes they have. Raises UsageError
-        for inputs that no graph takes or that it lacks, RunError where onnxruntime fails.
-        """
-        rest, results = dict(inputs), Arrays()
-        for encoder in (g for g in self.graphs.values() if not g.is_language and set(g.free) <= rest.keys()):
-            found = encoder.execute({name: rest[name] for name in encoder.free}, self.memory, 1)
-            results |= {name: array.copy() for name, array in found.items()}
-            rest |= results
-        names = {name for g in self.graphs.values() for name in g.inputs}
-        for name in rest.keys() - names - results.keys():
-            raise UnknownNameError("input", name, names)
-        languages = [g for g in self.graphs.values() if g.is_language]
-        if not languages or (graph is None and results and not any(n in g.free for g in languages for n in inputs)):
-            return results
-        chosen = self._graph(graph) if graph is not None else self._fitting(languages, rest)
-        for name, array in rest.items():
-            if name in chosen.caches:
-                self.put(name, array)
-        missing = [name for name in chosen.free if name not in rest]
-        if missing:
-            raise UsageError("inputs are missing", where=chosen.name, found=", ".join(rest), wanted=", ".join(missing))
-        feeds = {name: np.asarray(rest[name]) for name in chosen.free}
-        found = chosen.execute(feeds, self.memory, width_of(chosen, feeds))
-        return results | {name: array.copy() for name, array in found.items()}
-
-    def put(self, name: str, array: np.ndarray) -> None:
-        """Sets a state. Raises UsageError where it has another size than the session's memory."""
-        current = self.memory[name].array()
-        if not self.memory[name].put(array.astype(current.dtype)):
-            raise UsageError("wrong shape", where=f"state {name!r}", found=array.shape, wanted=current.shape)
-        for graph in self.graphs.values():
-            graph.forget()
-
     def keep(self, before: np.ndarray, counts: np.ndarray, width: int) -> None:
         """Of the last run's ``width`` tokens each row's first ``counts`` stay, behind the ``before`` that it held."""
         for cache in self._grown:
@@ -242,42 +194,3 @@ class StateSession:
             graph.close()
         self.graphs = {}
         self.memory = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _graph(self, name: str) -> GraphSession:
-        if name not in self.graphs:
-            raise UnknownNameError("graph", name, self.graphs)
-        return self.graphs[name]
-
-    def _fitting(self, languages: list[GraphSession], inputs: Mapping[str, np.ndarray]) -> GraphSession:
-        for graph in languages:
-            if all(name in inputs and _fits(graph.inputs[name], inputs[name]) for name in graph.free):
-                return graph
-        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
-        raise UsageError("no graph takes inputs of these sizes", found=shapes, wanted=", ".join(self.graphs))
-
-
-def width_of(graph: GraphSession, feeds: Mapping[str, np.ndarray]) -> int:
-    """How many tokens a run takes."""
-    for role in (Role.TOKEN_IDS, Role.EMBEDDINGS, Role.POSITIONS):
-        for value in graph.subject.inputs(role):
-            array = feeds.get(value.name or "")
-            if array is not None and array.ndim >= 2:
-                return int(array.shape[1] if role is not Role.POSITIONS else array.shape[-1])
-    return 1
-
-
-def _fits(value: ir.Value, array: np.ndarray) -> bool:
-    dims = dims_of(value)
-    if dims is None:
-        return True
-    return len(dims) == array.ndim and all(
-        size == dim for dim, size in zip(dims, array.shape, strict=True) if isinstance(dim, int)
-    )

@@ -74,15 +74,6 @@ class Stepper:
         outputs = self.host.run(caches, step, others=others)
         return outputs[self.answer]
 
-    def rows(self, layer: int | None, kind: str, row: int) -> Array:
-        """What the cache holds of one sequence, rows in order on the last axis but one: ``[heads, length, size]``."""
-        state = next(s for s in self.states if (s.layer, s.kind) == (layer, kind))
-        caches = self.caches[0] if self.in_place else self.caches[row]
-        binding = self.host.bind(self.batch if self.in_place else 1)[0][state.name]
-        axes = (binding.batch_axis, state.axis or 0)
-        held = np.moveaxis(caches.states[state.name].array(), axes, (0, -2))[row if self.in_place else 0]
-        return held[..., : self.lengths[row], :]
-
     @property
     def separates(self) -> bool:
         """True where sequences of one batch may be of unequal length: each runs alone, or has positions of its own."""
