@@ -16,7 +16,6 @@ from ..ir.manifests.partition import PARTITION
 from ..ir.manifests.targets import has_table, table_of
 from ..ir.manifests.targets.survey import survey
 from ..ir.program.program import Program
-from ..ir.program.written import written_graph
 from ..ir.proof import prove
 from ..ir.rewrite.bind_sizes import bound_in
 from ..ir.symbolic.dims import free_symbols
@@ -91,7 +90,7 @@ class EmitManifest(Pass):
         if self.unsupported is Unsupported.ALLOW or not has_table(self.target):
             return ()
         table = table_of(self.target)
-        bases = {id(base): base for base, _ in (written_graph(program, name) for name in program.names)}
+        bases = {id(base): base for base, _ in (program.resolve(name) for name in program.names)}
         findings = [str(finding) for base in bases.values() for finding in survey(base, table)]
         if findings and self.unsupported is Unsupported.REFUSE:
             raise PassRefused(
@@ -109,7 +108,7 @@ def _sheets(program: Program, manifest: Manifest) -> Iterator[GraphInterface]:
         if item.graph and item.graph not in program.names:
             raise UnknownNameError("graph", item.graph, program.names, where=f"specialization {item.name!r}")
     for graph in program.names:
-        base, bound = written_graph(program, graph)
+        base, bound = program.resolve(graph)
         own = manifest.for_graph(graph)
         if not own:
             raise PassRefused(
@@ -130,7 +129,7 @@ def _retained(program: Program, sheets: list[GraphInterface]) -> Iterator[str]:
     states = [
         state
         for sheet in sheets
-        for state in analysis_of(written_graph(program, sheet.graph)[0]).states
+        for state in analysis_of(program.resolve(sheet.graph)[0]).states
         if state.input is not None and state.output is not None and state.traits.changes
     ]
     unpaired = dict.fromkeys(
@@ -153,7 +152,7 @@ def _retained(program: Program, sheets: list[GraphInterface]) -> Iterator[str]:
 
 def _written(program: Program, graph: str) -> Mapping[str, int]:
     """Every size that the graph's file has in the place of a symbol."""
-    base, bound = written_graph(program, graph)
+    base, bound = program.resolve(graph)
     return {**bound_in(base), **bound}
 
 
@@ -178,7 +177,7 @@ def _prove(program: Program, manifest: Manifest, target: Target) -> None:
     """Whether the sizes fit the graphs, by the same rules as ``check``."""
     known: dict[int, GraphAnalysis] = {}
     for graph in program.names:
-        base, _ = written_graph(program, graph)
+        base, _ = program.resolve(graph)
         gone = {**bound_in(base), **program.bound.get(graph, {})}  # a clone's sizes stand beside its base's symbols
         own = [item.model_copy(update={"binding": _left(item.binding, gone)}) for item in manifest.for_graph(graph)]
         canonical = known.setdefault(id(base), analysis_of(base)).dimensions()

@@ -10,7 +10,6 @@ from ..ir.manifests.partition import PARTITION, pipeline, tensor_slices
 from ..ir.manifests.stages import Stages, split_stages
 from ..ir.manifests.strict import dump_json
 from ..ir.program.program import Program
-from ..ir.program.written import written_graph
 from .base import Pass, Report
 
 
@@ -56,7 +55,7 @@ class Partition(Pass):
         if self.stages == 1:
             return tensor_slices(self.devices, self.cores), None
         pipeline(self.devices, self.cores, [[] for _ in range(self.stages)])  # counts that cannot be, before the work
-        model, _ = written_graph(program, graph)
+        model, _ = program.resolve(graph)
         stages = split_stages(model, analysis_of(model).states, self.stages)
         return pipeline(self.devices, self.cores, stages.nodes), stages
 

@@ -13,12 +13,14 @@ import pytest
 
 from onnx_llm_passes.ir.interface.analysis import ALL, GraphAnalysis, Known, analysis_of, forget, kept_analyses
 from onnx_llm_passes.ir.interface.dimensions import DimensionAnalysis
+from onnx_llm_passes.ir.program.clone import Clone, materialize
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.base import Pass, Report
 from onnx_llm_passes.passes.instruments import Instrument
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
 from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
+from onnx_llm_passes.runtime.verify.verify import Verdict, verify
 
 SPECULATIVE = "speculative{k=0,4 prefill=32 ctx=128}"
 
@@ -106,6 +108,41 @@ def test_a_pipeline_searches_and_sweeps_a_graph_few_times(monkeypatch: pytest.Mo
     PassManager(passes).run(Program({"model": append_decoder()}))
     assert counted["find_states"] <= 4
     assert counted["propagate"] <= 6
+
+
+def test_clones_have_the_roles_of_their_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decode of one token whose answer is a token id looks like a counter: by its numbers alone it is misread."""
+    program = Program({"model": append_decoder()})
+    PassManager(parse_pipeline("clone-decode{k=0,1,2 ctx=64},argmax-tail")).run(program)
+    roles = dict(analysis_of(program.graphs["model"]).roles)
+    counted = count(monkeypatch, "find_roles")
+    with kept_analyses(program.graphs):
+        for name in program.names:
+            assert analysis_of(program.graph(name)).roles == roles
+    assert counted["find_roles"] == 1
+
+
+def test_verification_finds_the_roles_of_each_graph_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Program({"model": append_decoder()})
+    PassManager(parse_pipeline(SPECULATIVE)).run(program)
+    counted = count(monkeypatch, "find_roles")
+    assert verify(Program({"model": append_decoder()}), program).verdict is Verdict.EQUAL
+    assert len(program.names) == 3
+    assert counted["find_roles"] <= 2  # of the original and of the one graph that has the clones
+
+
+def test_a_clone_that_was_edited_is_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = append_decoder()
+    clone = materialize(model, Clone("model"), "clone")
+    counted = count(monkeypatch, "find_roles")
+    assert analysis_of(clone).roles == analysis_of(model).roles
+    assert counted["find_roles"] == 1
+    forget(clone)
+    assert analysis_of(clone).roles
+    assert counted["find_roles"] == 2
+    renamed = materialize(model, Clone("model"), "clone")
+    renamed.graph.inputs[0].name = "ids"
+    assert "ids" in analysis_of(renamed).roles
 
 
 def test_nothing_is_kept_outside_of_a_run_or_for_a_clone() -> None:

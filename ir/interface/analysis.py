@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -15,6 +16,7 @@ from .dimensions import DimensionAnalysis, analyze_dimensions
 from .roles import Role, find_roles
 
 _KEY = "onnx-llm-passes analysis"
+_INHERITED = "onnx-llm-passes inherited roles"
 
 
 class Known(enum.Enum):
@@ -52,9 +54,10 @@ class GraphAnalysis:
 
     @property
     def roles(self) -> dict[str, Role]:
-        """What ``find_roles`` tells of each input, by name."""
+        """What ``find_roles`` tells of each input, by name; of a clone, what it told of the graph that was cloned."""
         if self._roles is None:
-            self._roles = find_roles(self.model, self.states)
+            inherited = _inherited(self.model)
+            self._roles = find_roles(self.model, self.states) if inherited is None else inherited
         return self._roles
 
     @property
@@ -76,6 +79,8 @@ class GraphAnalysis:
         for known, based in ((Known.ROLES, {Known.STATES}), (Known.DIMENSIONS, {Known.STATES, Known.ROLES})):
             if not based <= kept:
                 kept.discard(known)
+        if Known.ROLES not in kept:
+            _meta(self.model).pop(_INHERITED, None)
         self._states = self._states if Known.STATES in kept else None
         self._roles = self._roles if Known.ROLES in kept else None
         self._facts = self._facts if Known.FACTS in kept else None
@@ -86,6 +91,32 @@ def analysis_of(model: ir.Model) -> GraphAnalysis:
     """The analysis that is kept of this version of the graph, else a new one that nobody keeps."""
     kept = _meta(model).get(_KEY)
     return kept if isinstance(kept, GraphAnalysis) and kept.model is model else GraphAnalysis(model)
+
+
+@dataclass(frozen=True, eq=False)
+class _Inherited:
+    """The roles that a clone has from its base, and the inputs that it had then, which they are right for."""
+
+    roles: Mapping[str, Role]
+    inputs: list[tuple[ir.Value, str | None]]
+
+
+def inherit_roles(clone: ir.Model, base: ir.Model) -> None:
+    """Gives a clone the roles of its base: fewer open sizes change no meaning, and may hide what told it.
+
+    With all sizes bound a run of one token looks like others: ``input_ids [1, 1]`` has the type and shape of a counter.
+    """
+    _meta(clone)[_INHERITED] = _Inherited(dict(analysis_of(base).roles), _inputs(clone))
+
+
+def _inherited(model: ir.Model) -> dict[str, Role] | None:
+    """The roles from its base, as long as the graph has the very inputs that it had as a clone."""
+    found = _meta(model).get(_INHERITED)
+    return dict(found.roles) if isinstance(found, _Inherited) and found.inputs == _inputs(model) else None
+
+
+def _inputs(model: ir.Model) -> list[tuple[ir.Value, str | None]]:
+    return [(value, value.name) for value in model.graph.inputs]
 
 
 def forget(model: ir.Model, preserved: Collection[Known] = ()) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from ..core.scopes import nested
+from ..interface.analysis import inherit_roles
 from ..shapes.infer import propagate
 from ..symbolic.dims import free_symbols
 from ..symbolic.symbols import dims_of, substitute_symbols
@@ -27,8 +28,12 @@ class Clone:
 
 
 def materialize(base: ir.Model, clone: Clone, name: str) -> ir.Model:
-    """A graph of its own, named ``name``, with every dimension bound; weights stay the same objects."""
+    """A graph of its own, named ``name``, with every dimension bound; weights stay the same objects.
+
+    Its inputs have the roles that they have in ``base``.
+    """
     model = base.clone()
+    inherit_roles(model, base)
     model.graph.name = name
     substitute_symbols(model, clone.binding)
     model.metadata_props.update(written_sizes(clone.binding))

@@ -105,6 +105,13 @@ class Program:
         clone = self.clones.get(name)
         return self.graphs[name] if clone is None else materialize(self.graphs[clone.base], clone, name)
 
+    def resolve(self, name: str) -> tuple[ir.Model, Mapping[str, int]]:
+        """The graph that has the nodes of the file ``name``.onnx, and the sizes that the file has for its symbols."""
+        clone = self.clones.get(name)
+        if clone is not None:
+            return self.graphs[clone.base], clone.binding
+        return self.graphs[name], self.bound.get(name, {})
+
     def unshare(self) -> None:
         """Makes every clone a graph of its own, for what needs to edit them one by one."""
         if self.clones:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ...ir.core.errors import OnnxPassesError
 from ...ir.core.specialization import Specialization, SpecRole
-from ...ir.interface.dimensions import analyze_dimensions
+from ...ir.interface.analysis import analysis_of
 from ...ir.interface.roles import Role
 from ...ir.program.clone import Clone, materialize
 from ...ir.program.contracts.heads import words_left
@@ -129,7 +129,7 @@ class _Context:
         room = min(player.ctx for player in players)
         model = observing(program.graphs[name], contract.chain.observed)
         outside = outside_sizes(Subject.of(model, name), [player.subject for player in players], contract.old_input)
-        known = materialize(model, Clone(name, analyze_dimensions(model).complete(outside)), name)
+        known = materialize(model, Clone(name, analysis_of(model).dimensions().complete(outside)), name)
         original = Host.of(model, f"{name} (original)", room, known)
         prompt = max((player.length or 1) for player in players)
         length = max(min(room - longest, prompt + TEXT), 1)

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.core.errors import UsageError
+from ...ir.interface.analysis import kept_analyses
 from ...ir.program.contracts.chain import Chain
 from ...ir.program.program import Program
 from ..session.bound import at_sizes_of
@@ -60,18 +61,26 @@ def verify(
         original, result = exact_products(original), exact_products(result)
     allowed = tolerance if isinstance(tolerance, int | float) else whole.closeness
     report = VerifyReport(tolerance=allowed, ulp=tolerance == "ulp", seed=seed)
+    with kept_analyses(original.graphs), kept_analyses(result.graphs):
+        _fill(report, original, result, whole, inputs)
+    return report
+
+
+def _fill(
+    report: VerifyReport, original: Program, result: Program, whole: Contract, inputs: Mapping[str, np.ndarray] | None
+) -> None:
+    """Puts what was found of all graphs into ``report``."""
     report.claims = claims_of(result)
     report.notes += unpaired_states(result)
     if unknown := whole.chain.unknown:
         report.notes += list(dict.fromkeys(f"not verified: {link.sentence()}" for link in unknown))
-        return report
+        return
     played = _replayed(original, result, report) | _layers(original, result, report) if inputs is None else set[str]()
     for name, unbound, after in _pairs(original, result, played):
         comparing = _Comparing(name, Contract.of(original, result, name), inputs)
         settle(report, name, comparing.of((unbound, after)), partial(comparing.wide, (unbound, after)))
     if report.verdict is Verdict.DIFFERENT and any(_rounds(text) for text in result.pass_texts[whole.chain.since :]):
         report.notes.append("the result was quantized since: `onnx-passes compare` measures what that costs on texts")
-    return report
 
 
 def _rounds(text: str) -> bool:
@@ -163,14 +172,17 @@ def _replay(original: Program, result: Program, report: VerifyReport) -> set[str
         return graphs
     report.tolerance = max(report.tolerance, OTHER_SUMS)
     try:
-        for found in replay(original, result, report.seed, report.notes.append, report.limits.append):
-            report.cases.append(
-                CaseReport(found.graph, found.case, found.outputs, found.skipped, found.failed, found.claim)
-            )
+        with kept_analyses(original.graphs), kept_analyses(result.graphs):
+            report.cases.extend(_played(original, result, report))
     except KernelMissing as error:
         report.lacks(error.what)
         report.structure.extend(_sound(name, result.graph(name)) for name in sorted(graphs))
     return graphs
+
+
+def _played(original: Program, result: Program, report: VerifyReport) -> Iterator[CaseReport]:
+    for found in replay(original, result, report.seed, report.notes.append, report.limits.append):
+        yield CaseReport(found.graph, found.case, found.outputs, found.skipped, found.failed, found.claim)
 
 
 def _layers(original: Program, result: Program, report: VerifyReport) -> set[str]:
