@@ -16,8 +16,10 @@ from .options import Debug, FollowLinks, Json, OrtOptimization
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..ir.program.program import Program
     from ..runtime.compare.programs import Comparison, Row
 
+RANDOM = "no --tokens: random ids show that both run; what rounding costs is told by real texts alone"
 TITLE = "Quantization Error Summary"
 RULE = "─" * 13
 PLOT_POINTS = 2000
@@ -36,7 +38,9 @@ LINES = {  # measure -> how the summary calls it
 def compare(
     reference: Annotated[Path, typer.Argument(metavar="A", help="The model to measure against.", show_default=False)],
     other: Annotated[Path, typer.Argument(metavar="B", help="The quantized model.", show_default=False)],
-    tokens: Annotated[Path | None, typer.Option(metavar="F", help="Token ids (.npz, .npy, .jsonl), or text.")] = None,
+    tokens: Annotated[
+        Path | None, typer.Option(metavar="F", help="Token ids (.npz, .npy, .jsonl), or text; random ids without.")
+    ] = None,
     texts: Annotated[Path | None, typer.Option(metavar="F", help="Texts for single-shot programs.")] = None,
     pairs: Annotated[Path | None, typer.Option(metavar="F", help="Queries and documents for rerankers.")] = None,
     template: Annotated[Path | None, typer.Option(metavar="F", help="With {text}, or {query} and {document}.")] = None,
@@ -57,27 +61,26 @@ def compare(
 ) -> None:
     """Run both models over the same texts, each with its own cache, and say how far B is from A."""
     from ..ir.program.program import Program
-    from ..runtime.calibrate.tokens import read_tokens
     from ..runtime.compare.layers import compare_layers
     from ..runtime.compare.programs import compare_programs
     from ..runtime.session.session import optimized
     from ..runtime.session.settings import optimization_of, runtime_record, saturation_note
     from ..runtime.verify.layer_play import layer_specs
 
-    if sum(source is not None for source in (tokens, texts, pairs)) != 1:
+    if sum(source is not None for source in (tokens, texts, pairs)) > 1:
         raise UsageError("give one of --tokens, --texts and --pairs")
-    if tokens is None:
+    if texts is not None or pairs is not None:
         _answers((reference, other), (texts, pairs, template, tokenizer), follow_links, as_json)
         return
-    samples_of = read_tokens(tokens, limit=samples, tokenizer=tokenizer)
     programs = [Program.load(path, follow_links=follow_links) for path in (reference, other)]
+    whole = Program.load(within, follow_links=follow_links) if within is not None else None
+    samples_of = _samples(whole or programs[0], tokens, samples, tokenizer)
     if within is None and any(layer_specs(program) for program in programs):
         raise UsageError(
             "a layer takes hidden states, which only the whole model computes", hint="Give --within WHOLE."
         )
     with optimized(optimization_of(ort_optimization)):
-        if within is not None:
-            whole = Program.load(within, follow_links=follow_links)
+        if whole is not None:
             found = compare_layers(programs[0], programs[1], whole, samples_of)
         else:
             found = compare_programs(programs[0], programs[1], samples_of, chunk=chunk, graph=graph)
@@ -92,6 +95,16 @@ def compare(
     render.show(f"{found.tokens} tokens, optimization {ran['optimization']}")
     if plot and found.logits is not None:
         typer.echo(scatter(*found.logits))
+
+
+def _samples(program: Program, tokens: Path | None, limit: int | None, tokenizer: Path | None) -> list[np.ndarray]:
+    """The texts of a file; random ids of the program's vocabulary, with a note, where none is given."""
+    from ..runtime.calibrate.tokens import random_tokens, read_tokens
+
+    if tokens is not None:
+        return read_tokens(tokens, limit=limit, tokenizer=tokenizer)
+    render.tell_all("note", [RANDOM])
+    return random_tokens(program, limit)
 
 
 def _answers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,11 +47,13 @@ def demo(
     render.show()
     try:
         shown = [run_one(idiom, out) for idiom in IDIOMS]
+        write_texts(out / "texts.jsonl")
     except OutputError as error:
         raise OutputError(error.what, where=error.where, hint="Give the demo another folder with -o.") from error
     _show(shown)
     render.show()
     render.show(f"Written to {out}: originals, results, and how they were made (program.json).")
+    render.show(f"Texts of token ids, for calibrate and compare: {out / 'texts.jsonl'}")
     render.show(f"Look inside:  onnx-passes inspect {out / 'scatter' / 'original'}")
     render.show(f"              onnx-passes diff {out / 'append' / 'original'} {out / 'append' / PIPELINE}")
     if not all(passed(one.report) for one in shown):
@@ -67,6 +70,16 @@ def run_one(idiom: str, out: Path) -> Shown:
     Program(graphs={"model": SAMPLES[idiom]()}).save(original, fill_shapes=False)
     outcome = execute(Job(pipeline=PIPELINE, model=original / "model.onnx", out=result))
     return Shown(idiom, outcome, verify(Program.load(original), Program.load(result)))
+
+
+def write_texts(path: Path) -> None:
+    """A text a line, each an object with its token ids: what ``--tokens`` reads."""
+    from ..runtime.samples.samples import TEXTS
+
+    try:
+        path.write_text("".join(json.dumps({"input_ids": ids}) + "\n" for ids in TEXTS), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot be written: {error.strerror}", where=str(path)) from error
 
 
 def _show(shown: list[Shown]) -> None:

@@ -166,9 +166,13 @@ WEIGHTS = {  # what a save did with weights -> how it is said
 }
 
 
+ROUNDING = frozenset(("load-encodings", "transfer-encodings", "tie-states", "insert-qdq", "kv-io"))
 NEXT: tuple[tuple[frozenset[str], str], ...] = (  # passes that ran -> the command that says what they cost or kept
-    (frozenset(("insert-qdq", "extract-layer")), "compare FLOAT_LAYER {out} --tokens FILE --within {source}"),
-    (frozenset(("insert-qdq",)), "compare {source} {out} --tokens FILE"),
+    (
+        frozenset(("insert-qdq", "extract-layer")),
+        "run {floats} {source} -o {out}-float\nnext: onnx-passes compare {out}-float {out} --within {source}",
+    ),
+    (frozenset(("insert-qdq",)), "compare {source} {out}"),
     (frozenset(), "verify {source} {out}"),
 )
 
@@ -181,7 +185,9 @@ def _show_files(outcome: Outcome) -> None:
             render.show(f"  {WEIGHTS[what].format(render.size(count))}")
     ran = {record.name for record in outcome.records}
     following = next(text for passes, text in NEXT if passes <= ran)
-    render.show(f"next: onnx-passes {following.format(source=_quoted(outcome.source), out=_quoted(outcome.out))}")
+    floats = ",".join(record.text for record in outcome.records if record.name not in ROUNDING)
+    quoted = {"source": _quoted(outcome.source), "out": _quoted(outcome.out), "floats": shlex.quote(floats)}
+    render.show(f"next: onnx-passes {following.format(**quoted)}")
 
 
 def _quoted(path: Path) -> str:

@@ -36,7 +36,6 @@ SHOWN = (  # what the README shows: pass, fixture, and what it says over it
 UNSTEADY = frozenset({"seconds", "sha256", "digest", "packages", "tool", "bytes"})
 SIZE = re.compile(r"\(\d[\d.]* [kMG]?B\)")  # of a written file: another release of a library may change it by a little
 MEASURE = re.compile(r"(│ [^\n:]+: +)-?[\d.]+(e-?\d+)?")  # of quantized numbers: another processor rounds other sums
-TOKENS = "[[5, 17, 96, 3, 41, 80, 22, 9, 64, 118, 7, 33], [101, 2, 77, 54, 12, 29, 90, 61, 8, 115, 46, 70]]"
 WORDS = "the river bank money water loan fish boat or interest stream credit answer deposit flow wave"
 RATE = re.compile(r"\d+ texts/s")  # of this machine, at that moment
 LONGEST_LIST = 4
@@ -261,13 +260,12 @@ def example(folder: Path) -> dict[str, str]:
 def chat(folder: Path) -> dict[str, str]:
     """A decoder cloned for speculative decoding, quantized, and a layer of it cut out."""
     model, sizes = f"{DEMO}/append/original/model.onnx", "k=0,4 prefill=32 ctx=128"
-    lines = (json.dumps({"input_ids": ids}) for ids in json.loads(TOKENS))
-    (folder / "texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    texts = f"{DEMO}/texts.jsonl"  # the demo wrote it
     text = "quantize{file=encodings.json activations=a16 weights=w8 kv=8}"
     layer = "clone-decode{ctx=128},extract-layer{index=1}"
     return {
         "chat": shell(f"run 'speculative{{{sizes}}}' {model} -o chat", folder) + "\n" + shell("check chat", folder),
-        "calibrate": shell(f"calibrate {model} --tokens texts.jsonl -o encodings.json", folder)
+        "calibrate": shell(f"calibrate {model} --tokens {texts} -o encodings.json", folder)
         + "\n"
         + shell(f"run '{text},clone-decode{{{sizes}}}' {model} -o small", folder),
         "layer": shell(f"run '{layer}' {model} -o layer", folder)
@@ -276,7 +274,7 @@ def chat(folder: Path) -> dict[str, str]:
         + "\n"
         + shell(f"run '{layer},{text}' {model} -o layer8", folder)
         + "\n"
-        + shell(f"compare layer layer8 --tokens texts.jsonl --within {model}", folder),
+        + shell(f"compare layer layer8 --tokens {texts} --within {model}", folder),
     }
 
 

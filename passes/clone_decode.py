@@ -18,7 +18,7 @@ from ..ir.program.contracts.padding import SpareRows, WholeChunks
 from ..ir.program.contracts.sizes import Claims, CloneOf
 from ..ir.program.contracts.states import StaticPast
 from ..ir.program.program import Program
-from ..ir.rewrite.bind_sizes import refuse_other_defaults
+from ..ir.rewrite.bind_sizes import drop_idle, refuse_other_defaults
 from ..ir.rewrite.lm_head import answers_end_of_run
 from ..ir.rewrite.scalar_ranges import squeeze_ranges
 from ..ir.specialize.assign import check_symbols
@@ -49,7 +49,8 @@ class CloneDecode(Pass):
     2. ``num_logits_to_keep``, where the graph has it, is K + 1 in a decode and 1 in a prefill.
     3. With an input that chooses cache rows by batch (continuous batching) a prefill runs one row of ``batch``.
     4. ``fold=false`` shares the nodes: dimensions and value infos differ, and the file is written without a copy of the
-       graph. ``fold=true`` gives each clone nodes of its own, simplified for its sizes.
+       graph. ``fold=true`` gives each clone nodes of its own, simplified for its sizes;
+       an input of which only the shape was used is gone then.
     5. ``static=false`` keeps the symbols; the manifest's bindings tell the sizes.
     6. Operands of Range that are no scalars are squeezed: with known shapes a runtime refuses them.
 
@@ -160,6 +161,7 @@ class CloneDecode(Pass):
                 "no input tells how much of the context is attended to, so ccl does nothing",
                 where=f"{self.name}, graph {graph.model.graph.name!r}",
                 found=f"ccl={','.join(map(str, self.ccl))}",
+                hint="Leave ccl= out: only graphs exported with an input that tells the attended length take it.",
             )
         rows = self.cache_batch or self.batch
         chooses = bool(graph.groups(Axis.CACHE_BATCH))
@@ -222,7 +224,9 @@ class CloneDecode(Pass):
         if self.fold or any(inner & binding.keys() for binding in bindings.values()):
             copies = {name: materialize(model, clone, name) for name, clone in clones.items()}
             for copy in copies.values() if self.fold else ():
+                read = [value for value in copy.graph.inputs if value.uses()]
                 Simplify().call(copy)
+                drop_idle(copy.graph, read)
             del program.graphs[base]
             program.graphs |= copies
             program.bound |= bindings

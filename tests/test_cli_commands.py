@@ -13,6 +13,7 @@ import pytest
 
 from onnx_llm_passes.passes.presets import PRESETS
 from onnx_llm_passes.passes.registry import pass_names
+from onnx_llm_passes.runtime.calibrate.tokens import read_tokens
 
 from .cli_tools import Command, contents, names, plain, process, sample
 
@@ -290,6 +291,7 @@ def test_the_demo_shows_both_idioms_and_keeps_the_users_files(
     assert "7 -> 3" in first.out
     assert "6 -> 2" in first.out
     assert [path.name for path in tmp_path.iterdir()] == ["onnx-passes-demo"]
+    assert [len(text) for text in read_tokens(tmp_path / "onnx-passes-demo" / "texts.jsonl")] == [12, 12]
     kept = tmp_path / "onnx-passes-demo" / "append" / "single-shot" / "mine.txt"
     kept.write_text("mine")
     again = command("demo")

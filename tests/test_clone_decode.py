@@ -21,8 +21,10 @@ from onnx_llm_passes.ir.rewrite.bind_sizes import bound_in
 from onnx_llm_passes.ir.rewrite.scalar_ranges import squeeze_ranges
 from onnx_llm_passes.passes.clone_decode import CloneDecode
 from onnx_llm_passes.passes.keep_last_logits import KeepLastLogits
+from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline, print_pipeline
 from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
+from onnx_llm_passes.runtime.verify.verify import verify
 
 from .convert_graphs import COUNTED
 
@@ -382,3 +384,16 @@ def test_a_past_of_fixed_length_that_nothing_hides_is_warned_of() -> None:
 def test_a_size_of_a_symbol_that_is_nowhere_is_refused() -> None:
     with pytest.raises(UnknownNameError, match=r"clone-decode, bind: unknown symbol 'nosuch'"):
         CloneDecode(ctx=32, bind={"nosuch": 3}).run(Program({"model": append_decoder()}))
+
+
+def test_a_folded_clone_has_no_input_that_nothing_reads(tmp_path: Path) -> None:
+    """Sizes make the shape of num_logits_to_keep a number: the input goes, as bind takes it away."""
+    Program(graphs={"model": append_decoder()}).save(tmp_path / "model")
+    result = Program.load(tmp_path / "model")
+    PassManager(parse_pipeline("speculative{k=0,2 prefill=8 ctx=32 fold=true}")).run(result)
+    for name in result.names:
+        inputs = result.graph(name).graph.inputs
+        assert [value.name for value in inputs if not value.uses()] == []
+        assert "num_logits_to_keep" not in [value.name for value in inputs]
+    report = verify(Program.load(tmp_path / "model"), result)
+    assert report.equal, report.first_difference

@@ -21,6 +21,15 @@ def test_generated_parts_are_fresh(generator: ModuleType) -> None:
     assert sorted(page.name for page in generator.stale()) == [], "run `make docs`"
 
 
+@pytest.mark.slow
+def test_every_next_step_that_the_documents_print_runs(generator: ModuleType, tmp_path: Path) -> None:
+    shown = "\n".join(generator.example(tmp_path).values())
+    steps = list(dict.fromkeys(re.findall(r"^next: onnx-passes (.*)$", shown, re.MULTILINE)))
+    assert {step.split()[0] for step in steps} == {"verify", "compare", "run"}
+    for step in steps:
+        generator.output(step, tmp_path)  # SystemExit, with what it printed, where it fails
+
+
 def test_a_stale_part_is_noticed(generator: ModuleType) -> None:
     text = "before\n<!-- begin demo -->\nold\n<!-- end demo -->\nafter\n"
     assert generator.fill(text, {"demo": "new\n"}) == text.replace("old", "new")

@@ -63,7 +63,7 @@ def make_static(model: ir.Model, binding: Mapping[str, int], facts: Facts, *, wh
     symbols: dict[str, Dim] = dict(binding)
     changed = substitute_symbols(model, symbols)
     counts = {"values": changed, "functions": _open_functions(model), **_fold(model, where)}
-    dropped = _drop_idle(model.graph, used)
+    dropped = drop_idle(model.graph, used)
     shaped = _write_shapes(model)
     model.metadata_props.update({f"{BOUND}{name}": str(size) for name, size in sorted(binding.items())})
     return Fixed({**counts, "inputs": len(dropped), "shapes": shaped}, dropped)
@@ -137,7 +137,7 @@ def _fold(model: ir.Model, where: str) -> dict[str, int]:
     raise PassRefused(f"folding did not converge in {MAX_ROUNDS} rounds", where=where)
 
 
-def _drop_idle(graph: ir.Graph, used: list[ir.Value]) -> tuple[str, ...]:
+def drop_idle(graph: ir.Graph, used: Iterable[ir.Value]) -> tuple[str, ...]:
     """Inputs that were read, and are not any more: their shape was all that counted."""
     idle = [value for value in used if not value.uses() and not value.is_graph_output()]
     gone = {id(value) for value in idle}

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from ...ir.core.errors import InputError
+from ...ir.interface.roles import find_tables
+from ...ir.program.program import Program
 
 MAX_BYTES = 1 << 30
 MAX_ID = 1 << 31
+RANDOM_TEXTS, RANDOM_LENGTH, LEAST_IDS = 4, 24, 64
 Samples = list[np.ndarray]
 Encode = Callable[[str], list[int]]
 
@@ -32,6 +35,13 @@ def read_tokens(path: Path, *, limit: int | None = None, tokenizer: Path | None 
     if not kept:
         raise InputError("holds no token", where=str(path))
     return kept
+
+
+def random_tokens(program: Program, number: int | None = None) -> Samples:
+    """Texts of random ids within the program's vocabulary, the same in every run."""
+    sizes = [size for model in program.graphs.values() for size in find_tables(model).values()]
+    random = np.random.default_rng(0)
+    return [random.integers(0, min(sizes, default=LEAST_IDS), RANDOM_LENGTH) for _ in range(number or RANDOM_TEXTS)]
 
 
 def _read_npz(path: Path, tokenizer: Path | None) -> Samples:

@@ -15,6 +15,10 @@ CLOUD = "com.qualcomm.cloud"
 NORM_DOMAIN = "com.qti.aisw.onnx"
 NO_INDEX = np.iinfo(np.int32).max  # "reads nothing" on the accelerator; onnxruntime refuses it
 TOTAL = "past_sequence_length + sequence_length"
+TEXTS = (  # of token ids, for the command `demo`
+    (5, 17, 96, 3, 41, 80, 22, 9, 64, 118, 7, 33),
+    (101, 2, 77, 54, 12, 29, 90, 61, 8, 115, 46, 70),
+)
 
 
 def append_decoder(config: Tiny | None = None, seed: int = 0) -> ir.Model:

@@ -93,6 +93,8 @@ class Batching:
             f"query positions enter {node.op_type} in a form that has no room for one row a sequence",
             node=node,
             found=", ".join(found),
+            hint="The graph computes positions itself, without a batch axis; export it with position_ids "
+            "[batch, sequence] among its inputs. clone-decode alone gives decodes that need a full past.",
         )
 
     def _with_axes(self, op_type: str, form: ir.Value, axes: list[int], name: str) -> ir.Value:

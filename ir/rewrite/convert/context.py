@@ -197,7 +197,7 @@ def _past(chosen: Sequence[State], where: str) -> Expr:
                 where=where,
                 found=f"{dim} rows on axis {state.axis}" if dim is not None else str(state.input.shape),
                 wanted="a length named by one symbol",
-                hint="Export the graph again with a dynamic cache length.",
+                hint="Export a decoder's cache with a dynamic length; clone-decode takes one of fixed length as it is.",
             )
     first = chosen[0]
     assert first.input is not None and first.axis is not None
@@ -247,7 +247,8 @@ def _positions(model: ir.Model, roles: Mapping[str, Role], shape: tuple[Dim, Dim
             where=where,
             found=str(found[0].shape),
             wanted=f"[{shape[0]}, {shape[1]}]",
-            hint="Positions of several axes (M-RoPE) do not tell cache rows.",
+            hint="Positions of several axes (M-RoPE) do not tell cache rows; the growing cache can be cloned as it is: "
+            "keep-last-logits{symbol=num_logits_to_keep},clone-decode{k=0 ctx=128 prefill=32},check.",
         )
     return found[0]
 

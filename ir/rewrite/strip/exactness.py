@@ -200,7 +200,9 @@ def _refuse_length(where: str, state: State) -> None:
             where=where,
             found=f"{rows} rows on axis {state.axis}",
             wanted="a symbolic length",
-            hint="The graph's masks and shapes hold that number too; export it again with a dynamic cache length.",
+            hint="The graph's masks and shapes hold that number too. A decoder's cache can be exported with a dynamic "
+            "length; a fixed left context is part of the model: keep it, and fix the other sizes by "
+            "specialize{family=raw symbols=SYMBOL:SIZE},bind.",
         )
 
 
