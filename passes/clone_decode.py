@@ -186,10 +186,10 @@ class CloneDecode(Pass):
 
     def cannot_tell_padding(self, graph: DimensionAnalysis, specs: Sequence[Specialization]) -> bool:
         """Whether a prefill answers fewer rows than it takes, and those of its end."""
-        fewer = (spec.logits_rows is not None and spec.logits_rows < (self.prefill or 1) for spec in specs)
-        prefills = [less for spec, less in zip(specs, fewer, strict=True) if spec.role is SpecRole.PREFILL]
-        facts = graph.demands.facts
-        return any(prefills) and answers_end_of_run(graph.model, self.name, graph.states, graph.roles, facts)
+        prefills = (spec for spec in specs if spec.role is SpecRole.PREFILL and spec.logits_rows is not None)
+        known = (graph.model, self.name, graph.states, graph.roles, graph.demands.facts)
+        fewer = [spec.binding for spec in prefills if (spec.logits_rows or 0) < (self.prefill or 1)]
+        return bool(fewer) and answers_end_of_run(*known, fewer[0])
 
     def specialize(self, graph: DimensionAnalysis, lengths: Lengths, role: SpecRole, k: int | None) -> Specialization:
         """One specialization with its binding; PassRefused where the graph does not take these sizes."""

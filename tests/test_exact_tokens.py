@@ -170,6 +170,16 @@ def test_a_prefill_that_takes_whole_chunks_says_so(tmp_path: Path, monkeypatch: 
         assert widths == runs
 
 
+def test_a_mask_over_a_shared_cache_tells_no_padding(tmp_path: Path) -> None:
+    program = Program(graphs={"model": fused_decoder()})
+    PassManager(parse_pipeline("keep-last-logits{n=1},clone-decode{k=0 prefill=8 ctx=32}")).run(program)
+    program.save(tmp_path / "p")
+    program = Program.load(tmp_path / "p")
+    assert [c for c in program.contracts if isinstance(c, WholeChunks)] == [WholeChunks(8, graphs=("prefill",))]
+    found = generate(Decoder(program), [[5] * 11], Settings(2)).tokens
+    assert found == [anew("fused").generate([5] * 11, 2)]
+
+
 @pytest.mark.parametrize("name", ["append", "scatter"])
 def test_a_prefill_that_tells_padding_claims_nothing(name: str, tmp_path: Path) -> None:
     assert not any(isinstance(contract, WholeChunks) for contract in cloned(name, tmp_path / "p").contracts)
