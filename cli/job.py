@@ -104,7 +104,7 @@ def execute(job: Job, on_progress: Callable[[str, int, int], None] | None = None
         program = _timed(outcome, "load", lambda: _load(job))
         outcome.before = _facts(program)
         first = _described(program) if job.describe else None
-        done = len(program.history)
+        done, nodes = len(program.history), sum(facts["nodes"] for facts in outcome.before.values())
         with kept_analyses(program.graphs):  # from the first pass to what program.json tells of the graphs
             try:
                 _run(job, passes, program)
@@ -115,7 +115,7 @@ def execute(job: Job, on_progress: Callable[[str, int, int], None] | None = None
             outcome.seconds.update({record.text: record.seconds for record in outcome.records})
             outcome.pipeline, outcome.assumptions = program.pipeline, program.assumptions
             outcome.after = _facts(program)
-            outcome.proof = _timed(outcome, "prove", lambda: _prove(job, program, done))
+            outcome.proof = _timed(outcome, "prove", lambda: _prove(job, program, done, nodes))
             saved = _timed(outcome, "save", lambda: _save(job, program, on_progress))
         outcome.files = {path.name: path.stat().st_size for path in saved.files}
         outcome.weights = {"referred": saved.referred, "copied": saved.copied, "moved": saved.moved}
@@ -143,11 +143,11 @@ def _save(job: Job, program: Program, on_progress: Callable[[str, int, int], Non
     )
 
 
-def _prove(job: Job, program: Program, done: int) -> str:
+def _prove(job: Job, program: Program, done: int, before: int) -> str:
     """What running the result beside its original said; raises where the two differ."""
     from ..runtime.verify.prove_run import Prove, prove_result
 
-    return prove_result(lambda: _load(job), program, done, Prove(job.prove)).text
+    return prove_result(lambda: _load(job), program, done, Prove(job.prove), before).text
 
 
 def _run(job: Job, passes: list[Pass], program: Program) -> None:

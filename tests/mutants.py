@@ -8,6 +8,7 @@ from . import mutants_caches as caches
 from . import mutants_masks as masks
 from . import mutants_numbers as numbers
 from .mutant_edits import FAR, Mutation, on_hidden, on_logits, on_output, presents
+from .mutants_exporters import EXPORTERS
 
 KINDS: dict[str, Mutation] = {
     "new before past": caches.each_update(caches.swap),
@@ -90,7 +91,7 @@ KINDS: dict[str, Mutation] = {
     "present scaled": lambda m: on_output(m, presents(m)[0], lambda op, x: op("Mul", x, 0.5)) if presents(m) else False,
     "a present is lost": caches.lost,
     "optional weight": caches.optional,
-} | {
+} | EXPORTERS | {
     f"{what} of the {which} in the {where}": numbers.of_cache(which, what, place)
     for which in ("past", "present")
     for what in numbers.NUMBERS

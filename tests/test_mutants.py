@@ -104,3 +104,16 @@ def test_a_sample_of_mutants_is_equal_or_refused(idiom: str, kind: str, tmp_path
 @pytest.mark.parametrize("idiom", IDIOMS)
 def test_every_mutant_is_equal_or_refused(idiom: str, kind: str, tmp_path: Path) -> None:
     hold(idiom, kind, tmp_path)
+
+
+CROSSED = ["caches of two layers swapped", "presents of two layers swapped", "key and value leave swapped"]
+
+
+@pytest.mark.parametrize("kind", CROSSED)
+@pytest.mark.parametrize("idiom", ["append", "scatter"])
+def test_a_present_named_after_another_past_is_refused(idiom: str, kind: str, tmp_path: Path) -> None:
+    """A host that goes by names carries it into the other cache: every run swaps the two."""
+    model = mutated(idiom, kind)
+    assert model is not None
+    found = tried(model, "speculative{k=0,2 prefill=8 ctx=32}", tmp_path)
+    assert found is None

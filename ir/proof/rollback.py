@@ -18,6 +18,7 @@ from ..shapes.demands import Demand, Demands, demands_of
 from ..shapes.infer import Facts
 from ..states import Layout, Pairing, State
 from ..states.control_flow_outputs import inline_cache_functions
+from ..states.names import crossed
 from ..states.ranges import cache_ranges, unmasked_reads
 from ..states.signatures import Signatures
 from ..states.windows import window_sizes, writes_ring
@@ -87,6 +88,13 @@ def speculation_findings(model: ir.Model, k: int) -> Findings:
 
 def _check_ends(context: _Context, states: Sequence[State]) -> None:
     """A past whose update leaves by no output is never written: no step has the last one's, for any K."""
+    for state in crossed(states):
+        context.found.problem(
+            state.name,
+            f"leaves as {state.output.name!r}, the name of another state's next value"  # pyright: ignore[reportOptionalMemberAccess]
+            ", so a host that goes by names carries it into another cache",
+            "a graph whose outputs are named after the pasts that they update",
+        )
     for state in states:
         if state.pairing is Pairing.INPUT_ONLY and state.branch is None:
             context.found.problem(

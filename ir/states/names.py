@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+
+import onnx_ir as ir
 
 from .base import State
 
@@ -47,6 +50,23 @@ def kind_of(name: str) -> str | None:
     lowered = name.lower()
     tail = lowered.replace("past_key_values", "past").replace("past_key_value", "past")
     return next((kind for part, kind in _KINDS if part in tail), None)
+
+
+def crossed(states: Sequence[State]) -> list[State]:
+    """States whose output is named after another state's input: ``past.0.key`` leaves as ``present.1.key``.
+
+    Structure pairs them as they are computed; a host that goes by names carries each into the other's place.
+    """
+    told = {id(state): (_told(state.input), _told(state.output)) for state in states}
+    inputs = [given for given, _ in told.values()]
+    return [s for s in states if (ends := told[id(s)])[0] and ends[1] and ends[0] != ends[1] and ends[1] in inputs]
+
+
+def _told(value: ir.Value | None) -> tuple[int, str] | None:
+    """Layer and kind, where a name tells both."""
+    name = (value.name or "") if value is not None else ""
+    layer, kind = layer_of(name), kind_of(name)
+    return (layer, kind) if layer is not None and kind is not None else None
 
 
 def label(states: list[State]) -> None:

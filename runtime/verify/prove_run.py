@@ -25,11 +25,14 @@ from ...ir.interface.roles import Role
 from ...ir.interface.usage import origins
 from ...ir.program.program import Program
 from ..session.limited import Ended, in_limits
+from .fewer_parts import with_fewer_parts
 from .report import Verdict
 
 MAX_NODES = 4_000  # of the original and of every graph that is written: about a second of onnxruntime 1.32
 MAX_WEIGHTS = 1 << 22  # elements that a run multiplies with
+MAX_SEARCHED = 10_000  # nodes of both that are read anew and searched for parts that are alike: half a second
 CPU_SECONDS, MEMORY = 20, 1 << 30  # what a proof that was not asked for may take before it is given up
+_NEXT = "--prove always runs it, and `verify` runs what is written"
 REWRITES = frozenset(
     "strip-states convert-states clone-decode keep-last-logits lower select-branch pool tap-hidden".split()
 )
@@ -64,11 +67,14 @@ class Proof:
         return f"not proved by running it: {self.reason}" if self.reason else ""
 
 
-def prove_result(load: Callable[[], Program], result: Program, done: int, choice: Prove) -> Proof:
+def prove_result(load: Callable[[], Program], result: Program, done: int, choice: Prove, before: int = 0) -> Proof:
     """Runs ``result`` and what ``load`` reads anew, and compares; ``done`` passes of its history ran before this run.
 
-    With AUTO only where that takes about a second. Raises NotEqualError where the two differ, or where the runtime
-    takes the original and not the result.
+    ``before`` is how many nodes are read anew.
+
+    With AUTO only where that takes about a second; of large graphs one part of each kind (a layer's attention, its
+    feed-forward) stands for all that are like it but for their weights. Raises NotEqualError where the two differ, or
+    where the runtime takes the original and not the result.
     """
     names = {record.name for record in result.history[done:]}
     if choice is Prove.NEVER or not names & REWRITES:
@@ -77,10 +83,15 @@ def prove_result(load: Callable[[], Program], result: Program, done: int, choice
         return Proof(reason=f"{', '.join(others)} changes what is computed")
     if untold := _untold(result):
         return Proof(reason=f"nothing tells what input {untold!r} holds in later runs")
+    limits = (CPU_SECONDS, MEMORY) if choice is Prove.AUTO else (None, None)
     if choice is Prove.AUTO and (large := _too_large(result)):
-        return Proof(reason=f"{large}; --prove always runs it, and `verify` runs what is written")
-    ended = in_limits(lambda: _told(load(), result), *((CPU_SECONDS, MEMORY) if choice is Prove.AUTO else (None, None)))
-    return _proof(ended)
+        if before + _nodes(result) > MAX_SEARCHED:
+            return Proof(reason=f"{large}; {_NEXT}")
+        ended = in_limits(lambda: _told_of_parts(load(), result, large), *limits)
+        if not ended.text or not json.loads(ended.text)["different"]:
+            return _proof(ended)  # what differs without some parts is run whole: then it is the result that differs
+        limits = (None, None)
+    return _proof(in_limits(lambda: _told(load(), result), *limits))
 
 
 def _untold(result: Program) -> str:
@@ -101,8 +112,23 @@ def _untold(result: Program) -> str:
     return ""
 
 
+def _told_of_parts(original: Program, result: Program, large: str) -> str:
+    """What ``verify`` says of the two without the parts that are like another but for their weights."""
+    fewer = with_fewer_parts(original, result)
+    if fewer is None or _too_large(fewer.result):
+        return json.dumps({"different": "", "runs": 0, "reason": f"{large}; {_NEXT}"})
+    told = json.loads(_told(fewer.original, fewer.result))
+    told["reason"] = "; ".join(filter(None, (fewer.text, told["reason"])))
+    return json.dumps(told)
+
+
+def _nodes(program: Program) -> int:
+    return sum(len(model.graph) for model in program.graphs.values())
+
+
 def _too_large(result: Program) -> str:
-    nodes = sum(len(result.graphs[base].graph) for base in [*result.graphs, *(c.base for c in result.clones.values())])
+    bases = {name: result.clones[name].base if name in result.clones else name for name in result.names}
+    nodes = sum(len(result.graphs[base].graph) for base in bases.values())
     if nodes > MAX_NODES:
         return f"{nodes:,} nodes are many"
     elements = sum(math.prod(tensor.shape.numpy()) for model in result.graphs.values() for _, tensor in _files(model))
@@ -133,7 +159,8 @@ def _told(original: Program, result: Program) -> str:
     except OnnxPassesError as error:
         return json.dumps({"different": "", "runs": 0, "reason": str(error)})
     differs = report.first_difference if report.verdict is Verdict.DIFFERENT else ""
-    reason = "" if report.runs else "; ".join(report.structure or report.notes) or "nothing could be compared"
+    skipped = [case.skipped for case in report.cases if case.skipped]
+    reason = "" if report.runs else "; ".join(report.structure or report.notes or skipped[:1]) or "nothing was compared"
     if report.runs and report.not_verified:
         reason = f"nothing ran {', '.join(report.not_verified)}"
     return json.dumps({"different": differs, "runs": report.runs, "reason": reason})

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from ...core.errors import PassRefused
 from ...states import Layout, Pairing, State, find_states
+from ...states.names import crossed
 from ...states.suspects import suspected_states
 from .context import ConversionContext, survey
 from .opset import raise_opset
@@ -132,6 +133,18 @@ def _refuse_suspects(where: str, model: ir.Model, states: Sequence[State]) -> No
         )
 
 
+def _refuse_crossed(where: str, moving: Sequence[State]) -> None:
+    """A host may go by names, and the graph's would lead it astray."""
+    for state in crossed(moving):
+        raise PassRefused(
+            f"state {state.name!r} leaves as {state.output.name!r}, the name of another state's next value",  # pyright: ignore[reportOptionalMemberAccess]
+            where=where,
+            found="a host that goes by names carries it into another cache",
+            wanted="outputs named after the pasts that they update",
+            hint="Rename the outputs, or mend the export, then run again.",
+        )
+
+
 def _refuse_unfit(model: ir.Model, states: Sequence[State], to: To, options: Options) -> None:
     where = f"{options.owner}, graph {model.graph.name!r}"
     moving = [state for state in states if state.is_movable]
@@ -154,6 +167,7 @@ def _refuse_unfit(model: ir.Model, states: Sequence[State], to: To, options: Opt
                 wanted="a past and a present",
                 hint="Convert the graph that has both (a decoder with past), not a prefill graph.",
             )
+    _refuse_crossed(where, moving)
     stack = next((state for state in moving if state.stacked), None)
     if stack is not None and to is not To.APPEND:
         raise PassRefused(
