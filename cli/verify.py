@@ -114,6 +114,8 @@ def _show(report: VerifyReport) -> None:
     render.show(f"{verdict}: {ran}, seed {report.seed}, optimization {report.runtime['optimization']}")
     for left in report.not_verified if report.runs else ():
         render.show(f"not verified: {left}")
+    if report.optional:
+        render.show(f"optional inputs fed and left out in turn: {render.few(report.optional)}")
     for limit in dict.fromkeys(report.limits):
         render.show(f"not exercised: {limit}")
     if report.first_difference:

@@ -46,6 +46,15 @@ def test_a_hard_link_out_of_the_folder_is_a_link_too(tmp_path: Path) -> None:
     Program.load(path)
 
 
+def test_a_model_file_that_is_a_hard_link_to_outside_is_refused(tmp_path: Path) -> None:
+    path = write_embedded(tmp_path / "m")
+    os.link(path, tmp_path / "elsewhere.onnx")
+    refused(path, "model.onnx", "hard link", "outside the model's folder", "2 names, 1 of them inside")
+    assert Program.load(path, follow_links=True).graphs
+    (tmp_path / "elsewhere.onnx").rename(tmp_path / "m" / "second.onnx")
+    assert Program.load(path).graphs
+
+
 def test_dangling_link(tmp_path: Path) -> None:
     path = write_external(tmp_path)
     (tmp_path / "model.onnx.data").unlink()

@@ -85,3 +85,48 @@ def test_required_adapters_are_the_same_numbers_in_every_run() -> None:
     result = PassManager(parse_pipeline(SPECULATIVE.replace("SIZE", "2"))).run(Program(graphs={"model": required()}))
     report = verify(Program(graphs={"model": required()}), result)
     assert report.equal, report.first_difference
+
+
+def test_optional_inputs_are_fed_and_left_out_in_turn(tmp_path: Path) -> None:
+    ir.save(adapted(), tmp_path / "model.onnx")
+    result = PassManager(parse_pipeline("single-shot")).run(Program(graphs={"model": adapted()}))
+    result.save(tmp_path / "out")
+    report = verify(Program.load(tmp_path / "model.onnx"), Program.load(tmp_path / "out"))
+    assert report.equal, report.first_difference
+    left_out = [case for case in report.cases if case.case.endswith("optional inputs left out")]
+    assert left_out and 2 * len(left_out) == len(report.cases)
+    shown = process(["verify", tmp_path / "model.onnx", tmp_path / "out"]).stdout
+    assert "optional inputs fed and left out in turn: q.lora_A, q.lora_B" in shown
+
+
+@pytest.mark.parametrize("fed", [True, False])
+def test_a_default_or_an_adapter_that_is_lost_is_different(tmp_path: Path, *, fed: bool) -> None:
+    """One result ignores what is fed, the other has another default: each shows in one half of the cases alone."""
+    original, result = defaulted(), defaulted()
+    if fed:
+        value = next(value for value in result.graph.inputs if value.name == "shift")
+        result.graph.inputs.remove(value)
+    else:
+        tensor = ir.tensor(np.full(32, 2, np.float32), name="shift")
+        result.graph.initializers["shift"].const_value = tensor
+    report = verify(Program(graphs={"model": original}), Program(graphs={"model": result}))
+    wrong = {case.case.endswith("left out") for case in report.cases if not case.equal}
+    assert wrong == {not fed}
+
+
+def defaulted() -> ir.Model:
+    """The growing sample whose queries are shifted by an optional input, by one where it is left out."""
+    model = append_decoder()
+    product = next(n for n in model.graph if n.op_type == "MatMul" and "q_proj" in (n.inputs[1].name or ""))  # pyright: ignore[reportOptionalMemberAccess]
+    value = ir.Value(name="shift", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([32]))
+    value.const_value = ir.tensor(np.ones(32, np.float32), name="shift")
+    model.graph.register_initializer(value)
+    model.graph.inputs.append(value)
+    wrap(model, product.outputs[0], lambda op, x: op("Add", x, value))
+    return model
+
+
+def test_clones_tell_that_optional_inputs_were_left_out() -> None:
+    result = PassManager(parse_pipeline(SPECULATIVE.replace("SIZE", "0"))).run(Program(graphs={"model": adapted()}))
+    report = verify(Program(graphs={"model": adapted()}), result)
+    assert report.limits == ["optional inputs were left out in every run of clones: q.lora_A, q.lora_B"]

@@ -18,7 +18,7 @@ from ..core.gc_off import collector_off
 from ..core.tensors import moved_tensor, tensor_slots
 from ..symbolic.symbols import number_dims
 from .deserialize import deserialize
-from .external_data import DataFolder, Scan, check_link, check_tensor, scan
+from .external_data import DataFolder, Scan, check_hard_links, check_link, check_tensor, scan
 from .schemas import check_calls, check_nodes
 
 MAX_PROTO = 2**31 - 1
@@ -61,6 +61,7 @@ def _read(path: Path, folder: DataFolder) -> bytes:
             raise InputError("is no regular file", where=str(path), wanted="an .onnx file or a folder with one")
         if path.is_symlink():
             check_link(path, folder.folder, follow_links=folder.follow_links, where=str(path))
+        check_hard_links(path, folder.folder, follow_links=folder.follow_links, where=str(path))
         if info.st_size > MAX_PROTO:
             raise InputError(
                 f"is larger than protobuf allows: {info.st_size} bytes",

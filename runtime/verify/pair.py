@@ -34,6 +34,12 @@ class Pair:
     report: VerifyReport
     unbound: ir.Model  # the original as it is run; as a subject it has the sizes of its result
     sessions: tuple[Session, Session] | None = None
+    leaving_out: bool = False
+
+    @property
+    def optional(self) -> list[str]:
+        """Inputs of the original that have a default, which a caller may leave out."""
+        return [value.name or "" for value in self.unbound.graph.inputs if value.is_initializer()]
 
     def agree(self) -> None:
         """The result has no cache that would tell what positions mean: it is told. New outputs are noted."""
@@ -83,7 +89,9 @@ class Pair:
             if capacity is not None and case.length > capacity - (case.padding is not Padding.FULL):
                 yield CaseReport(self.name, case.name, skipped=f"the cache has {capacity} rows")
                 continue
-            yield self._run(case)
+            for leaving_out in (False, True) if self.optional else (False,):
+                self.leaving_out = leaving_out
+                yield self._run(case)
 
     def _cases(self, seed: int) -> list[Case]:
         batch, length = (self._fixed(axis) for axis in (0, 1))
@@ -106,10 +114,13 @@ class Pair:
             return ORDERED
         return (*ORDERED, Padding.LEFT) if self.original.masks else (Padding.FULL,)
 
+    def _title(self, case: Case) -> str:
+        return f"{case.name}, optional inputs left out" if self.leaving_out else case.name
+
     def _run(self, case: Case) -> CaseReport:
         inputs, outputs, rejected = self._run_original(case)
         if outputs is None:
-            return CaseReport(self.name, case.name, skipped=f"the original rejects it: {rejected}")
+            return CaseReport(self.name, self._title(case), skipped=f"the original rejects it: {rejected}")
         return self._against(case, inputs, outputs)
 
     def _run_original(self, case: Case) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray] | None, str]:
@@ -120,6 +131,7 @@ class Pair:
             self.original.guess = guess
             try:
                 inputs = self.contract.allowed(build_inputs(self.original, case))
+                inputs = {n: a for n, a in inputs.items() if not (self.leaving_out and n in self.optional)}
                 return inputs, self.sessions[0].run(inputs), ""
             except (RunError, UnknownSize) as error:
                 rejected = rejected or error.what
@@ -131,12 +143,12 @@ class Pair:
         try:
             others = self.sessions[1].run(self._inputs_of_result(case, inputs))
         except RunError as error:
-            return CaseReport(self.name, case.name, failed=error.what)
+            return CaseReport(self.name, self._title(case), failed=error.what)
         chain = self.contract.chain
         expected = chain.expected(outputs, inputs)
         shared = [name for name in others if name in expected]
         if not shared:
-            return CaseReport(self.name, case.name, failed="the graphs share no output")
+            return CaseReport(self.name, self._title(case), failed="the graphs share no output")
         found: list[Difference] = []
         for name in shared:
             before, after = chain.comparable(name, expected[name], others[name], inputs)
@@ -147,7 +159,7 @@ class Pair:
             found = self._without_chance(found, inputs, outputs)
         if self._cache_left and not all(output.equal for output in found):
             found = [self._at_tokens(case, output, expected, others) for output in found]
-        return CaseReport(self.name, case.name, tuple(found))
+        return CaseReport(self.name, self._title(case), tuple(found))
 
     def _without_chance(
         self, found: list[Difference], inputs: dict[str, np.ndarray], outputs: dict[str, np.ndarray]
@@ -196,7 +208,8 @@ class Pair:
             asked = role is Role.LOGITS_TO_KEEP and self.contract.old_input(name) not in inputs  # as many as there are
             if old is not None and not asked and (role not in own_size or old.shape == array.shape):
                 built[name] = old
-        return built
+        defaults = {value.name for value in self.result.model.graph.inputs if value.is_initializer()}
+        return {n: a for n, a in built.items() if n not in defaults or self.contract.old_input(n) in inputs}
 
     def run_given(self, given: Mapping[str, np.ndarray]) -> Iterator[CaseReport]:
         """One case: the caller's arrays, with empty states for what they leave out."""

@@ -51,6 +51,7 @@ class VerifyReport:
     Attributes:
         claims: Each graph of the result, with each specialization that names it.
         limits: What was not exercised: assumptions that every case kept by the way it was built.
+        optional: Inputs with a default that were fed in some cases and left out in others.
     """
 
     tolerance: float = 0.0
@@ -62,6 +63,7 @@ class VerifyReport:
     missing: list[str] = field(default_factory=list[str])  # kernels, as the runtime names them
     claims: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     limits: list[str] = field(default_factory=list[str])
+    optional: list[str] = field(default_factory=list[str])
     runtime: dict[str, Any] = field(default_factory=runtime_record)
 
     def blank(self) -> VerifyReport:
@@ -81,6 +83,7 @@ class VerifyReport:
         self.structure.extend(other.structure)
         self.missing.extend(other.missing)
         self.limits.extend(other.limits)
+        self.optional.extend(name for name in other.optional if name not in self.optional)
 
     @property
     def runs(self) -> int:

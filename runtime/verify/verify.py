@@ -133,6 +133,7 @@ def _compare(
     if refused := pair.refused_as_usual():
         report.cases.append(CaseReport(name, "loading", failed=refused))
     report.cases.extend(pair.run_given(inputs) if inputs is not None else pair.run_planned(report.seed))
+    report.optional += [name for name in pair.optional if inputs is None and name not in report.optional]
 
 
 def _pairs(original: Program, result: Program, played: Collection[str]) -> Iterator[tuple[str, ir.Model, ir.Model]]:
@@ -171,6 +172,8 @@ def _replay(original: Program, result: Program, report: VerifyReport) -> set[str
     if not graphs:
         return graphs
     report.tolerance = max(report.tolerance, OTHER_SUMS)
+    if optional := [v.name or "" for m in original.graphs.values() for v in m.graph.inputs if v.is_initializer()]:
+        report.limits.append(f"optional inputs were left out in every run of clones: {', '.join(optional)}")
     try:
         with kept_analyses(original.graphs), kept_analyses(result.graphs):
             report.cases.extend(_played(original, result, report))
