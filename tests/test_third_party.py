@@ -19,6 +19,8 @@ from onnx_llm_passes.passes.pipeline import parse_pipeline
 from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
 from onnx_llm_passes.runtime.verify.verify import Verdict, verify
 
+from .third_party.scale_logits import ScaleLogits
+
 KIND = "example-int32-ids"
 MODULE = f"{__package__}.third_party.cast_inputs"
 
@@ -87,6 +89,18 @@ def test_clones_of_cast_inputs_verify_bit_equal(
     same = [case for case in report.cases if "the original on the same inputs" in case.case]
     assert {case.graph for case in same} == {"prefill", "decode_k0", "decode_k2"}
     assert all(output.max_abs == 0 for case in same for output in case.outputs)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(("says", "verdict"), [(0.25, Verdict.EQUAL), (0.5, Verdict.DIFFERENT)])
+def test_clones_are_held_to_what_a_strangers_contract_expects(first: bool, says: float, verdict: Verdict) -> None:
+    clones = parse_pipeline("clone-decode{k=0,2 ctx=24 prefill=8}")
+    result = Program({"model": append_decoder()})
+    PassManager([ScaleLogits(says), *clones] if first else [*clones, ScaleLogits(says)]).run(result)
+    report = verify(Program({"model": append_decoder()}), result)
+    assert report.verdict is verdict, report.first_difference
+    kinds = {case.case.rpartition(", ")[2] for case in report.cases if case.outputs}
+    assert kinds == {"the original on the same inputs", "the original token by token"}
 
 
 def test_a_wrong_cast_is_seen(tmp_path: Path) -> None:

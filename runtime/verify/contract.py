@@ -69,6 +69,20 @@ class Contract:
         """The original's output whose rows an output of the result has."""
         return self.chain.output_before(name)
 
+    def on(self, graph: str) -> Chain:
+        """The contracts that lead to one graph of the result: others may have passes of their own."""
+        return Chain.of(self.chain.links, graph, self.chain.since)
+
+    def answered(self, graph: str, name: str, logits: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """The original's logits, ``[run, row, …]``, as an output of ``graph`` must give them.
+
+        Token ids are compared with the logits themselves, among which equals may stand.
+        """
+        chain = self.on(graph)
+        after = chain.expected({chain.output_before(name): logits}, {}).get(name)
+        alike = after is not None and after.dtype == found.dtype and after.shape == found.shape
+        return after if after is not None and alike else logits
+
     def allowed(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """Generated inputs of the original as the contracts allow them; the case has planned its positions already."""
         for link, back in self.chain.in_original_names():
