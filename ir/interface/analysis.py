@@ -54,7 +54,7 @@ class GraphAnalysis:
 
     @property
     def roles(self) -> dict[str, Role]:
-        """What ``find_roles`` tells of each input, by name; of a clone, what it told of the graph that was cloned."""
+        """The role of each input, by name, as ``find_roles`` finds it; a clone has those of its base."""
         if self._roles is None:
             inherited = _inherited(self.model)
             self._roles = find_roles(self.model, self.states) if inherited is None else inherited
@@ -102,7 +102,7 @@ class _Inherited:
 
 
 def inherit_roles(clone: ir.Model, base: ir.Model) -> None:
-    """Gives a clone the roles of its base: fewer open sizes change no meaning, and may hide what told it.
+    """Gives a clone the roles of its base: fewer open sizes change no meaning, and may hide what shows it.
 
     With all sizes bound a run of one token looks like others: ``input_ids [1, 1]`` has the type and shape of a counter.
     """

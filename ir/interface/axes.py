@@ -1,4 +1,4 @@
-"""What each dimension of a graph input or state is: batch, sequence, past, context, heads … told by its role."""
+"""What each dimension of a graph input or state is (batch, sequence, past, heads …) follows from its role."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which attention masks hide rows of an encoder: those that reach cross-attention's scores and no others."""
+"""Attention masks of an encoder are those that reach cross-attention's scores and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each input of a graph is, told by what consumes it; a name decides only where the structure says nothing."""
+"""The role of each graph input follows from what consumes it; a name decides only where the structure is silent."""
 
 from __future__ import annotations
 

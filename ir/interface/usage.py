@@ -1,4 +1,4 @@
-"""What the consumers of a graph input tell of it: the events along every path that keeps its numbers recognizable."""
+"""The consumers of a graph input say what it is: their events are collected along every path that keeps its numbers."""
 
 from __future__ import annotations
 

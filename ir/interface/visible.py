@@ -1,4 +1,4 @@
-"""What each query of an attention sees of a cache written in place, told in numbers for small sizes."""
+"""Computes what each query of an attention sees of a cache written in place, in numbers for small sizes."""
 
 from __future__ import annotations
 
@@ -138,10 +138,10 @@ def _seen(model: ir.Model, state: State, roles: Mapping[str, Role], product: ir.
             return ""
         if why := _looks_ahead(found[run], run):
             return f"{why} of {state.name!r}"
-    for pairs, told in ((_SAME_ROWS, "with a longer cache"), (_SAME_TOKENS if chunks else {}, "in another run")):
+    for pairs, case in ((_SAME_ROWS, "with a longer cache"), (_SAME_TOKENS if chunks else {}, "in another run")):
         for run, other in pairs.items():
             if run in found and other in found and not _agree(found[run], run, found[other], other):
-                return f"a query sees other rows of {state.name!r}, or weighs them otherwise, {told}"
+                return f"a query sees other rows of {state.name!r}, or weighs them otherwise, {case}"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""A graph that differs from another one in dimensions only: a binding, and the graph it is a binding of."""
+"""A clone is a graph that differs from another one in dimensions only: it is a binding of that graph."""
 
 from __future__ import annotations
 

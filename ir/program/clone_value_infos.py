@@ -1,4 +1,4 @@
-"""The value infos of clones: one sweep over the graph they share, its symbols replaced for each."""
+"""Value infos of clones come from one sweep over the graph they share, its symbols replaced for each."""
 
 from __future__ import annotations
 

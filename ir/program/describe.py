@@ -1,4 +1,4 @@
-"""The index of a program about to be saved: its graphs described, its provenance put together."""
+"""Describes the graphs of a program about to be saved and puts its provenance together, as its index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pipeline carries: named graphs over one set of weights, and everything that goes with them."""
+"""A program is what a pipeline carries: named graphs over one set of weights, and everything that goes with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing a program: weights placed, graphs serialized and proved, the folder put in place whole or not at all."""
+"""Writes a program: weights are placed, graphs serialized and proved, the folder put in place whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is proved and what came of it: the case, one specialization's view of it, failures and verdicts."""
+"""A case is what is proved; a view of it shows one specialization, failures and verdicts say what came of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules on lengths: sequence, past, context, window, logits rows, and what a decode and a prefill make of them."""
+"""Rules on lengths hold for sequence, past, context, window and logits rows, and for prefill and decode."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def decode_rows(view: View) -> Iterator[Failure]:
     rows = _logits_out(view)
     if view.role is not SpecRole.DECODE or seq is None or rows is None or rows >= seq:
         return
-    name, told = _name(view, Axis.SEQ), _name(view, Axis.LOGITS)
-    wanted = f"{told} = {seq}" if told else f"{name} = {rows}"
-    what = f"a decode of {name} = {seq} tokens gives {told or 'logits of the last'} = {rows} rows"
-    yield view.fail("K", told or name, what, chain=view.chain([n for n in (name, told) if n]), nearest=wanted)
+    name, logits = _name(view, Axis.SEQ), _name(view, Axis.LOGITS)
+    wanted = f"{logits} = {seq}" if logits else f"{name} = {rows}"
+    what = f"a decode of {name} = {seq} tokens gives {logits or 'logits of the last'} = {rows} rows"
+    yield view.fail("K", logits or name, what, chain=view.chain([n for n in (name, logits) if n]), nearest=wanted)
 
 
 def _logits_out(view: View) -> int | None:

@@ -1,4 +1,4 @@
-"""Manifests that speak of inputs' dimensions (``input_ids[1]``) instead of symbols, told in the graph's own symbols."""
+"""Manifests that speak of inputs' dimensions (``input_ids[1]``) are translated to the graph's own symbols."""
 
 from __future__ import annotations
 

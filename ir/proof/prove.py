@@ -1,4 +1,4 @@
-"""The proof itself: tables of rules, run in an order in which later ones may rely on earlier ones."""
+"""Proves specializations by tables of rules, run in an order in which later ones may rely on earlier ones."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def prove(
     custom_io: Mapping[str, str] | None = None,
     claims: Claims | None = None,
 ) -> Proof:
-    """Holds every specialization against one graph; a failure is told, never raised. The graph is not changed.
+    """Holds every specialization against one graph; a failure is returned, never raised. The graph is not changed.
 
     ``tolerated`` are symbols that the target takes though no graph has them; ``claims`` is what the set must cover.
     """
@@ -117,9 +117,9 @@ def _case(
     custom_io: Mapping[str, str],
 ) -> tuple[Case, list[Failure]]:
     """The case with its specializations told in symbols, and what could not be told so."""
-    told = [in_symbols(canonical, spec) for spec in specs]
-    case = Case(canonical, [spec for spec, _ in told], name, frozenset(tolerated), custom_io)
-    return case, [failure for _, found in told for failure in found]
+    translated = [in_symbols(canonical, spec) for spec in specs]
+    case = Case(canonical, [spec for spec, _ in translated], name, frozenset(tolerated), custom_io)
+    return case, [failure for _, found in translated for failure in found]
 
 
 def _proof(case: Case, early: Sequence[Failure]) -> Proof:

@@ -1,4 +1,4 @@
-"""Whether rejected tokens can be rolled back: what each state's layout allows, and whether S = K + 1 tokens fit."""
+"""Decides whether rejected tokens can be rolled back: by each state's layout, and whether S = K + 1 tokens fit."""
 
 from __future__ import annotations
 
@@ -329,8 +329,8 @@ def _check_rows(context: _Context, bound: Facts, remedy: str) -> None:
             f"output {head.output.name!r}", f"has no row for each of {tokens.length} tokens ({refusal.found})", remedy
         )
         return
-    told = [value for value in kept.told_by if context.roles.get(value.name or "") is Role.LOGITS_TO_KEEP]
-    if kept.selects and kept.count != tokens.length and not told:
+    declared = [value for value in kept.told_by if context.roles.get(value.name or "") is Role.LOGITS_TO_KEEP]
+    if kept.selects and kept.count != tokens.length and not declared:
         context.found.warnings.append(
             f"{head.output.name} has {kept.count} rows where verifying K={context.k} needs {tokens.length}: "
             "put keep-last-logits before this pass"

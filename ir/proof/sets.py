@@ -1,4 +1,4 @@
-"""Rules on the whole set: names, copies, roles in order, states handed over, and that it covers what it claims."""
+"""Rules on the whole set hold names, copies, order of roles and hand-over of states to what the set claims to cover."""
 
 from __future__ import annotations
 

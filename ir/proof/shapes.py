@@ -41,16 +41,18 @@ def first_clash(view: View) -> tuple[str, tuple[str, ...]]:
     """The first node that does not take the binding as given, and the shapes that reach it; empty where all do."""
     written = {name: size for name, size in view.binding.items() if name in view.canonical.needed}
     model = view.canonical.model
-    told = demands_of(model, trust=Trust.INPUTS)  # in the graph's own symbols, none of them taken for another
-    failed, _ = judge(told, written)
+    symbolic = demands_of(model, trust=Trust.INPUTS)  # in the graph's own symbols, none of them taken for another
+    failed, _ = judge(symbolic, written)
     if failed is None:
         failed, _ = judge(demands_of(model, dict(written)), written)
     if failed is None:
         return "", ()
     inputs = [value for value in failed.node.inputs if value is not None]
-    spelled = [told.facts.shape(value) for value in inputs]
+    spelled = [symbolic.facts.shape(value) for value in inputs]
     pairs = zip(failed.shapes, spelled, strict=False)
-    return failed.place, tuple(_both(told, shape, dims or shape, written) for shape, dims in pairs if shape is not None)
+    return failed.place, tuple(
+        _both(symbolic, shape, dims or shape, written) for shape, dims in pairs if shape is not None
+    )
 
 
 def open_demands(view: View) -> int:
@@ -125,10 +127,10 @@ def _shape(demands: Demands, shape: Dims, binding: Mapping[str, int]) -> str:
 def _both(demands: Demands, shape: Dims, spelled: Dims, binding: Mapping[str, int]) -> str:
     """A shape as numbers, and as the expressions that they came from."""
     numbers = [demands.value(dim, binding) for dim in shape]
-    told = ", ".join("?" if number is None else str(number) for number in numbers)
+    listed = ", ".join("?" if number is None else str(number) for number in numbers)
     if not any(isinstance(dim, Expr) for dim in spelled):
-        return f"[{told}]"
-    return f"[{told}] from [{', '.join(str(_spelled(demands, dim)) for dim in spelled)}]"
+        return f"[{listed}]"
+    return f"[{listed}] from [{', '.join(str(_spelled(demands, dim)) for dim in spelled)}]"
 
 
 def _spelled(demands: Demands, dim: Dim, depth: int = 0) -> Dim:

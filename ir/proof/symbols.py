@@ -1,4 +1,4 @@
-"""Rules on a binding's symbols and sizes: all there, none unknown, positive, and equal where the graph says so."""
+"""Rules on a binding's symbols ask that all are there, known, positive, and equal where the graph says so."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def every_symbol_bound(view: View) -> Iterator[Failure]:
         if name in view.spec.binding:
             continue
         near = difflib.get_close_matches(name, unknown, n=1, cutoff=0.6)
-        told = view.complete.get(name)
-        nearest = f"{name} = {told}" if told is not None else f"{near[0]!r} spelled {name!r}" if near else ""
+        given = view.complete.get(name)
+        nearest = f"{name} = {given}" if given is not None else f"{near[0]!r} spelled {name!r}" if near else ""
         where = canonical.place(name)
         yield view.fail(
             "symbols",
@@ -50,9 +50,11 @@ def no_unknown_symbol(view: View) -> Iterator[Failure]:
         if name in known or name in written or name in view.case.tolerated:
             continue
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        told = f": did you mean {near[0]!r}?" if near else f", only {', '.join(known)}" if known else ", nor any other"
+        suggestion = (
+            f": did you mean {near[0]!r}?" if near else f", only {', '.join(known)}" if known else ", nor any other"
+        )
         nearest = f"{near[0]} = {size}" if near and near[0] not in view.spec.binding else ""
-        yield view.fail("symbols", name, f"the graph has no symbol {name!r}{told}", nearest=nearest)
+        yield view.fail("symbols", name, f"the graph has no symbol {name!r}{suggestion}", nearest=nearest)
 
 
 def sizes_positive(view: View) -> Iterator[Failure]:

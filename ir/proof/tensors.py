@@ -1,4 +1,4 @@
-"""Rules on a graph's own inputs and outputs: states keep shape and type, outputs are what they declare, custom I/O."""
+"""Rules on a graph's inputs and outputs ask that states keep shape and type, and outputs are what they declare."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def state_pairs(case: Case) -> Iterator[Failure]:
     for state in case.used.states:
         if state.pairing is not Pairing.INPUT_ONLY or state.layout is Layout.FIXED or state.input is None:
             continue
-        told = state.carried if id(state.carried) in leaving else None
-        if told is not None:
-            what = f"state {state.name!r} enters as {_type(state.input)} and leaves as {_type(told)} in {told.name!r}"
+        after = state.carried if id(state.carried) in leaving else None
+        if after is not None:
+            what = f"state {state.name!r} enters as {_type(state.input)} and leaves as {_type(after)} in {after.name!r}"
             yield Failure("states", state.name, what, nearest=f"{_type(state.input)} for both")
         elif state.kind in kinds:
             what = f"state {state.name!r} enters as {_type(state.input)} and no output of that type carries it on"
@@ -108,14 +108,14 @@ def outputs_as_declared(view: View) -> Iterator[Failure]:
     """Sizes that an output declares are those that come out."""
     demands = view.canonical.demands
     for value in view.canonical.model.graph.outputs:
-        told, found = dims_of(value), demands.facts.shape(value)
-        if told is None or found is None:
+        declared, found = dims_of(value), demands.facts.shape(value)
+        if declared is None or found is None:
             continue
-        if len(told) != len(found):
-            what = f"output {value.name!r} declares {len(told)} dimensions and has {len(found)}"
+        if len(declared) != len(found):
+            what = f"output {value.name!r} declares {len(declared)} dimensions and has {len(found)}"
             yield view.fail("outputs", value.name or "", what)
             continue
-        for axis, (said, real) in enumerate(zip(told, found, strict=True)):
+        for axis, (said, real) in enumerate(zip(declared, found, strict=True)):
             declared = view.value(said) if said is not None else None
             actual = demands.value(real, view.reduced)
             if declared is not None and actual is not None and declared != actual:

@@ -1,4 +1,4 @@
-"""Values that all tokens of a run decide together: a token's logits then depend on what else the run holds."""
+"""Finds values that all tokens of a run decide together: a token's logits then depend on what else the run holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sizes of a family under a graph's own symbols: each told by what it means, else by its name."""
+"""Assigns the sizes of a family to a graph's own symbols: each by what it means, else by its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Branches that a graph takes by how long the text is: with lengths fixed, one is taken for every text."""
+"""Finds branches that a graph takes by how long the text is: with lengths fixed, one is taken for every text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From sizes by meaning (batch, tokens, context …) to a binding of a graph's own symbols, or why there is none."""
+"""Turns sizes by meaning (batch, tokens, context …) into a binding of a graph's own symbols, or says why not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of specializations: told by a tag, the module, or the symbols; unique; the flat and named forms of a list."""
+"""Specializations are named by a tag, the module, or the symbols; lists have a flat and a named form."""
 
 from __future__ import annotations
 

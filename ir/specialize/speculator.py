@@ -1,4 +1,4 @@
-"""How many tokens a model's own speculative configuration proposes, where it brings one beside its graph."""
+"""Reads how many tokens a model's own speculative configuration proposes, where it brings one beside its graph."""
 
 from __future__ import annotations
 

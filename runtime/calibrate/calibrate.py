@@ -1,4 +1,4 @@
-"""Calibration: what each tensor of a graph holds while real texts run through it in chunks."""
+"""Calibration records what each tensor of a graph holds while real texts run through it in chunks."""
 
 from __future__ import annotations
 

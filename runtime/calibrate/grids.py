@@ -1,4 +1,4 @@
-"""Grids out of watched ranges, for the file formats that hold grids alone."""
+"""Chooses grids from watched ranges, for the file formats that hold grids alone."""
 
 from __future__ import annotations
 

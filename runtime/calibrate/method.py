@@ -1,4 +1,4 @@
-"""From a histogram to the range worth encoding: percentile, least squared error, least divergence."""
+"""Chooses the range worth encoding from a histogram: by percentile, least squared error, or least divergence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Graphs that answer the last token of a run alone: a copy that answers them all is watched in their place."""
+"""Graphs that answer the last token of a run alone are watched as a copy that answers all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nodes and constants added behind a graph's own: each named by a number, equal constants shared."""
+"""Adds nodes and constants behind a graph's own: each is named by a number, equal constants are shared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A copy of a graph that tells the ranges of its float tensors instead of their numbers: two scalars each."""
+"""Makes a copy of a graph that gives the ranges of its float tensors instead of their numbers: two scalars each."""
 
 from __future__ import annotations
 

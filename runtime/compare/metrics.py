@@ -1,4 +1,4 @@
-"""How far two tensors are apart: named measures of a reference and what stands in its place; more can be added."""
+"""Measures by named metrics how far a tensor is from its reference; more metrics can be registered."""
 
 from __future__ import annotations
 

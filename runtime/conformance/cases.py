@@ -1,4 +1,4 @@
-"""Cases of manifests as another tool answers them: read from a file, judged against our own functions."""
+"""Cases of manifests that another tool answered are read from a file and judged against our own functions."""
 
 from __future__ import annotations
 

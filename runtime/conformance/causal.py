@@ -1,4 +1,4 @@
-"""Compile calls of causal models, as the cases write them, in our words."""
+"""Translates compile calls of causal models, as the cases write them, into this package's terms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names, conversions, files and layers, as the cases ask for them."""
+"""Answers the cases that ask for names, conversions, files and layers."""
 
 from __future__ import annotations
 

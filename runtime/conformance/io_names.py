@@ -1,4 +1,4 @@
-"""The input and output names that one family of exporters writes: states with their twins, prefixes, extra inputs."""
+"""Writes the input and output names of one family of exporters: states with their twins, prefixes, extra inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoders, speech, picture-and-text models and diffusers, as the cases ask for them."""
+"""Answers the cases that ask for encoders, speech, picture-and-text models and diffusers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of sections: what their cases hold, and which of our functions answer."""
+"""The table of sections says what their cases hold, and which of our functions answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The conformance cases that the runtime answers: helpers of speculative decoding."""
+"""Answers the conformance cases on helpers of speculative decoding, which the runtime holds."""
 
 from __future__ import annotations
 

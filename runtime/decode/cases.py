@@ -1,4 +1,4 @@
-"""The sizes and paddings that a verification runs: which batch, how many tokens, which positions are padding."""
+"""Plans the sizes and paddings that a verification runs: which batch, how many tokens, which positions are padding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What types do not say of a decoder graph: tried on empty caches before anything is decoded."""
+"""Probes find on empty caches what types do not say of a decoder graph, before anything is decoded."""
 
 from __future__ import annotations
 

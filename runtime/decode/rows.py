@@ -1,4 +1,4 @@
-"""What a run of a decoder answers, row by row."""
+"""Reads what a run of a decoder answers, row by row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which token each column of a decoder's logits stands for, where its head has only some words."""
+"""Maps each column of a decoder's logits to its token, where the head has only some words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays for one run: ids, segments, mask and positions, each by what the graph's input is for."""
+"""Builds the arrays of one run: ids, segments, mask and positions, each by the role of the graph's input."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def rows_of(texts: Sequence[Tokens], rows: int, length: int) -> Rows:
 
 def feeds_of(subject: Subject, rows: Rows) -> dict[str, np.ndarray]:
     """An array for every input; UsageError for an input that texts do not tell, or padding that nothing tells."""
-    told = (Role.ATTENTION_MASK, Role.POSITIONS)
-    if not rows.valid.all() and not any(role in told for role in subject.roles.values()):
+    hiding = (Role.ATTENTION_MASK, Role.POSITIONS)
+    if not rows.valid.all() and not any(role in hiding for role in subject.roles.values()):
         raise UsageError(
             "texts of several lengths need padding, and no input tells it", where=subject.name,
             wanted="an attention mask or positions", hint="Run with --batch 1 on a graph of free length.",
@@ -66,11 +66,11 @@ def _is_segments(value: ir.Value) -> bool:
 def _positions(subject: Subject, value: ir.Value, rows: Rows) -> np.ndarray:
     """0, 1, … a row; padding is told by -1 where nothing else tells it."""
     places = np.cumsum(rows.valid, axis=1) - 1
-    told = places if subject.masks else np.where(rows.valid, places, PADDING_POSITION)
+    positions = places if subject.masks else np.where(rows.valid, places, PADDING_POSITION)
     if value.shape is not None and len(value.shape) == 3:  # several axes of positions, as multimodal rotary has them
         first = value.shape[0]
-        return np.broadcast_to(told, (first if isinstance(first, int) else 3, *told.shape))
-    return told
+        return np.broadcast_to(positions, (first if isinstance(first, int) else 3, *positions.shape))
+    return positions
 
 
 Maker = Callable[[Subject, ir.Value, Rows], np.ndarray]

@@ -1,4 +1,4 @@
-"""The sizes that a program is compiled for, and the batches of texts that fill them."""
+"""Finds the sizes that a program is compiled for, and fills them with batches of texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts every sample decoder shares: norm, rotary embedding, heads, attention, feed-forward, as exporters write."""
+"""Builds the parts every sample decoder shares, as exporters write them: norm, rotary embedding, attention, MLP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small but real decoders in two exporters' idioms: a cache that grows by Concat, one written in place at positions."""
+"""Builds small but real decoders in two exporters' idioms: a cache grown by Concat, one written in place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small writer of graphs: named nodes under a scope, constants as nodes, seeded weights; for samples."""
+"""Writes graphs for samples: nodes are named under a scope, constants are nodes, weights are seeded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An original graph at the sizes that were written into its result, so that both are given the same inputs."""
+"""Binds an original graph to the sizes that were written into its result, so that both are given the same inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A copy of a program whose weight-only products keep their activations whole: no kernel rounds them to 8 bits."""
+"""Copies a program so that weight-only products keep their activations whole: no kernel rounds them to 8 bits."""
 
 from __future__ import annotations
 

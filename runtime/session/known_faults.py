@@ -1,4 +1,4 @@
-"""Operators that some versions of onnxruntime compute wrongly: nothing is to be compared with those."""
+"""Lists operators that some versions of onnxruntime compute wrongly: nothing is to be compared with those."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A runnable copy of a graph that uses INT32_MAX as "no index": 0 where it is read from, -1 where it is written to."""
+"""Makes a graph runnable that uses INT32_MAX as "no index": 0 where it is read from, -1 where it is written to."""
 
 from __future__ import annotations
 

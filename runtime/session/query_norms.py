@@ -1,4 +1,4 @@
-"""Norms inside GroupQueryAttention, which GPU kernels alone compute: spelled out before it in a copy for the CPU."""
+"""Spells out norms inside GroupQueryAttention, which GPU kernels alone compute, in a copy for the CPU."""
 
 from __future__ import annotations
 

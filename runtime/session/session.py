@@ -1,4 +1,4 @@
-"""An onnxruntime session for a graph in memory: deterministic, one thread, weights by reference, typed errors."""
+"""Opens an onnxruntime session for a graph in memory: deterministic, one thread, weights by reference, typed errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command records of the runtime that it ran graphs on, and what this machine's kernels do to integers."""
+"""Records the runtime that a command ran graphs on, and what this machine's kernels do to integers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A graph under verification and what is known of it: states, roles of inputs, sizes that it fixes."""
+"""A subject is a graph under verification with what is known of it: states, roles of inputs, sizes that it fixes."""
 
 from __future__ import annotations
 

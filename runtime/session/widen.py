@@ -1,4 +1,4 @@
-"""A copy of a graph that computes in float32 wherever the graph has half precision: what a CPU can run, and repeat."""
+"""Copies a graph so that it computes in float32 wherever it has half precision: what a CPU can run, and repeat."""
 
 from __future__ import annotations
 

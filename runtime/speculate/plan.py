@@ -1,4 +1,4 @@
-"""One step of speculative decoding as pure functions: what is fed, which K runs, what is accepted and committed."""
+"""Plans one step of speculative decoding by pure functions: what is fed, which K runs, what is accepted."""
 
 from __future__ import annotations
 

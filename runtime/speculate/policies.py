@@ -1,4 +1,4 @@
-"""What a policy learns while it runs: how often proposals are accepted, and how many tokens a second gives."""
+"""A policy learns while it runs how often proposals are accepted, and how many tokens a second it gives."""
 
 from __future__ import annotations
 

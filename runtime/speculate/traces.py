@@ -1,4 +1,4 @@
-"""Traces of proposals: how many were made in each step and how many the text confirmed; recorded, written, read."""
+"""Traces record how many proposals were made in each step and how many the text confirmed; they are files."""
 
 from __future__ import annotations
 

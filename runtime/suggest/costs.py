@@ -1,4 +1,4 @@
-"""What a run costs for each K: measured as processor time of one thread, kept in the program's own manifest."""
+"""Measures what a run costs for each K as processor time of one thread, kept in the program's own manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which Ks to compile: the best set for a budget, from what was proposed, what was right, and what each K costs."""
+"""Chooses which Ks to compile for a budget, from what was proposed, what was right, and what each K costs."""
 
 from __future__ import annotations
 

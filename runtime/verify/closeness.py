@@ -1,4 +1,4 @@
-"""How close logits of one text must come that graphs computed in runs of other lengths, and which tokens they are."""
+"""States how close logits of one text must come where graphs compute it in runs of other lengths, and which tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies between an original and a result of it, as verification needs it, and whether given inputs keep it."""
+"""A contract, as verification needs it, is the chain between an original and a result, and what inputs keep it."""
 
 from __future__ import annotations
 

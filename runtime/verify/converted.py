@@ -31,7 +31,7 @@ UNEVEN = (5, 1, 2, 5, 3, -3, 4, 1, -2, 5)
 
 
 class Unplayable(UsageError):
-    """What these graphs take cannot be told chunk by chunk."""
+    """What these graphs take cannot be fed chunk by chunk."""
 
 
 class _FewerLogits(Exception):

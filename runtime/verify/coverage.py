@@ -1,4 +1,4 @@
-"""What a verification has to have run before it may say equal: each graph of a result, in each role it claims."""
+"""Checks what a verification must have run before it says equal: each graph of a result, in each role it claims."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a decoder takes from outside a text: how many rows an encoder gave, where a result fixes their number."""
+"""Reads what a decoder takes from outside a text: how many rows an encoder gave, where a result fixes their number."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def outside_sizes(original: Subject, results: Sequence[Subject], old_name: Calla
     Two results that fix two numbers give the first; ``old_name`` tells what the original calls an input of theirs.
     """
     before = {value.name or "": value for value in original.model.graph.inputs}
-    told = {d.value for role in _TOLD for v in original.inputs(role) for d in v.shape or () if not isinstance(d, int)}
+    known = {d.value for role in _TOLD for v in original.inputs(role) for d in v.shape or () if not isinstance(d, int)}
     found: dict[str, int] = {}
     for subject in results:
         for value in subject.model.graph.inputs:
@@ -29,7 +29,7 @@ def outside_sizes(original: Subject, results: Sequence[Subject], old_name: Calla
                 number = static(size)
                 if number is None or isinstance(dim, int) or not dim.value or static(dim) is not None:
                     continue
-                if dim.value not in told:
+                if dim.value not in known:
                     found.setdefault(dim.value, number)
     return found
 

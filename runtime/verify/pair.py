@@ -1,4 +1,4 @@
-"""An original graph and what became of it, run on the same inputs at several sizes and paddings, outputs compared."""
+"""Runs an original graph and what became of it on the same inputs at several sizes and compares outputs."""
 
 from __future__ import annotations
 

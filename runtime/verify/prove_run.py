@@ -104,10 +104,10 @@ def _untold(result: Program) -> str:
     for model in result.graphs.values():
         known = analysis_of(model)  # what the pipeline kept of it, until it is saved
         states = known.states
-        told = {id(state.input) for state in states} | {id(v) for v in origins(state.positions for state in states)}
+        placing = {id(state.input) for state in states} | {id(v) for v in origins(state.positions for state in states)}
         for name, role in known.roles.items():
             value = next(v for v in model.graph.inputs if v.name == name)
-            if role is Role.OTHER and id(value) not in told and not value.is_initializer():
+            if role is Role.OTHER and id(value) not in placing and not value.is_initializer():
                 return name
     return ""
 
@@ -117,9 +117,9 @@ def _told_of_parts(original: Program, result: Program, large: str) -> str:
     fewer = with_fewer_parts(original, result)
     if fewer is None or _too_large(fewer.result):
         return json.dumps({"different": "", "runs": 0, "reason": f"{large}; {_NEXT}"})
-    told = json.loads(_told(fewer.original, fewer.result))
-    told["reason"] = "; ".join(filter(None, (fewer.text, told["reason"])))
-    return json.dumps(told)
+    found = json.loads(_told(fewer.original, fewer.result))
+    found["reason"] = "; ".join(filter(None, (fewer.text, found["reason"])))
+    return json.dumps(found)
 
 
 def _nodes(program: Program) -> int:

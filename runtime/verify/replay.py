@@ -147,8 +147,8 @@ class _Context:
         """Why clones cannot continue a text of their own: a fixed past without anything that hides its empty rows."""
         if not self.static_past:
             return ""
-        told = [bool(self.original.subject.inputs(role)) for role in (Role.ATTENTION_MASK, Role.POSITIONS)]
-        return "" if all(told) else "a growing cache of fixed length needs a mask and positions among the inputs"
+        given = [bool(self.original.subject.inputs(role)) for role in (Role.ATTENTION_MASK, Role.POSITIONS)]
+        return "" if all(given) else "a growing cache of fixed length needs a mask and positions among the inputs"
 
     def _one_by_one(self, length: int) -> list[np.ndarray]:
         """The original's logits of every token, from runs of one token (or as many as it takes)."""

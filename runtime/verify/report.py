@@ -1,4 +1,4 @@
-"""What a verification found: case by case, in one verdict, and as plain data."""
+"""A report says what a verification found: case by case, in one verdict, and as plain data."""
 
 from __future__ import annotations
 

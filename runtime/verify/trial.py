@@ -1,4 +1,4 @@
-"""A run for each specialization: a session, inputs of its sizes, and outputs of the shapes that were proved."""
+"""A trial runs each specialization: a session, inputs of its sizes, and outputs of the shapes that were proved."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def _try(name: str, canonical: DimensionAnalysis, spec: Specialization) -> Trial
     for value in canonical.model.graph.outputs:
         proved, found = facts.shape(value), outputs[value.name or ""].shape
         if proved is not None and any(isinstance(p, int) and p != f for p, f in zip(proved, found, strict=True)):
-            told = f"output {value.name!r} comes out as {list(found)}, proved was {list(proved)}"
-            return Trial(name, spec.name, failed=told)
+            mismatch = f"output {value.name!r} comes out as {list(found)}, proved was {list(proved)}"
+            return Trial(name, spec.name, failed=mismatch)
     return Trial(name, spec.name)
 
 

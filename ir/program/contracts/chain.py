@@ -1,4 +1,4 @@
-"""The contracts between an original graph and a result of it, applied in the order in which they were recorded."""
+"""A chain applies the contracts between an original graph and a result of it in the order of their recording."""
 
 from __future__ import annotations
 

@@ -86,10 +86,10 @@ class Pooled(Contract):
 
     def valid(self, feeds: Arrays, batch: int, length: int) -> Array:
         """BOOL ``[batch, tokens]``: which rows count."""
-        told = feeds.get(self.source)
-        if told is None or self.how == ALL:
+        given = feeds.get(self.source)
+        if given is None or self.how == ALL:
             return np.ones((batch, length), np.bool_)
-        return told[:, -length:] != 0 if self.how == MASK else first_rows(told) >= 0
+        return given[:, -length:] != 0 if self.how == MASK else first_rows(given) >= 0
 
     def tolerance(self, name: str, found: Array) -> float:
         """Copies of rows are equal; sums, norms and roundings have an order of their own."""

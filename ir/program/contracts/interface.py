@@ -1,4 +1,4 @@
-"""Contracts on inputs and outputs: renamed, cast, put on a grid, fixed for good."""
+"""Contracts on inputs and outputs say that they were renamed, cast, put on a grid, or fixed for good."""
 
 from __future__ import annotations
 

@@ -68,12 +68,12 @@ class LastRows(Contract):
 
     def last(self, feeds: Arrays, batch: int, length: int) -> Array:
         """The last valid row of each batch line."""
-        told = feeds.get(self.source)
-        if told is None or self.how == ALL:
+        given = feeds.get(self.source)
+        if given is None or self.how == ALL:
             return np.full(batch, length - 1)
         if self.how == LARGEST:
-            return first_rows(told).argmax(axis=1)
-        valid = told[:, -length:] != 0 if self.how == MASK else first_rows(told) >= 0
+            return first_rows(given).argmax(axis=1)
+        valid = given[:, -length:] != 0 if self.how == MASK else first_rows(given) >= 0
         backwards = valid[:, ::-1].argmax(axis=1)
         return np.where(valid.any(axis=1), length - 1 - backwards, length - 1)
 

@@ -1,4 +1,4 @@
-"""Which kinds of contracts there are: ours, those that a pass registered, and third parties' by entry point."""
+"""The registry knows the kinds of contracts: ours, those a pass registered, and third parties' by entry point."""
 
 from __future__ import annotations
 

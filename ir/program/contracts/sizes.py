@@ -1,4 +1,4 @@
-"""Contracts on graphs and sizes: bound, cloned, packed, cut; and what the specializations claim to cover."""
+"""Contracts on graphs and sizes say what was bound, cloned, packed or cut, and what specializations claim to cover."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contracts on carried states: taken out, in another layout, or of a fixed length."""
+"""Contracts on carried states say that they were taken out, have another layout, or a fixed length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Families of models: which specializations each needs, out of one table and a few builders."""
+"""A family of models says which specializations each model needs: one table and a few builders."""
 
 from .base import Entry, FamilyError, named
 from .causal import CausalSizes, EqualLengths, Phases, causal, context_lengths, phases

@@ -1,4 +1,4 @@
-"""What every family of models shares: an entry before it has its name, and reading the sizes that a user gives."""
+"""Families of models share how an entry is built before it has its name, and how sizes of a user are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Causal language models: prefill and decode, plain or continuously batched, with context lengths and speculation."""
+"""Causal language models become prefill and decode, plain or continuously batched, with contexts and speculation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compute context lengths: how much of the context a run reads, a list for prefills and one for decodes."""
+"""Compute context lengths say how much of the context a run reads: a list for prefills and one for decodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Diffusion pipelines: one list of specializations for each of their networks, out of the picture's or film's size."""
+"""Diffusion pipelines get one list of specializations for each network, from the picture's or film's size."""
 
 from __future__ import annotations
 

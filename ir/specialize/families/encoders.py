@@ -1,4 +1,4 @@
-"""Models without a cache or with a fixed one: embedding, sequence classification, CTC, speech encoder-decoders."""
+"""Models without a cache or with a fixed one get their specializations here: embedding, classification, CTC, speech."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specializations of the families in the table: one builder for all, sizes and switches given by name."""
+"""One builder gives the specializations of all families in the table; sizes and switches are given by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of families: models of pictures and text, and text models with a symbol of their own."""
+"""The table lists families: models of pictures and text, and text models with a symbol of their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large a picture is in a vision model's terms: patches, grids, tiles, and the tokens it becomes."""
+"""Computes how large a picture is in a vision model's terms: patches, grids, tiles, and the tokens it becomes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proposers: what guesses the next tokens of a text without a model."""
+"""Proposers guess the next tokens of a text without a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suffix decoding by ArcticInference's own trees, where that package is installed."""
+"""Proposes by ArcticInference's own suffix trees, where that package is installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a proposer is: it follows one text token by token and guesses what comes next."""
+"""A proposer follows one text token by token and guesses what comes next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompt lookup: the text's last n tokens stood in it before; what followed then is proposed now."""
+"""Prompt lookup finds the text's last n tokens earlier in it and proposes what followed then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suffix decoding: tries with counts over this text and over finished ones; the likeliest continuation is proposed."""
+"""Suffix decoding proposes the likeliest continuation from tries with counts over this and finished texts."""
 
 from __future__ import annotations
 
