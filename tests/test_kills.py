@@ -137,6 +137,7 @@ def _kill_each(tmp_path: Path, place: str, counts: str, every: int) -> None:
             break
         step += every
     assert step >= 5 * every, "no step was killed"
+    sys.stdout.write(f"{place}, {counts}: killed at {step // every} points\n")  # pytest -s shows it
 
 
 def _state_of_copy(out: Path) -> tuple[list[str], float]:
