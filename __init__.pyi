@@ -75,6 +75,7 @@ from .passes.pool import Pool
 from .passes.registry import get_pass
 from .passes.rename_io import RenameIO
 from .passes.select_branch import SelectBranch
+from .passes.select_input import SelectInput
 from .passes.select_vocab import SelectVocab
 from .passes.simplify import Simplify
 from .passes.specialize import Specialize
@@ -131,6 +132,7 @@ __all__ = [
     "Report",
     "Role",
     "SelectBranch",
+    "SelectInput",
     "SelectVocab",
     "Simplify",
     "Specialization",

@@ -39,6 +39,7 @@ PASSES: dict[str, str] = {  # name -> module of this package : class; a test hol
     "pool": "pool:Pool",
     "rename-io": "rename_io:RenameIO",
     "select-branch": "select_branch:SelectBranch",
+    "select-input": "select_input:SelectInput",
     "select-vocab": "select_vocab:SelectVocab",
     "simplify": "simplify:Simplify",
     "specialize": "specialize:Specialize",

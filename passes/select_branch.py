@@ -9,9 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ..ir.core.errors import PassRefused, UnknownNameError
-from ..ir.core.scopes import nested
 from ..ir.program.contracts.interface import FixedSwitch
-from ..ir.rewrite.simplify.branches import inline_branches
+from ..ir.rewrite.fix_input import fix_input
 from .base import GraphResult, Pass
 
 
@@ -28,7 +27,8 @@ class SelectBranch(Pass):
     2. Nested Ifs that the input decides are inlined too.
     3. Inputs that only the other branch used go with it.
 
-    Left alone: every If that the input does not decide. Refused: an input that decides none.
+    Left alone: every If that the input does not decide. Refused: an input that decides none. For an input of another
+    type see select-input.
 
     Attributes:
         input: The name of the boolean input.
@@ -82,19 +82,6 @@ class SelectBranch(Pass):
 
 
 def _fix(model: ir.Model, switch: ir.Value, truth: bool) -> int:
-    """Feeds a constant to every use of ``switch`` and inlines what that decides; returns how many Ifs went."""
+    """Fixes ``switch``, an axis of unknown length at 1; returns how many Ifs went."""
     shape = [d if isinstance(d, int) else 1 for d in switch.shape or ()]
-    name = f"{SelectBranch.name}/{switch.name}"
-    tensor = ir.Tensor(np.full(shape, truth), name=name)
-    constant = ir.Value(name=name, shape=ir.Shape(shape), type=switch.type, const_value=tensor)
-    model.graph.register_initializer(constant)
-    switch.replace_all_uses_with(constant)
-    inlined = 0
-    for _ in range(sum(1 for _ in nested(model.graph))):  # each round opens one level of nesting
-        found = inline_branches(model)
-        inlined += found
-        if not found:
-            break
-    if not constant.uses():
-        del model.graph.initializers[name]
-    return inlined
+    return fix_input(model, switch, np.full(shape, truth), SelectBranch.name)

@@ -144,7 +144,7 @@ class Chain:
         return {
             link.renamed(back).input: link.value
             for link, back in self.in_original_names()
-            if isinstance(link, FixedSwitch)
+            if isinstance(link, FixedSwitch) and isinstance(link.value, bool)
         }
 
     @property

@@ -62,13 +62,16 @@ class RenamedIO(Contract):
         return f"renamed: {', '.join(f'{old} is {new}' for old, new in self.pairs)}"
 
 
+Scalar = bool | int | float
+
+
 @dataclass(frozen=True)
 class FixedSwitch(Contract):
-    """A boolean input is gone: the result is what the graph before does with one value of it.
+    """An input is gone: the result is what the graph before does with one value of it.
 
     Attributes:
         input: The input.
-        value: What it is fixed to.
+        value: What it is fixed to: one value for all elements, or one for each in row-major order.
     """
 
     kind: ClassVar[str] = "fixed-switch"
@@ -77,21 +80,25 @@ class FixedSwitch(Contract):
     assumes: ClassVar[bool] = True
 
     input: str = port(Side.BEFORE)
-    value: bool = False
+    value: Scalar | tuple[Scalar, ...] = False
 
     def constrained(self, feeds: Arrays) -> dict[str, Array]:
         """The switch as it is fixed."""
-        return {name: np.full_like(array, self.value) if name == self.input else array for name, array in feeds.items()}
+        return {name: self._fixed(array) if name == self.input else array for name, array in feeds.items()}
 
     def holds(self, feeds: Arrays) -> None:
-        """Raises ContractBroken for the other value."""
+        """Raises ContractBroken for another value."""
         held = feeds.get(self.input)
-        if held is not None and (held.astype(bool) != self.value).any():
+        if held is None:
+            return
+        compared = held.astype(bool) if isinstance(self.value, bool) else held
+        fixed = self._fixed(compared)
+        if compared.shape != fixed.shape or (compared != fixed).any():
             raise ContractBroken(
                 "the result has this switch fixed",
                 where=f"input {self.input!r}",
-                found=str(not self.value).lower(),
-                wanted=str(self.value).lower(),
+                found=str(not self.value).lower() if isinstance(self.value, bool) else str(held.tolist()),
+                wanted=self._spelled(),
             )
 
     def adapt_inputs(self, feeds: Arrays) -> dict[str, Array]:
@@ -100,7 +107,18 @@ class FixedSwitch(Contract):
 
     def sentence(self) -> str:
         """As people read it."""
-        return f"fixed: {self.input}: {str(self.value).lower()}"
+        return f"fixed: {self.input}: {self._spelled()}"
+
+    def _fixed(self, array: Array) -> Array:
+        """The value in the element type of ``array``, and in its shape where that has as many elements."""
+        if not isinstance(self.value, tuple):
+            return np.full_like(array, self.value)
+        fixed = np.asarray(self.value).astype(array.dtype)
+        return fixed.reshape(array.shape) if fixed.size == array.size else fixed
+
+    def _spelled(self) -> str:
+        values = self.value if isinstance(self.value, tuple) else (self.value,)
+        return ", ".join(str(value).lower() for value in values)
 
 
 @dataclass(frozen=True)
