@@ -17,6 +17,7 @@ PARSERS = {  # module -> the text that it reads with regular expressions: a lang
     "ir/manifests/custom_io_yaml.py": "names that need no quotes in YAML",
     "ir/manifests/layers.py": "names of nodes",
     "ir/manifests/qnn.py": "shapes in a converter's file",
+    "ir/rewrite/layer/fewer.py": "numbers in names of tensors, to match parts of layers",
     "ir/proof/placed.py": "places as manifests of a target spell them",
     "ir/proof/sets.py": "numbered names of specializations",
     "ir/quantization/aimet_v2.py": "element types in a file of encodings",

@@ -13,7 +13,6 @@ from ...ir.core.specialization import Specialization, SpecRole
 from ...ir.interface.analysis import analysis_of
 from ...ir.interface.roles import Role
 from ...ir.program.clone import Clone, materialize
-from ...ir.program.contracts.heads import words_left
 from ...ir.program.program import Program
 from ...ir.proof.whole_run import scales_of_runs
 from ...ir.symbolic.symbols import dims_of
@@ -154,14 +153,13 @@ class _Context:
         """The original's logits of every token, from runs of one token (or as many as it takes)."""
         caches, width = Caches(), self.original.length or 1
         rows = tuple(range(len(self.text))) if self.original.chooses_rows else None
-        expected, words = list[np.ndarray](), words_left(self.contract.chain.links)
+        expected = list[np.ndarray]()
         for start in range(0, length, width):
             step = self.original.step(self.text[:, start : start + width], start, width, rows)
             outputs = self.original.run(caches, step, others=self._switched(self.original))
             first, array = self.original.logits(outputs, step)
             if first:
                 raise OnnxPassesError("the original gives no logits of some tokens", where=self.original.subject.name)
-            array = array if words is None else array[..., list(words)]
             expected += [array[:, row] for row in range(array.shape[1])]
             self.tapped.expect(outputs)
         return expected
@@ -282,9 +280,12 @@ class _Context:
     def _of_original(self, player: Host, feed: Feed, step: Step) -> Feed:
         """What a clone must give on its inputs by what the original gives; _BothReject where it does not take them."""
         known = {value.name or "": value.dtype for value in self.original.subject.model.graph.inputs}
-        given = self.contract.chain.restored(feed)
-        tokens = (Role.TOKEN_IDS, Role.EMBEDDINGS)
-        given |= {n: a for n, a in self._told(step).items() if n in given and self.original.subject.roles[n] in tokens}
+        given, roles = self.contract.chain.restored(feed), self.original.subject.roles
+        for name, array in self._told(step).items():  # what folding left unread of a clone, its original still takes
+            if roles[name] in (Role.TOKEN_IDS, Role.EMBEDDINGS) or (
+                name not in given and roles[name] is not Role.STATE
+            ):
+                given[name] = array
         given = {name: _typed(array, known[name]) for name, array in given.items() if name in known}
         try:
             outputs = self.original.session.run(given)
