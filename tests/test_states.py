@@ -103,6 +103,20 @@ def test_states_of_rnns_are_found() -> None:
     assert found == [("h", "hn", Layout.RECURRENT), ("c", "cn", Layout.RECURRENT)]
 
 
+def test_states_of_rnns_are_found_where_sizes_of_their_ends_are_made_up() -> None:
+    # torch's TorchScript exporter writes LSTMhn_dim_1 for the batch of what an LSTM ends as (silero-vad 6.2)
+    model = ir.from_onnx_text(
+        """<ir_version: 10, opset_import: ["" : 18]>
+        g (float[S, 1, 3] x, float[1, 1, 4] h, float[1, 1, 4] c)
+            => (float[S, N0, 1, 4] y, float[1, N1, 4] hn, float[1, N2, 4] cn)
+        <float[1, 16, 3] w, float[1, 16, 4] r> {
+            y, hn, cn = LSTM <hidden_size = 4> (x, w, r, , , h, c)
+        }"""
+    )
+    found = [(s.input.name, s.output.name, s.layout) for s in find_states(model) if s.input and s.output]
+    assert found == [("h", "hn", Layout.RECURRENT), ("c", "cn", Layout.RECURRENT)]
+
+
 def test_finding_changes_nothing() -> None:
     model = BUILDERS["scatter"]()
     before = ir.to_onnx_text(model)

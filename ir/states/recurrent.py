@@ -44,7 +44,9 @@ def match(
     for node, reached in _carried_values(value, ended):
         if written is None and attends is not None and node.op_type in _WRITES and attends(reached):
             written = reached
-        if id(reached) not in outputs or id(reached) in taken or not _same_type(value, reached):
+        if id(reached) not in outputs or id(reached) in taken:
+            continue
+        if not (_same_type(value, reached) or (id(reached) in ended and _may_be_same(value, reached))):
             continue
         if id(reached) in ended or _is_read(reached) or written is not None:
             return State(
@@ -201,6 +203,13 @@ def _is_length(value: ir.Value | None) -> bool:
             return False
         work.extend(node.inputs)
     return True
+
+
+def _may_be_same(past: ir.Value, end: ir.Value) -> bool:
+    """True for one type where exporters leave sizes of the end open or make symbols up for them (``LSTMhn_dim_1``)."""
+    if past.dtype != end.dtype or past.shape is None or end.shape is None or len(past.shape) != len(end.shape):
+        return False
+    return all(str(a) == str(b) or isinstance(b, ir.SymbolicDim) for a, b in zip(past.shape, end.shape, strict=True))
 
 
 def _same_type(a: ir.Value, b: ir.Value) -> bool:
