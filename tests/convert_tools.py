@@ -62,7 +62,7 @@ def script(rng: np.random.Generator, batch: int, most: int) -> list[Step]:
 
 
 def compare(
-    before: ir.Model, after: ir.Model, *, batch: int = 3, width: int | None = 8, others: dict[str, Any] | None = None
+    before: ir.Model, after: ir.Model, *, batch: int = 3, width: int = 8, others: dict[str, Any] | None = None
 ) -> float:
     """Feeds both graphs the same script; gives the worst distance of logits and of live cache rows."""
     rng = np.random.default_rng(0)
@@ -70,7 +70,7 @@ def compare(
     one_token_only, worst = any(one), 0.0
     left, right = Stepper(before, batch, CTX, others=others), Stepper(after, batch, CTX, others=others)
     for step in script(rng, batch, 1 if one_token_only else 8):
-        a, b = left.step(step), right.step(step, None if one_token_only else width)
+        a, b = left.step(step), right.step(step, 0 if one_token_only else width)
         worst = max([worst, *(rel(x, y) for x, y, chunk in zip(a, b, step, strict=True) if chunk.tokens)])
         for state in left.states:
             for row in range(batch):

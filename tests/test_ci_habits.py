@@ -14,14 +14,12 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FLOORS = ("ir", "passes", "runtime", "cli")
 MAX_FILE, MAX_FUNCTION = 350, 60
 FEEDERS = (
-    *(
-        f"runtime/decode/{name}.py"
-        for name in "caches kv_cache step host stepper decoder prompt_reader rows state_session inputs".split()
-    ),
+    *(f"runtime/decode/{name}.py" for name in "caches kv_cache step host stepper decoder prompt_reader inputs".split()),
+    "runtime/session/in_place.py",
     "runtime/calibrate/feed.py",
     "runtime/verify/layer_play.py",
 )
-MAX_FEEDERS = 2_060  # lines; no number to grow into: what is taken out lowers it, and a file that is split is listed
+MAX_FEEDERS = 2_030  # lines; no number to grow into: what is taken out lowers it, and a file that is split is listed
 
 
 def sources(*folders: str) -> list[Path]:

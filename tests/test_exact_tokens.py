@@ -23,9 +23,8 @@ from onnx_llm_passes.passes.pipeline import parse_pipeline
 from onnx_llm_passes.runtime.decode.cases import Padding, make_case
 from onnx_llm_passes.runtime.decode.decoder import Decoder, NotDecodable
 from onnx_llm_passes.runtime.decode.generate import Settings, generate
+from onnx_llm_passes.runtime.decode.host import Host, Rows
 from onnx_llm_passes.runtime.decode.inputs import build_inputs
-from onnx_llm_passes.runtime.decode.rows import Rows
-from onnx_llm_passes.runtime.decode.state_session import GraphSession
 from onnx_llm_passes.runtime.decode.step import Step
 from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
 from onnx_llm_passes.runtime.session.legalize import legalized
@@ -157,7 +156,7 @@ def test_a_prefill_that_takes_whole_chunks_says_so(tmp_path: Path, monkeypatch: 
     widths: list[int] = []
     run = Decoder.run
 
-    def counted(decoder: Decoder, graph: GraphSession, step: Step) -> Rows:
+    def counted(decoder: Decoder, graph: Host, step: Step) -> Rows:
         widths.append(step.width)
         return run(decoder, graph, step)
 

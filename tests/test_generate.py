@@ -237,7 +237,7 @@ def test_a_program_without_tokens_cannot_decode(tmp_path: Path) -> None:
 def test_a_run_that_fails_leaves_the_decoder_as_before() -> None:
     runner = Decoder(cloned(1))
     wanted = plain().generate([1, 2, 3], 12)
-    graph = runner.session.graphs["decode_k0"]
+    graph = next(graph for graph in runner.graphs if graph.name == "decode_k0")
     real = graph.execute
 
     def broken(*_: object) -> dict[str, np.ndarray]:
@@ -264,18 +264,18 @@ def test_an_interrupt_leaves_the_decoder_as_before() -> None:
     assert not runner.lengths.any()
     assert generate(runner, [[1, 2, 3]], Settings(12)).tokens == [plain().generate([1, 2, 3], 12)]
     runner.close()
-    assert not runner.session.graphs
+    assert not runner.caches.states
 
 
 def test_caches_that_are_written_in_place_are_one_buffer_for_every_graph() -> None:
     runner = Decoder(cloned(1))
-    assert {b.policy for g in runner.session.graphs.values() for b in g.caches.values()} == {CachePolicy.SHARED}
-    places = {name: kept.array().ctypes.data for name, kept in runner.session.memory.items()}
-    assert len(places) == 2 * Tiny().layers
+    assert {binding.policy for binding in runner.bindings} == {CachePolicy.SHARED}
     runner.prefill({0: [1, 2, 3]})
+    places = {name: kept.array().ctypes.data for name, kept in runner.caches.states.items()}
+    assert len(places) == 2 * Tiny().layers
     runner.decode(0, np.asarray([[4]]), np.asarray([[3]]))
-    assert {name: kept.array().ctypes.data for name, kept in runner.session.memory.items()} == places
-    assert all(kept.array()[:, :, :4].any() for kept in runner.session.memory.values())
+    assert {name: kept.array().ctypes.data for name, kept in runner.caches.states.items()} == places
+    assert all(kept.array()[:, :, :4].any() for kept in runner.caches.states.values())
     runner.close()
 
 

@@ -16,7 +16,8 @@ from onnx_llm_passes.passes.clone_decode import CloneDecode
 from onnx_llm_passes.passes.keep_last_logits import KeepLastLogits
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
-from onnx_llm_passes.runtime.decode.host import Caches, Host
+from onnx_llm_passes.runtime.decode.host import Host
+from onnx_llm_passes.runtime.decode.kv_cache import Caches
 from onnx_llm_passes.runtime.decode.step import Step
 from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_decoder
 from onnx_llm_passes.runtime.verify.closeness import OTHER_SUMS, compare_rows, sums_of
@@ -286,18 +287,18 @@ def test_long_then_partial_then_long_proposals_leave_no_trace(padded: bool) -> N
     """Positions are a function of (start, count, length) alone: what a step padded or rejected is written over."""
     host = Host.of(kept_rows(no_index=0), "original", 32)
     text = np.random.default_rng(0).integers(0, 60, (1, 24))
-    caches, straight = Caches(), Caches()
+    caches, straight = Caches(1), Caches(1)
     for start, count in ((0, 5), (5, 2), (7, 5), (12, 1), (13, 5)):
         tokens = text[:, start : start + 5].copy()
         tokens[:, count:] = 61
         step: Step = host.step(tokens, start, count if padded else 5)
-        first, logits = host.logits(host.run(caches, step, count), step)
+        found = host.rows(host.run(caches, step, count), step)
         for at in range(start, start + count):
             one = host.step(text[:, at : at + 1], at, 1)
-            alone = host.logits(host.run(straight, one), one)[1][:, 0]
-            row = at - start - first
-            if 0 <= row < logits.shape[1]:
-                np.testing.assert_allclose(logits[:, row], alone, rtol=0, atol=2e-6 * np.abs(alone).max())
+            alone = host.rows(host.run(straight, one), one).values[:, 0]
+            row = at - start - int(found.first[0])
+            if 0 <= row < found.values.shape[1]:
+                np.testing.assert_allclose(found.values[:, row], alone, rtol=0, atol=2e-6 * np.abs(alone).max())
     assert caches.held == straight.held == 18
 
 

@@ -15,7 +15,8 @@ from ...ir.program.program import Program
 from ...ir.quantization.qdq import plain_pairs
 from ...ir.states import TRAITS, Pairing, State, find_states
 from ...ir.symbolic.symbols import dims_of
-from ..decode.host import Arrays, Caches, Host
+from ..decode.host import Arrays, Host
+from ..decode.kv_cache import Caches
 from ..decode.step import TOLD, Chunk, Step
 from ..session.legalize import legalized
 from ..session.subject import Subject
@@ -131,7 +132,7 @@ class Feeder:
 
     def feed(self, tokens: np.ndarray, run: Callable[[Arrays], Mapping[str, np.ndarray]]) -> Iterator[None]:
         """Runs a text; ``run`` takes the inputs and gives at least the states' outputs. Yields after every chunk."""
-        caches = Caches()
+        caches = Caches(1)
         for start in range(0, self.usable(len(tokens)), self.chunk):
             step = Step.of([Chunk(tokens[start : min(start + self.chunk, self.usable(len(tokens)))], start)])
             self.host.take(caches, step, run(self.host.feeds(caches, step)))

@@ -70,13 +70,18 @@ class CacheBinding:
         """Whether every token has a row of its own in a buffer of fixed length."""
         return self.policy in _IN_PLACE
 
+    @property
+    def written(self) -> str | None:
+        """The output that a run changes; one that only hands a constant on is left alone."""
+        return self.output if self.policy is not CachePolicy.CONSTANT else None
+
     def empty(self) -> np.ndarray:
         """What a first run starts from."""
         return np.zeros([size or 0 for size in self.sizes], self.dtype.numpy())
 
 
-def bind_caches(model: ir.Model, sizes: Sizes, states: Sequence[State]) -> list[CacheBinding]:
-    """How each state of a graph is kept. Raises UsageError where a cache's length is needed and nobody told it."""
+def bind_caches(model: ir.Model, sizes: Sizes, states: Sequence[State]) -> dict[str, CacheBinding]:
+    """How each state of a graph is kept, by input. UsageError where a cache's length is needed and nobody told it."""
     found = states
     if any(state.function for state in states):  # one buffer or two tells the function's body
         copy = model.clone()
@@ -86,7 +91,7 @@ def bind_caches(model: ir.Model, sizes: Sizes, states: Sequence[State]) -> list[
     kept = [s for s in states if s.input is not None and (s.pairing is Pairing.BOTH or s.layout is Layout.FIXED)]
     heads = [s for s in kept if s.inside is Layout.FUSED and s.input is not None and not _declares_head(s.input)]
     widths = _head_sizes(model, heads) if heads else {}
-    return [_bind(model, state, sizes, state.name in in_place, widths.get(state.name)) for state in kept]
+    return {s.name: _bind(model, s, sizes, s.name in in_place, widths.get(s.name)) for s in kept}
 
 
 def _declares_head(value: ir.Value) -> bool:

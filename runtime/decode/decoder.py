@@ -15,11 +15,12 @@ from ...ir.program.contracts.padding import spare_rows, takes_whole_chunks
 from ...ir.program.program import Program
 from ...ir.symbolic.symbols import dims_of
 from ..session.session import Optimization
-from .caches import CachePolicy, Sizes
+from ..session.subject import Subject
+from .caches import CacheBinding, CachePolicy
+from .host import Host, NotDecodable, Rows
+from .kv_cache import Caches
 from .probes import gives_all, refuse_starts, writes_rows_apart
 from .prompt_reader import PromptReader
-from .rows import Rows
-from .state_session import GraphSession, NotDecodable, StateSession
 from .step import Step, Writing
 from .words import words_of
 
@@ -29,7 +30,7 @@ GUESSED_KS = (0, 1, 2, 4, 8)  # of a graph that takes any number of tokens
 class Decoder:
     """A batch of texts in a program's caches: ``run`` adds tokens, ``keep`` says how many of them stay.
 
-    ``lengths`` is how many tokens of each text the caches hold; a text's next token stands at that position.
+    Every graph is a `Host`; they share one set of `Caches`, which counts the tokens of each text.
     """
 
     def __init__(
@@ -41,44 +42,56 @@ class Decoder:
         ks: Sequence[int] | None = None,
         optimization: Optimization | None = None,
     ) -> None:
-        known = program.specializations
-        asked = Sizes(rows or 1, ctx)
-        self.session = StateSession(program, asked, optimization)
+        self.graphs = _taking_tokens(program, ctx)
+        self.rows = self._batch(rows)
+        refuse_starts(self.graphs[0])
+        bound = [graph.bind(self.rows) for graph in self.graphs]
+        self.bindings = [binding for bindings, _ in bound for binding in bindings.values()]
+        self._refuse_other_sizes()
+        self.writing = bound[0][1].writing
+        self.untold = {graph.name: _untold(graph, self.rows) for graph in self.graphs}
+        self.caches = Caches(self.rows)
+        names = [graph.name for graph in self.graphs]
+        self.words = words_of(program, names)
+        self.vocabulary = min(g.subject.tables.get(_tokens(g), 1 << 31) for g in self.graphs)
+        self.rewinds = all(binding.rewinds for binding in self.bindings)
+        self.ctx = self._context(ctx)
+        self._spare = spare_rows(program.contracts, names)
+        # graph -> whether it takes whole chunks only, as a pass recorded, or once tried
+        self._whole = dict.fromkeys((name for name in names if takes_whole_chunks(program.contracts, name)), True)
         try:
-            self.graphs = self._taking_tokens()
-            self.rows = self._batch(rows)
-            if self.rows != asked.rows and self._open_sizes:
-                self.session.close()
-                self.session = StateSession(program, Sizes(self.rows, ctx), optimization)
-                self.graphs = self._taking_tokens()
-            refuse_starts(self.graphs[0])
-            self.words = words_of(program, [graph.name for graph in self.graphs])
-            self.vocabulary = min(g.subject.tables.get(_tokens(g), 1 << 31) for g in self.graphs)
-            self.writing = self.graphs[0].interface.writing
-            self.rewinds = all(b.rewinds for g in self.graphs for b in g.caches.values())
-            self.ctx = self._context(ctx)
-            self.lengths = np.zeros(self.rows, np.int64)
-            self._width = 0
-            recorded, names = program.contracts, [g.name for g in self.graphs]
-            self._spare = spare_rows(recorded, names)
-            # graph -> whether it takes whole chunks only, as a pass recorded, or once tried
-            self._whole = dict.fromkeys((name for name in names if takes_whole_chunks(recorded, name)), True)
+            for graph in self.graphs:
+                graph.open(optimization=optimization)
             self._apart = writes_rows_apart(self, self.graphs[0])
-            self.decodes, self._prefills = self._sort(known, ks)
+            self.decodes, self._prefills = self._sort(program.specializations, ks)
             if not self.ks:
                 hint = "Clone a decode for k=0, or run one text at a time."
                 raise NotDecodable(
                     "these graphs cannot take back rejected tokens", found=f"K {[*self.decodes]}", hint=hint
                 )
         except BaseException:
-            self.session.close()
+            self.close()
             raise
 
-    def _taking_tokens(self) -> list[GraphSession]:
-        found = [g for g in self.session.graphs.values() if g.subject.inputs(Role.TOKEN_IDS)]
-        if not found:
-            raise NotDecodable("no graph takes token ids", found=", ".join(self.session.graphs))
-        return found
+    @property
+    def lengths(self) -> np.ndarray:
+        """How many tokens of each text the caches hold; a text's next token stands at that position."""
+        return self.caches.lengths
+
+    def _refuse_other_sizes(self) -> None:
+        """Raises UsageError where two graphs keep a state in buffers of two sizes."""
+        found: dict[str, CacheBinding] = {}
+        for binding in self.bindings:
+            first = found.setdefault(binding.input, binding)
+            shared = first.policy is binding.policy and first.policy in (CachePolicy.SHARED, CachePolicy.SWAPPED)
+            if shared and first.sizes != binding.sizes:
+                raise UsageError(
+                    "two graphs keep this state in other sizes",
+                    where=f"input {binding.input!r}",
+                    found=list(binding.sizes),
+                    wanted=list(first.sizes),
+                    hint="Clone both with the same context and batch.",
+                )
 
     @property
     def ks(self) -> tuple[int, ...]:
@@ -123,15 +136,7 @@ class Decoder:
     @property
     def _grows(self) -> bool:
         """Whether the caches have no end of their own."""
-        return self.writing is Writing.BEHIND and all(
-            b.policy is not CachePolicy.PADDED for g in self.graphs for b in g.caches.values()
-        )
-
-    @property
-    def _open_sizes(self) -> bool:
-        """Whether some state leaves a size to us."""
-        states = (v for g in self.graphs for n, v in g.inputs.items() if n in g.caches)
-        return any(not isinstance(dim, int) for value in states for dim in dims_of(value) or ())
+        return self.writing is Writing.BEHIND and all(b.policy is not CachePolicy.PADDED for b in self.bindings)
 
     def only(self, ks: Sequence[int]) -> Decoder:
         """The same decoder, sessions and texts with fewer Ks. Raises UsageError where one is not compiled."""
@@ -143,32 +148,20 @@ class Decoder:
 
     def reset(self) -> None:
         """Forgets every text."""
-        self.session.reset()
-        self.lengths[:] = 0
+        self.caches.reset()
+        for graph in self.graphs:
+            graph.session.forget()
 
     def forget(self, row: int) -> None:
         """Frees a row for another text; a state that cannot be rewound starts anew."""
-        self.lengths[row] = 0
-        if not self.rewinds:
-            self.session.reset()
-        else:  # caches that grow are as long as the longest text
-            self.session.keep(self.lengths, np.zeros_like(self.lengths), 0)
+        if self.rewinds:  # caches that grow are as long as the longest text
+            self.caches.rewind([row], [0])
+        else:
+            self.reset()
 
     def decode(self, k: int, ids: np.ndarray, positions: np.ndarray) -> Rows:
         """Runs the graph for K on ids and positions ``[rows, k + 1]``, padding at -1."""
         return self.run(self.decodes[k], Step.at(ids, positions, self.lengths))
-
-    def feeds(self, graph: GraphSession, step: Step) -> dict[str, np.ndarray]:
-        """Every input of the graph that is no state, 0 where the step does not tell it; or NotDecodable names it."""
-        fed = graph.interface.feeds(step)
-        for name in graph.free:
-            role = graph.subject.roles[name]
-            if role is Role.EMBEDDINGS or (name not in fed and role not in _ZEROS):
-                where = f"{graph.name}, input {name!r}"
-                raise NotDecodable("decoding has nothing to feed here", where=where, found=role.value)
-            if name not in fed:
-                fed[name] = _zeros(graph.inputs[name], step)
-        return fed
 
     def prefill(self, texts: Mapping[int, Sequence[int]]) -> dict[int, np.ndarray]:
         """Reads whole texts into rows; gives each row what follows its last token."""
@@ -180,24 +173,26 @@ class Decoder:
 
     def keep(self, counts: Sequence[int] | np.ndarray) -> None:
         """Of the last run each row's first ``counts`` tokens stay."""
-        kept = np.asarray(counts, np.int64)
-        self.session.keep(self.lengths, kept, self._width)
-        self.lengths += kept
+        self.caches.keep(np.asarray(counts, np.int64))
 
     def close(self) -> None:
-        """Lets the sessions go."""
-        self.session.close()
+        """Lets the sessions and the caches go."""
+        for graph in self.graphs:
+            graph.close()
+        self.caches.reset()
 
-    def run(self, graph: GraphSession, step: Step) -> Rows:
+    def run(self, graph: Host, step: Step) -> Rows:
         """One run of one graph; ``keep`` then says which of its tokens stay."""
-        found = graph.execute(self.feeds(graph, step), self.session.memory, step.width)
-        self._width = step.width
-        return Rows.of(graph, found, step)
+        others = {value.name or "": _zeros(value, step) for value in self.untold[graph.name]}
+        found = graph.execute(self.caches, step, others)
+        if found.values.ndim != (2 if found.are_tokens else 3):
+            where = f"{graph.name}, output {graph.answer!r}"
+            raise NotDecodable("no logits", where=where, found=list(found.values.shape))
+        return found
 
     def _batch(self, asked: int | None) -> int:
         """How many texts there can be: what the graphs fix, else what was asked for."""
-        sizes = [g.subject.fixed(0) for g in self.graphs]
-        fixed = max((size for size in sizes if size is not None), default=None)
+        fixed = max((graph.batch for graph in self.graphs if graph.batch is not None), default=None)
         if fixed is not None and asked is not None and asked > fixed:
             hint = f"Clone it with batch={asked}."
             raise UsageError(
@@ -206,16 +201,14 @@ class Decoder:
         return fixed or asked or 1
 
     def _context(self, asked: int) -> int:
-        caches = [b for g in self.graphs for b in g.caches.values()]
-        fixed = [size for b in caches if b.axis is not None and b.rewinds and (size := b.sizes[b.axis]) is not None]
-        padded = any(b.policy is CachePolicy.PADDED for b in caches)
+        held = [b for b in self.bindings if b.axis is not None and b.rewinds]
+        fixed = [size for b in held if (size := b.sizes[b.axis or 0]) is not None]
+        padded = any(b.policy is CachePolicy.PADDED for b in self.bindings)
         return min(fixed) if padded else min([*fixed, asked or 1 << 31])
 
-    def _sort(
-        self, known: Sequence[Specialization], ks: Sequence[int] | None
-    ) -> tuple[dict[int, GraphSession], list[GraphSession]]:
+    def _sort(self, known: Sequence[Specialization], ks: Sequence[int] | None) -> tuple[dict[int, Host], list[Host]]:
         """Which graph runs which K, and which read prompts, the best first."""
-        decodes: dict[int, GraphSession] = {}
+        decodes: dict[int, Host] = {}
         for graph in self.graphs:
             own = [item for item in known if item.graph in ("", graph.name)]
             if not own or any(item.role is not SpecRole.PREFILL for item in own):
@@ -231,19 +224,40 @@ class Decoder:
         return ({k: graph for k, graph in decodes.items() if ks is None or k in ks}, readers)
 
 
-def _tokens(graph: GraphSession) -> str:
+def _taking_tokens(program: Program, ctx: int) -> list[Host]:
+    """The graphs that decoding runs, without sessions."""
+    subjects = [Subject.of(program.graph(name), name) for name in program.names]
+    taking = [subject for subject in subjects if subject.inputs(Role.TOKEN_IDS)]
+    if not taking:
+        raise NotDecodable("no graph takes token ids", found=", ".join(program.names))
+    return [Host(subject, ctx=ctx, guesses=False, buffers=True) for subject in taking]
+
+
+def _tokens(graph: Host) -> str:
     return graph.subject.inputs(Role.TOKEN_IDS)[0].name or ""
 
 
-def _ks_of(decoder: Decoder, graph: GraphSession, ks: Sequence[int]) -> tuple[int, ...]:
+def _ks_of(decoder: Decoder, graph: Host, ks: Sequence[int]) -> tuple[int, ...]:
     """The Ks that a graph can run: that of its width, or any where it takes any number of tokens."""
-    width = graph.subject.fixed(1)
+    width = graph.length
     if width == 1:
         return (0,)
-    logits = dims_of(next(iter(graph.results.values()))) or ()
     if width is not None:
+        logits = next((dims_of(v) for v in graph.subject.model.graph.outputs if v.name == graph.answer), None) or ()
         return (width - 1,) if len(logits) > 1 and logits[1] == width else ()
     return tuple(ks) if gives_all(decoder, graph) else (0,)
+
+
+def _untold(graph: Host, rows: int) -> list[ir.Value]:
+    """The inputs that a step does not tell, and that may be 0; NotDecodable names one that may not."""
+    bindings, interface = graph.bind(rows)
+    free = {name: value for name, value in graph.inputs.items() if name not in bindings}
+    for name in free:
+        role = graph.subject.roles[name]
+        if role is Role.EMBEDDINGS or (name not in interface.inputs and role not in _ZEROS):
+            where = f"{graph.name}, input {name!r}"
+            raise NotDecodable("decoding has nothing to feed here", where=where, found=role.value)
+    return [value for name, value in free.items() if name not in interface.inputs]
 
 
 def _zeros(value: ir.Value, step: Step) -> np.ndarray:

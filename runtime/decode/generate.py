@@ -16,9 +16,8 @@ from ..speculate.plan import Anchor, Step, accept, commit, limit, plan
 from ..speculate.policies import Acceptance, Chooser, Pending, Policy
 from ..speculate.proposers import Nothing, Proposer, Source
 from .decoder import Decoder
-from .rows import Rows
+from .host import NotDecodable, Rows
 from .sampling import Sampling
-from .state_session import NotDecodable
 
 
 @dataclass(frozen=True)

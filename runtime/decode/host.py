@@ -1,42 +1,67 @@
-"""Feeds one graph from arrays: what a step tells by role, caches by layout, the rest as a first run would have it."""
+"""Feeds one graph: what a step tells by role, caches by layout, the rest as a first run would have it.
+
+Whoever runs a decoder makes a `Step` (tokens at positions, row by row) and holds the texts' `Caches`. ``feeds`` makes
+arrays of both, ``take`` carries on what a run of them gave; ``run`` is all of it, ``execute`` the same on the caches'
+own memory.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.core.errors import UsageError
+from ...ir.core.errors import OnnxPassesError, UsageError
 from ...ir.interface.logits import logits_output
 from ...ir.interface.roles import Role
 from ...ir.states import Layout
 from ...ir.symbolic.symbols import dims_of
+from ..session.in_place import InPlaceSession
 from ..session.legalize import legalized
-from ..session.session import Session
+from ..session.session import Optimization
 from ..session.subject import Subject, dim_of, static
-from .caches import CacheBinding, CachePolicy, Sizes, bind_caches
+from .caches import CacheBinding, Sizes, bind_caches
 from .cases import Padding, make_case
 from .inputs import build_inputs
-from .kv_cache import KVCache, as_array, open_cache
+from .kv_cache import Caches, as_array
 from .step import Interface, Step
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
 
 
-@dataclass
-class Caches:
-    """States by input name, which graphs of one program can share, and how many tokens the longest row holds."""
+class NotDecodable(OnnxPassesError):
+    """A program that cannot be decoded with: no tokens in, no logits out, a state that cannot be kept."""
 
-    states: dict[str, KVCache] = field(default_factory=dict[str, KVCache])
-    held: int = 0
 
-    def copy(self) -> Caches:
-        """The same contents, to go on from apart."""
-        return Caches({name: cache.copy() for name, cache in self.states.items()}, self.held)
+@dataclass(frozen=True)
+class Rows:
+    """What one run answers: logits ``[rows, n, vocabulary]`` or tokens ``[rows, n]``; ``first`` is n's first token."""
+
+    values: np.ndarray
+    first: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray, step: Step) -> Rows:
+        """An answer as rows of a batch: of all the step's tokens, or of each row's last ones."""
+        if values.ndim == (1 if values.dtype.kind in "iu" else 2):
+            values = values[:, None]
+        given = values.shape[1]
+        first = np.zeros(len(values), np.int64) if given == step.width else np.maximum(step.counts - given, 0)
+        return cls(values, first)
+
+    @property
+    def are_tokens(self) -> bool:
+        """Whether the graph chose the tokens itself."""
+        return self.values.dtype.kind in "iu"
+
+    def after(self, row: int, token: int) -> np.ndarray:
+        """What follows the row's token number ``token`` of the run: logits ``[vocabulary]`` or one token."""
+        return self.values[row, token - int(self.first[row])]
 
 
 @dataclass(eq=False)
@@ -45,14 +70,16 @@ class Host:
 
     Attributes:
         ctx: The rows of caches that are written in place and leave their number open.
-        whole: Whether it takes whole chunks only, as a pass recorded; of others a run tells.
         guesses: Whether inputs that no step tells get what a first run has, and sizes that nothing tells a guess.
+        buffers: Whether a fused cache of open length is a buffer of ``ctx`` rows, or grows from run to run.
+        whole: Whether it takes whole chunks only, as a pass recorded; of others a run tells.
     """
 
     subject: Subject
-    opened: Session | None = None
+    opened: InPlaceSession | None = None
     ctx: int = 0
     guesses: bool = True
+    buffers: bool = False
     whole: bool = False
     _bound: dict[int, tuple[dict[str, CacheBinding], Interface]] = field(
         default_factory=dict[int, "tuple[dict[str, CacheBinding], Interface]"]
@@ -61,16 +88,27 @@ class Host:
 
     @classmethod
     def of(cls, model: ir.Model, name: str, ctx: int = 0, bound: ir.Model | None = None) -> Host:
-        """With a session of a runnable copy where INT32_MAX stands for "no index"; raises what Session raises."""
-        host = cls(Subject.of(bound or model, name), Session(legalized(model).model, name), ctx)
-        host.ctx = host.ctx or host.room
+        """With a session of its own; raises what Session raises."""
+        host = cls(Subject.of(bound or model, name))
+        host.ctx = ctx or host.room
+        host.open(model)
         return host
 
+    def open(self, model: ir.Model | None = None, optimization: Optimization | None = None) -> None:
+        """Opens a session of a runnable copy where INT32_MAX stands for "no index"; raises what Session raises."""
+        runnable = legalized(self.subject.model if model is None else model).model
+        self.opened = InPlaceSession(runnable, self.subject.name, optimization)
+
     @property
-    def session(self) -> Session:
+    def session(self) -> InPlaceSession:
         """What runs the graph; a host that only feeds has none."""
         assert self.opened is not None, "a host that runs has a session"
         return self.opened
+
+    @property
+    def name(self) -> str:
+        """What the graph is called."""
+        return self.subject.name
 
     @property
     def length(self) -> int | None:
@@ -116,6 +154,19 @@ class Host:
         """Whether an input says which rows of the cache a run is about."""
         return bool(self.subject.inputs(Role.BATCH_INDEX))
 
+    @cached_property
+    def inputs(self) -> dict[str, ir.Value]:
+        """What a run must be fed."""
+        return {value.name or "": value for value in self.subject.model.graph.inputs if not value.is_initializer()}
+
+    @cached_property
+    def answer(self) -> str:
+        """The output that holds the logits, or the tokens in their place."""
+        value = logits_output(self.subject.model, self.subject.states)
+        if value is None:
+            raise NotDecodable("no output beside its states", where=self.subject.name)
+        return value.name or ""
+
     def step(self, tokens: Array, start: int, count: int, rows: tuple[int, ...] | None = None) -> Step:
         """All rows alike: of ``tokens`` ``[batch, width]`` the first ``count`` count, from position ``start`` on.
 
@@ -126,14 +177,13 @@ class Host:
         past = np.full(len(tokens), start, np.int64)
         return Step.at(tokens, np.tile(positions, (len(tokens), 1)), past, rows)
 
-    def bind(self, batch: int) -> tuple[dict[str, CacheBinding], Interface]:
-        """How a batch of so many rows is fed: its caches and its interface."""
-        if batch not in self._bound:
-            named = self._named(batch) if self.guesses else {}
-            sizes = Sizes(batch, self.ctx, named, buffers=False)
-            bindings = {b.input: b for b in bind_caches(self.subject.model, sizes, self.subject.states)}
-            self._bound[batch] = bindings, Interface.of(self.subject, bindings, self.ctx)
-        return self._bound[batch]
+    def bind(self, texts: int) -> tuple[dict[str, CacheBinding], Interface]:
+        """How a batch of so many texts is fed: its caches and its interface."""
+        if texts not in self._bound:
+            sizes = Sizes(texts, self.ctx, self._named(texts) if self.guesses else {}, self.buffers)
+            bindings = bind_caches(self.subject.model, sizes, self.subject.states)
+            self._bound[texts] = bindings, Interface.of(self.subject, bindings, self.ctx)
+        return self._bound[texts]
 
     def _named(self, batch: int) -> dict[str, int]:
         """What the symbols of states are worth in a first run."""
@@ -149,35 +199,30 @@ class Host:
             self._built[batch, width] = build_inputs(self.subject, make_case(batch, width, Padding.FULL))
         return self._built[batch, width]
 
-    def feeds(self, caches: Caches, step: Step, others: Mapping[str, Array] | None = None) -> Arrays:
-        """Every input of a run, ``others`` as they are. Raises UsageError for an input that nothing tells."""
-        bindings, interface = self.bind(len(step.ids))
+    def _told(self, caches: Caches, step: Step, others: Mapping[str, Array] | None) -> Arrays:
+        """Every input that is no state; the caches are opened, and hold what the step begins with."""
+        bindings, interface = self.bind(len(caches.lengths))
         first = self.first(len(step.ids), step.width) if self.guesses else {}
-        fed: Arrays = {**first, **interface.feeds(step)}
-        for name, binding in bindings.items():
-            if name not in caches.states:
-                caches.states[name] = open_cache(binding)
-                if binding.policy is CachePolicy.CONSTANT and name in first:
-                    caches.states[name].value = first[name]
-            if (back := caches.held - step.held) > 0:
-                caches.states[name].keep(np.full(len(step.ids), step.held), np.zeros(len(step.ids), np.int64), back)
-            fed[name] = as_array(caches.states[name].past(binding))
-        fed |= others or {}
-        names = [value.name or "" for value in self.subject.model.graph.inputs if not value.is_initializer()]
-        if missing := [name for name in names if name not in fed]:
+        caches.open(bindings, {**first, **(others or {})})
+        caches.rewind(step.rows, step.past)
+        fed: Arrays = {**first, **interface.feeds(step), **(others or {})}
+        if missing := [name for name in self.inputs if name not in fed and name not in bindings]:
             found = self.subject.roles[missing[0]].value
             raise UsageError(f"nothing tells what to feed {missing[0]!r}", where=self.subject.name, found=found)
-        return {name: fed[name] for name in names}
+        return {name: fed[name] for name in self.inputs if name not in bindings}
+
+    def feeds(self, caches: Caches, step: Step, others: Mapping[str, Array] | None = None) -> Arrays:
+        """Every input of a run, ``others`` as they are. Raises UsageError for an input that nothing tells."""
+        fed = self._told(caches, step, others)
+        bindings = self.bind(len(caches.lengths))[0]
+        return fed | {name: as_array(caches.states[name].past(binding)) for name, binding in bindings.items()}
 
     def take(self, caches: Caches, step: Step, outputs: Mapping[str, Array], keep: int | None = None) -> None:
         """Carries a run's states on: of each row's tokens all real ones, or the first ``keep``."""
-        counts = step.counts if keep is None else np.full(len(step.ids), keep)
-        for name, binding in self.bind(len(step.ids))[0].items():
-            output = outputs.get(binding.output or "")
-            if binding.policy is not CachePolicy.CONSTANT and output is not None:
-                caches.states[name].done(output, step.width, binding)
-                caches.states[name].keep(step.past, counts, step.width)
-        caches.held = int((step.past + counts).max())
+        caches.done(self.bind(len(caches.lengths))[0].values(), outputs, step.width)
+        counts = np.zeros_like(caches.lengths)
+        counts[step.rows] = step.counts if keep is None else keep
+        caches.keep(counts)
 
     def run(
         self, caches: Caches, step: Step, keep: int | None = None, others: Mapping[str, Array] | None = None
@@ -187,16 +232,23 @@ class Host:
         self.take(caches, step, outputs, keep)
         return outputs
 
-    @property
-    def answer(self) -> str:
-        """The output that holds the logits, or the tokens in their place."""
-        value = logits_output(self.subject.model, self.subject.states)
-        assert value is not None, "a decoder has an output beside its states"
-        return value.name or ""
+    def execute(self, caches: Caches, step: Step, others: Mapping[str, Array] | None = None) -> Rows:
+        """One run on the caches' own memory, which says what stays with ``keep``; the answer is valid until the next.
 
-    def logits(self, outputs: Mapping[str, Array], step: Step) -> tuple[int, Array]:
-        """The logits as ``[batch, rows, …]``, and which token its first row belongs to."""
-        array, seen = outputs[self.answer], int(step.counts.max())
-        rows = array.shape[1]
-        first = 0 if rows == step.width else max(seen - rows, 0)
-        return first, array[:, : max(0, min(rows, seen - first))]
+        Raises RunError, every state as it was, where the graph rejects the inputs.
+        """
+        fed, bindings = self._told(caches, step, others), self.bind(len(caches.lengths))[0]
+        held = {name: caches.states[name].past(binding) for name, binding in bindings.items()}
+        written = {b.written: caches.states[name].target() for name, b in bindings.items() if b.written is not None}
+        outputs = self.session.run_in_place(fed, held, written, (self.answer,))
+        caches.done(bindings.values(), outputs, step.width)
+        return self.rows(outputs, step)
+
+    def rows(self, outputs: Mapping[str, Array], step: Step) -> Rows:
+        """What a run answers, row by row."""
+        return Rows.of(outputs[self.answer], step)
+
+    def close(self) -> None:
+        """Lets the session go."""
+        if self.opened is not None:
+            self.opened.close()

@@ -1,8 +1,13 @@
-"""A cache's memory between runs: what each run reads, what it writes, and how rejected rows are taken back."""
+"""A cache's memory between runs, and the one count of the tokens that each text has in it.
+
+A run reads ``past``, writes into ``target`` and is ``done``; ``keep`` then says how many of its tokens stay. A run that
+fails is not done and leaves everything as it was. Arrays and onnxruntime's own values serve alike.
+"""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -11,13 +16,7 @@ from .caches import CacheBinding, CachePolicy
 
 
 class KVCache:
-    """One state between runs: ``past`` before a run, ``done`` after it, then ``keep`` takes rejected rows back.
-
-    A run that fails is not ``done`` and leaves the cache as it was. Arrays and onnxruntime's own values serve alike.
-    This class is a constant: read, never written, and where the graph passes it through, that output is left alone.
-    """
-
-    fixed = True  # whether it lies at one place, so that a session's binding serves every run
+    """One state between runs. This class is a constant: read, never written, whatever the graph passes through."""
 
     def __init__(self, binding: CacheBinding) -> None:
         self.value: Any = binding.empty()
@@ -33,8 +32,8 @@ class KVCache:
     def done(self, output: Any, width: int, binding: CacheBinding) -> None:
         """The run of ``width`` tokens succeeded; ``output`` is what it wrote."""
 
-    def keep(self, before: np.ndarray, counts: np.ndarray, width: int) -> None:
-        """Of the last run's ``width`` tokens each row's first ``counts`` stay, behind the ``before`` that it held."""
+    def keep(self, before: np.ndarray, counts: np.ndarray, behind: int | np.ndarray) -> None:
+        """Behind the ``before`` tokens of each text ``counts`` stay of the last ``behind`` rows, the first of them."""
 
     def array(self) -> np.ndarray:
         """The rows as they are now; a copy where the last run's own memory holds them."""
@@ -57,21 +56,21 @@ class BufferCache(KVCache):
         super().__init__(binding)
         self.axes = (binding.batch_axis, binding.axis or 0)
         self.other = binding.empty() if binding.policy is CachePolicy.SWAPPED else self.value
-        self.fixed = binding.policy is not CachePolicy.PLACED
+        self.placed = binding.policy is CachePolicy.PLACED
         self._new: np.ndarray | None = None
 
     def target(self) -> np.ndarray | None:
         """The same buffer, or the other one."""
-        return self.other if self.fixed else None
+        return None if self.placed else self.other
 
     def done(self, output: Any, width: int, binding: CacheBinding) -> None:
         """What was written is read next."""
-        if self.fixed:
-            self.value, self.other = output, self.value
-        else:
+        if self.placed:
             self._new = as_array(output)
+        else:
+            self.value, self.other = output, self.value
 
-    def keep(self, before: np.ndarray, counts: np.ndarray, width: int) -> None:
+    def keep(self, before: np.ndarray, counts: np.ndarray, behind: int | np.ndarray) -> None:
         """Writes each row's new rows at their places, where they left the graph alone."""
         if self._new is None:
             return
@@ -81,7 +80,7 @@ class BufferCache(KVCache):
         self._new = None
 
     def copy(self) -> Self:
-        """The buffer copied, for the host writes into it."""
+        """The buffer copied, for it is written into."""
         return copy.deepcopy(self)
 
 
@@ -91,41 +90,103 @@ class GrowingCache(KVCache):
     A graph with a past of fixed length is given the rows behind zeros; one that gives new rows alone has them joined.
     """
 
-    fixed = False
-
     def __init__(self, binding: CacheBinding) -> None:
         super().__init__(binding)
-        self.axis, self.rewinds, self.batch_axis = binding.axis, binding.rewinds, binding.batch_axis
+        self.axis, self.rewinds, self.batch_axis = binding.axis or 0, binding.rewinds, binding.batch_axis
+        self.grows = binding.axis is not None
         if binding.policy is CachePolicy.PADDED:
-            self.value = self.value[(*(slice(None),) * (self.axis or 0), slice(0))]
+            self.value = self.value[(*(slice(None),) * self.axis, slice(0))]
 
     def past(self, binding: CacheBinding) -> Any:
         """What the last run gave, behind zeros where the graph wants more rows."""
         if binding.policy is not CachePolicy.PADDED:
             return self.value
-        axis, rows, filled = self.axis or 0, self.array(), binding.empty()
-        room = filled.shape[axis]
-        filled[(*(slice(None),) * axis, slice(room - rows.shape[axis], room))] = rows
+        rows, filled = self.array(), binding.empty()
+        room = filled.shape[self.axis]
+        filled[(*(slice(None),) * self.axis, slice(room - rows.shape[self.axis], room))] = rows
         return filled
 
     def done(self, output: Any, width: int, binding: CacheBinding) -> None:
         """Takes the run's own memory over, or puts the run's rows, the last of what it gave, behind those held."""
-        if self.axis is None or not (binding.delta or binding.policy is CachePolicy.PADDED):
-            self.value = output
-            return
-        given = as_array(output)
-        rows = given.shape[self.axis]
-        new = given[(*(slice(None),) * self.axis, slice(rows - width, rows))]
-        self.value = np.concatenate([self.array(), new], axis=self.axis)
+        if self.grows and (binding.delta or binding.policy is CachePolicy.PADDED):
+            given = as_array(output)
+            rows = given.shape[self.axis]
+            new = given[(*(slice(None),) * self.axis, slice(rows - width, rows))]
+            output = np.concatenate([self.array(), new], axis=self.axis)
+        self.value = output
 
-    def keep(self, before: np.ndarray, counts: np.ndarray, width: int) -> None:
+    def keep(self, before: np.ndarray, counts: np.ndarray, behind: int | np.ndarray) -> None:
         """Every text ends where the cache ends: shorter ones begin later, so that no gap is inside one."""
-        if self.axis is None or not self.rewinds:
+        if not self.grows or not self.rewinds:
             return
-        shape = self.value.shape
-        length, after = (shape if isinstance(self.value, np.ndarray) else shape())[self.axis], before + counts
-        if length != after.max() or (after != after.max()).any():
-            self.value = _aligned(self.array(), (self.batch_axis, self.axis), before, counts, length - width)
+        shape, after = self.value.shape, before + counts
+        length, longest = (shape if isinstance(self.value, np.ndarray) else shape())[self.axis], int(after.max())
+        if length == longest and (after == longest).all():
+            return
+        old = np.moveaxis(self.array(), (self.batch_axis, self.axis), (0, 1))
+        new = np.zeros((old.shape[0], longest, *old.shape[2:]), old.dtype)
+        for row, (count, end) in enumerate(zip(after, length - behind + counts, strict=True)):
+            new[row, longest - count :] = old[row, end - count : end]
+        self.value = np.ascontiguousarray(np.moveaxis(new, (0, 1), (self.batch_axis, self.axis)))
+
+
+class Caches:
+    """The caches of a batch of texts by input name, shared by the graphs of a program.
+
+    ``lengths``, INT64 ``[texts]``, is how many tokens of each text they hold, and so the position of its next one:
+    nothing else counts rows.
+    """
+
+    def __init__(self, texts: int) -> None:
+        self.states: dict[str, KVCache] = {}
+        self.lengths = np.zeros(texts, np.int64)
+        self._width = 0
+
+    def open(self, bindings: Mapping[str, CacheBinding], constants: Mapping[str, np.ndarray]) -> None:
+        """Makes room for what is not open yet; states that are only read hold the ``constants``."""
+        for name, binding in bindings.items():
+            if name not in self.states:
+                self.states[name] = open_cache(binding)
+                if binding.policy is CachePolicy.CONSTANT and name in constants:
+                    self.states[name].value = constants[name]
+
+    def done(self, bindings: Iterable[CacheBinding], outputs: Mapping[str, Any], width: int) -> None:
+        """A run of ``width`` tokens succeeded; ``keep`` then says which of them stay."""
+        for binding in bindings:
+            if (output := outputs.get(binding.written or "")) is not None:
+                self.states[binding.input].done(output, width, binding)
+        self._width = width
+
+    def keep(self, counts: np.ndarray) -> None:
+        """Of the last run each text's first ``counts`` tokens stay."""
+        for cache in self.states.values():
+            cache.keep(self.lengths, counts, self._width)
+        self.lengths += counts
+
+    def rewind(self, texts: Sequence[int] | np.ndarray, past: Sequence[int] | np.ndarray) -> None:
+        """These texts hold ``past`` tokens, where they held more."""
+        before = self.lengths.copy()
+        self.lengths[texts] = np.minimum(self.lengths[texts], past)
+        if (behind := before - self.lengths).any():
+            for cache in self.states.values():
+                cache.keep(self.lengths, np.zeros_like(behind), behind)
+
+    @property
+    def held(self) -> int:
+        """How many tokens the longest text has."""
+        return int(self.lengths.max(initial=0))
+
+    def copy(self) -> Caches:
+        """The same contents, to go on from apart."""
+        apart = Caches(len(self.lengths))
+        apart.lengths[:] = self.lengths
+        apart.states = {name: cache.copy() for name, cache in self.states.items()}
+        return apart
+
+    def reset(self) -> None:
+        """Forgets every text."""
+        self.states.clear()
+        self.lengths[:] = 0
 
 
 def as_array(value: Any) -> np.ndarray:
@@ -138,19 +199,3 @@ def open_cache(binding: CacheBinding) -> KVCache:
     if binding.policy is CachePolicy.CONSTANT:
         return KVCache(binding)
     return BufferCache(binding) if binding.in_place else GrowingCache(binding)
-
-
-def _aligned(array: np.ndarray, axes: tuple[int, int], before: np.ndarray, counts: np.ndarray, held: int) -> np.ndarray:
-    """The cache as long as its longest text, every text at its end.
-
-    Before the run all texts ended at row ``held``; each row's new tokens stand right behind that.
-    """
-    after = before + counts
-    longest = int(after.max())
-    old = np.moveaxis(array, axes, (0, 1))
-    if (after == longest).all() and (before == held).all():
-        return np.ascontiguousarray(np.moveaxis(old[:, :longest], (0, 1), axes))
-    new = np.zeros((old.shape[0], longest, *old.shape[2:]), array.dtype)
-    for row, (length, end) in enumerate(zip(after.tolist(), (held + counts).tolist(), strict=True)):
-        new[row, longest - length :] = old[row, end - length : end]
-    return np.ascontiguousarray(np.moveaxis(new, (0, 1), axes))

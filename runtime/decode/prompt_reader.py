@@ -10,8 +10,7 @@ import numpy as np
 
 from ...ir.interface.roles import Role
 from ...ir.symbolic.symbols import dims_of
-from .rows import Rows
-from .state_session import GraphSession, NotDecodable
+from .host import Host, NotDecodable, Rows
 from .step import Chunk, Step, Writing
 
 if TYPE_CHECKING:
@@ -25,13 +24,13 @@ class PromptReader:
     """Graphs that read prompts, the widest first; ``whole``: which take whole chunks only, recorded or once tried."""
 
     decoder: Decoder
-    graphs: Sequence[GraphSession]
+    graphs: Sequence[Host]
     whole: dict[str, bool]
 
     def read(self, texts: Mapping[int, Sequence[int]]) -> dict[int, np.ndarray]:
         """Reads whole texts into rows; gives each row what follows its last token."""
         found: dict[int, np.ndarray] = {}
-        if self.graphs[0].subject.fixed(0) == 1 or not self._mixes(texts):
+        if self.graphs[0].batch == 1 or not self._mixes(texts):
             for row, text in texts.items():
                 self._read({row: text}, found)
         else:
@@ -64,10 +63,9 @@ class PromptReader:
 
     def _step(self, rows: Sequence[int], parts: Mapping[int, Sequence[int]], width: int) -> Step:
         chunks = [Chunk(parts.get(row, ()), int(self.decoder.lengths[row])) for row in rows]
-        step = Step.of(chunks, width=width, lengths=self.decoder.lengths[list(rows)], rows=rows)
-        return replace(step, held=int(self.decoder.lengths.max()))
+        return Step.of(chunks, width=width, lengths=self.decoder.lengths[list(rows)], rows=rows)
 
-    def _answers(self, graph: GraphSession, step: Step) -> Rows | None:
+    def _answers(self, graph: Host, step: Step) -> Rows | None:
         """What a run answers after each row's last token; None, nothing kept, where padding changes the answer.
 
         A graph that answers its last row alone may take row S - 1 for it, whatever is padding: an attention mask over a
@@ -89,22 +87,18 @@ class PromptReader:
             self.decoder.keep(np.zeros(self.decoder.rows, np.int64))
         return None if self.whole[graph.name] else results
 
-    def _reader(self, left: Mapping[int, int]) -> tuple[GraphSession, list[int], int]:
+    def _reader(self, left: Mapping[int, int]) -> tuple[Host, list[int], int]:
         """The graph that reads the next tokens of texts with so many left, the rows that run, and how many tokens."""
         single = self.decoder.writing is Writing.LENGTHS and self.decoder.rows > 1  # see ks
         for graph in self.graphs:
-            rows = (
-                [next(iter(left))]
-                if graph.subject.fixed(0) == 1 and self.decoder.rows > 1
-                else list(range(self.decoder.rows))
-            )
+            rows = [next(iter(left))] if graph.batch == 1 and self.decoder.rows > 1 else list(range(self.decoder.rows))
             counts = [left[row] for row in rows if row in left]
             pads = self._pads and not self.whole.get(graph.name, False)
             open_width = max(counts) if pads else min(counts)
-            width = graph.subject.fixed(1) or (open_width if single else min(open_width, WIDE))
+            width = graph.length or (open_width if single else min(open_width, WIDE))
             if single and not (width == 1 or self._is_first(graph, width)):
                 continue
-            fits = graph.interface.by_position or int(self.decoder.lengths[rows].max()) + width <= self.decoder.ctx
+            fits = graph.subject.pads_by_position or int(self.decoder.lengths[rows].max()) + width <= self.decoder.ctx
             if width <= min(counts) or (pads and fits):
                 return graph, rows, width
         graph = self.decoder.decodes.get(0)
@@ -113,7 +107,7 @@ class PromptReader:
             raise NotDecodable("nothing can read the end of a text", found=f"{max(left.values())} tokens", hint=hint)
         return graph, list(range(self.decoder.rows)), 1
 
-    def _is_first(self, graph: GraphSession, width: int) -> bool:
+    def _is_first(self, graph: Host, width: int) -> bool:
         """Whether a fused attention of several rows sees a first run: no past, and a mask as long as the run.
 
         onnxruntime 1.32 says: "batch_size must be 1 when sequence_length > 1 and past context is given".

@@ -36,7 +36,6 @@ class Step:
         positions: INT64 ``[rows, width]``, -1 for padding, all -1 in an idle row.
         past: INT64 ``[rows]``: how many tokens each row holds before the run; fewer than before is a rewind.
         rows: INT64 ``[rows]``: the cache's rows, where the graph chooses among them.
-        held: The rows of caches that grow, as long as the longest text of the batch.
         logits: How many of the last rows get logits, where an input tells.
     """
 
@@ -44,22 +43,14 @@ class Step:
     positions: np.ndarray
     past: np.ndarray
     rows: np.ndarray
-    held: int
     logits: int
 
     @classmethod
     def at(
-        cls,
-        ids: np.ndarray,
-        positions: np.ndarray,
-        past: np.ndarray,
-        rows: Sequence[int] | np.ndarray | None = None,
-        held: int | None = None,
+        cls, ids: np.ndarray, positions: np.ndarray, past: np.ndarray, rows: Sequence[int] | np.ndarray | None = None
     ) -> Step:
-        """A step over these arrays, of rows 0 … n-1 and caches as long as the longest of them unless told."""
-        chosen = np.arange(len(ids)) if rows is None else np.asarray(rows)
-        longest = int(past.max(initial=0)) if held is None else held
-        return cls(ids, positions, past, chosen, longest, ids.shape[1])
+        """A step over these arrays, of rows 0 … n-1 unless told."""
+        return cls(ids, positions, past, np.arange(len(ids)) if rows is None else np.asarray(rows), ids.shape[1])
 
     @classmethod
     def of(
@@ -81,6 +72,11 @@ class Step:
             if not count and lengths is not None:
                 past[at] = lengths[at]
         return cls.at(ids, positions, past, rows)
+
+    @property
+    def held(self) -> int:
+        """The rows of caches that grow, as long as the longest text of the batch."""
+        return int(self.past.max(initial=0))
 
     @property
     def width(self) -> int:
@@ -106,15 +102,6 @@ class Writing(enum.Enum):
     BEHIND = "behind"  # at the end of a cache that grows; a mask hides padding
 
 
-def writing_of(subject: Subject, bindings: Mapping[str, CacheBinding]) -> Writing:
-    """How a graph's caches are written: at positions, at the row's length (fused buffers), or behind each other."""
-    held = [b for b in bindings.values() if b.axis is not None and b.policy is not CachePolicy.CONSTANT]
-    in_place = [b for b in held if b.in_place]
-    if in_place and all(b.fused for b in held):
-        return Writing.LENGTHS
-    return Writing.POSITIONS if in_place or subject.written_at is not None else Writing.BEHIND
-
-
 @dataclass
 class Interface:
     """How a graph takes a step: the inputs that a step tells, by role, and where the run's keys lie.
@@ -135,7 +122,10 @@ class Interface:
     @classmethod
     def of(cls, subject: Subject, bindings: Mapping[str, CacheBinding], ctx: int = 0) -> Interface:
         """The interface of a graph whose caches are bound so; ``ctx`` bounds what the caches have room for."""
-        writing = writing_of(subject, bindings)
+        held = [b for b in bindings.values() if b.axis is not None and b.policy is not CachePolicy.CONSTANT]
+        in_place = [b for b in held if b.in_place]
+        at = Writing.POSITIONS if in_place or subject.written_at is not None else Writing.BEHIND
+        writing = Writing.LENGTHS if in_place and all(b.fused for b in held) else at
         alike = [b for b in bindings.values() if b.axis is not None and b.in_place is (writing is not Writing.BEHIND)]
         rows = [size for b in alike if b.rewinds and (size := b.sizes[b.axis or 0]) is not None]
         found = min(rows, default=ctx or None) if writing is not Writing.BEHIND else max(rows, default=None)

@@ -10,9 +10,10 @@ import onnx_ir as ir
 from ...ir.core.errors import UsageError
 from ...ir.interface.roles import Role
 from ...ir.states import Pairing
-from ..session.session import Session
+from ..session.in_place import InPlaceSession
 from ..session.subject import Subject
-from .host import Array, Arrays, Caches, Host
+from .host import Array, Arrays, Host
+from .kv_cache import Caches
 from .step import TOLD, Chunk, Step
 
 
@@ -32,19 +33,23 @@ class Stepper:
         ctx: int = 0,
         *,
         others: Mapping[str, Array] | None = None,
-        session: Session | None = None,
+        session: InPlaceSession | None = None,
         answer: str = "",
     ) -> None:
-        self.host = Host(Subject.of(model, "graph"), session or Session(model), ctx, guesses=False)
+        self.host = Host(Subject.of(model, "graph"), session or InPlaceSession(model, "graph"), ctx, guesses=False)
         found = self.host.subject.states
         self.states = [s for s in found if s.pairing is Pairing.BOTH and s.traits.changes]
         self.batch, self.ctx, self.others = batch, ctx, dict(others or {})
         self.answer = answer or self.host.answer
         self.in_place = any(state.in_place for state in self.states)
-        self.caches = [Caches() for _ in range(1 if self.in_place else batch)]
-        self.lengths = [0] * batch
+        self.caches = [Caches(batch)] if self.in_place else [Caches(1) for _ in range(batch)]
 
-    def step(self, chunks: Sequence[Chunk], width: int | None = None) -> list[Array]:
+    @property
+    def lengths(self) -> list[int]:
+        """How many tokens each sequence has."""
+        return [int(length) for caches in self.caches for length in caches.lengths]
+
+    def step(self, chunks: Sequence[Chunk], width: int = 0) -> list[Array]:
         """Runs one chunk for each sequence; gives each sequence's logits ``[len(tokens), vocabulary]``.
 
         Raises UsageError for a number of chunks other than the batch, or a start behind the sequence's end.
@@ -55,24 +60,17 @@ class Stepper:
             if len(chunk.tokens) and chunk.start > length:
                 raise UsageError("a chunk starts behind the end", found=chunk.start, wanted=f"at most {length}")
         if self.in_place:
-            logits = self._run(self.caches[0], Step.of(chunks, width=width or 0, lengths=self.lengths), self.others)
-            found = [logits[row][: len(chunk.tokens)] for row, chunk in enumerate(chunks)]
+            step = Step.of(chunks, width=width, lengths=self.lengths)
+            logits = self.host.run(self.caches[0], step, others=self.others)[self.answer]
         else:
-            found = [self._alone(row, chunk) for row, chunk in enumerate(chunks)]
-        for row, chunk in enumerate(chunks):
-            if len(chunk.tokens):
-                self.lengths[row] = chunk.start + len(chunk.tokens)
-        return found
+            logits = [self._alone(row, chunk) for row, chunk in enumerate(chunks)]
+        return [found[: len(chunk.tokens)] for found, chunk in zip(logits, chunks, strict=True)]
 
     def _alone(self, row: int, chunk: Chunk) -> Array:
         if not len(chunk.tokens):
             return np.zeros((0, 0), np.float32)
-        others = {name: _line(array, row, self.batch) for name, array in self.others.items()}
-        return self._run(self.caches[row], Step.of([chunk]), others)[0]
-
-    def _run(self, caches: Caches, step: Step, others: Arrays) -> Array:
-        outputs = self.host.run(caches, step, others=others)
-        return outputs[self.answer]
+        lines = {n: a[row : row + 1] if a.ndim and len(a) == self.batch else a for n, a in self.others.items()}
+        return self.host.run(self.caches[row], Step.of([chunk]), others=lines)[self.answer][0]
 
     @property
     def separates(self) -> bool:
@@ -86,8 +84,3 @@ def untold(subject: Subject, built: Mapping[str, Array]) -> Arrays:
     """Of a first run's inputs those that no step tells: what comes from outside, and states that are only read."""
     fixed = {state.name for state in subject.states if not state.traits.changes}
     return {name: a for name, a in built.items() if subject.roles[name] not in (*TOLD, Role.STATE) or name in fixed}
-
-
-def _line(array: Array, row: int, batch: int) -> Array:
-    """What one sequence is fed of an array with a line for each; the whole of any other."""
-    return array[row : row + 1] if array.ndim and len(array) == batch else array

@@ -9,7 +9,7 @@ import numpy as np
 from ...ir.program.contracts.chain import Chain
 from ...ir.program.contracts.heads import SelectedWords, words_left
 from ...ir.program.program import Program
-from .state_session import NotDecodable
+from .host import NotDecodable
 
 
 def words_of(program: Program, graphs: Iterable[str]) -> np.ndarray | None:

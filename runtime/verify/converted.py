@@ -15,8 +15,9 @@ from ..decode.host import Array
 from ..decode.inputs import UnknownSize, build_inputs
 from ..decode.step import Chunk
 from ..decode.stepper import Stepper, untold
+from ..session.in_place import InPlaceSession
 from ..session.legalize import legalized
-from ..session.session import RunError, Session
+from ..session.session import RunError
 from ..session.subject import Subject
 from .compare import Difference, compare, ulp_tolerance
 from .contract import Contract
@@ -50,7 +51,7 @@ def play(before: Subject, after: Subject, contract: Contract, name: str, seed: i
 
     Raises Unplayable, before anything is yielded, where the original does not take such runs, and KernelMissing.
     """
-    sessions = tuple(Session(legalized(s.model).model, s.name) for s in (before, after))
+    sessions = tuple(InPlaceSession(legalized(s.model).model, s.name) for s in (before, after))
     fixed = next((size for s in (before, after) if (size := s.fixed(0)) is not None), None)
     for batch in (fixed,) if fixed is not None else BATCHES:
         for answers in (("", ""), *_tapped(after, contract)):
@@ -71,8 +72,8 @@ class _Text:
     before: Subject
     after: Subject
     contract: Contract
-    first: Session
-    second: Session
+    first: InPlaceSession
+    second: InPlaceSession
     batch: int
     seed: int
     answers: tuple[str, str] = ("", "")
@@ -108,7 +109,7 @@ class _Text:
             except (RunError, UsageError, UnknownSize) as error:
                 raise Unplayable(error.what) from error
             try:
-                theirs = right.step(step, None if alike else self.length or WIDTH)
+                theirs = right.step(step, 0 if alike else self.length or WIDTH)
             except RunError as error:
                 return CaseReport(name, title, failed=error.what)
             for a, b, chunk in zip(ours, theirs, step, strict=True):
@@ -126,7 +127,7 @@ class _Text:
         first, second = self.answers
         return self._stepper(self.before, self.first, first), self._stepper(self.after, self.second, second)
 
-    def _stepper(self, subject: Subject, session: Session, answer: str) -> Stepper:
+    def _stepper(self, subject: Subject, session: InPlaceSession, answer: str) -> Stepper:
         capacity = [size for s in (self.before, self.after) if (size := s.capacity) is not None]
         ctx = min(capacity, default=CTX)
         case = Case(self.batch, 1, Padding.FULL, np.zeros((self.batch, 1), np.int64), self.seed)

@@ -14,7 +14,8 @@ from ...ir.program.clone import Clone, materialize
 from ...ir.program.program import Program
 from ...ir.rewrite.layer.open_norm import open_named
 from ...ir.states import Layout, State
-from ..decode.host import Caches, Host
+from ..decode.host import Host
+from ..decode.kv_cache import Caches
 from ..decode.step import Step
 from .contract import Contract
 
@@ -76,7 +77,7 @@ class WholeGraph:
 
         Raises RunError where the graph rejects a run.
         """
-        caches = Caches()
+        caches = Caches(len(text))
         rows = tuple(range(len(text))) if self.player.chooses_rows else None
         for start in range(0, text.shape[1], self.length):
             count = last if start + self.length == text.shape[1] else self.length

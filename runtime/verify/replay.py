@@ -16,7 +16,8 @@ from ...ir.program.clone import Clone, materialize
 from ...ir.program.program import Program
 from ...ir.proof.whole_run import scales_of_runs
 from ...ir.symbolic.symbols import dims_of
-from ..decode.host import Caches, Host
+from ..decode.host import Host
+from ..decode.kv_cache import Caches
 from ..decode.step import Step
 from ..session.session import RunError, SessionError
 from ..session.subject import Subject
@@ -78,7 +79,7 @@ def replay(
         limit(f"{base}: the past was full in every run; rows of it that hold no token were not tried")
     if context.by_run:
         limit(f"{base}: {BY_RUN}: logits depend on how a text is cut into runs, by up to {context.sums:.2g}")
-    prompt = Caches()
+    prompt = Caches(len(context.text))
     for spec in sorted(specs, key=lambda spec: spec.role is SpecRole.DECODE):
         player = players[spec.graph + spec.name]
         try:
@@ -151,16 +152,16 @@ class _Context:
 
     def _one_by_one(self, length: int) -> list[np.ndarray]:
         """The original's logits of every token, from runs of one token (or as many as it takes)."""
-        caches, width = Caches(), self.original.length or 1
+        caches, width = self.empty(), self.original.length or 1
         rows = tuple(range(len(self.text))) if self.original.chooses_rows else None
         expected = list[np.ndarray]()
         for start in range(0, length, width):
             step = self.original.step(self.text[:, start : start + width], start, width, rows)
             outputs = self.original.run(caches, step, others=self._switched(self.original))
-            first, array = self.original.logits(outputs, step)
-            if first:
-                raise OnnxPassesError("the original gives no logits of some tokens", where=self.original.subject.name)
-            expected += [array[:, row] for row in range(array.shape[1])]
+            answers = self.original.rows(outputs, step)
+            if answers.first.any():
+                raise OnnxPassesError("the original gives no logits of some tokens", where=self.original.name)
+            expected += [answers.values[:, row] for row in range(answers.values.shape[1])]
             self.tapped.expect(outputs)
         return expected
 
@@ -177,9 +178,13 @@ class _Context:
             room = min(len(self.expected), player.ctx - length)
             count = max(1, min(length - length // 4, room))
             self._remainders(player, count)
-        caches = Caches()
+        caches = self.empty()
         self._read(player, caches, 0, count)
         return caches
+
+    def empty(self) -> Caches:
+        """Caches of as many texts as are played, without a token."""
+        return Caches(len(self.text))
 
     def takes_whole(self, player: Host) -> bool:
         """Whether a prefill may not be padded: nothing tells padding, or the row that it answers does not heed it."""
@@ -192,10 +197,10 @@ class _Context:
             tokens[:, 1:] = padding
             rows = (0,) * len(tokens) if player.chooses_rows else None
             step = player.step(tokens[: player.batch or len(tokens)], 0, 1, rows[: player.batch] if rows else None)
-            outputs = player.run(Caches(), step)
-            if outputs[player.answer].shape[1:2] == (length,):
+            found = player.rows(player.run(self.empty(), step), step).values
+            if found.shape[1] == length:
                 return False  # every row is answered: that of the last token is known
-            answers.append(player.logits(outputs, step)[1])
+            answers.append(found)
         return not np.array_equal(*answers, equal_nan=answers[0].dtype.kind == "f")
 
     def _remainders(self, player: Host, done: int) -> None:
@@ -206,19 +211,18 @@ class _Context:
         for at, count in enumerate(lengths[:: max(1, len(lengths) // REMAINDERS)]):
             if at % 2 and 2 * length <= limit:
                 if whole is None:
-                    whole = Caches()
+                    whole = self.empty()
                     self._read(player, whole, 0, length, alone=True)
                 self._read(player, whole.copy(), length, count, alone=True)
             elif count <= limit:
-                self._read(player, Caches(), 0, count, alone=True)
+                self._read(player, self.empty(), 0, count, alone=True)
 
     def _read(self, player: Host, caches: Caches, start: int, count: int, *, alone: bool = False) -> None:
         """One chunk of the text into every row, row by row where the graph takes fewer than there are."""
-        together, held = player.batch in (None, len(self.text)), caches.held
+        together = player.batch in (None, len(self.text))
         groups = [tuple(range(len(self.text)))] if together else [(row,) for row in range(len(self.text))]
         for rows in groups if player.chooses_rows else [None]:
             tokens = self.text if rows is None or together else self.text[list(rows)]
-            caches.held = held
             width = player.length or count
             step = player.step(tokens[:, start : start + width], start, count, rows)
             self._run(player, caches, step, count, alone=alone)
@@ -229,7 +233,7 @@ class _Context:
         rows = tuple(range(len(self.text))) if player.chooses_rows else None
         limit = min(len(self.expected), player.ctx)
         if caches.held + length > limit:
-            caches = Caches()  # the prefill leaves no room behind it: the text begins anew
+            caches = self.empty()  # the prefill leaves no room behind it: the text begins anew
         while (start := caches.held) + length <= limit:
             made, right = proposals(k, number) if player.rewinds else (k, k)
             made = k if not player.pads and not player.rewinds else made
@@ -261,15 +265,14 @@ class _Context:
         if self.unplayable():
             return
         self.tapped.found(outputs, step, keep)
-        first, array = player.logits(outputs, step)
-        start = int(step.past[0])
-        for row in range(array.shape[1]):
-            if first + row < keep and start + first + row < len(self.expected):
-                self.pairs.append((self.expected[start + first + row][step.rows], array[:, row]))
+        answers, start = player.rows(outputs, step), int(step.past[0])
+        first = int(answers.first[0])
+        for token in range(first, min(keep, len(self.expected) - start, first + answers.values.shape[1])):
+            self.pairs.append((self.expected[start + token][step.rows], answers.values[:, token - first]))
 
     def _told(self, step: Step) -> Feed:
         """The original's inputs in a step, from an empty past: what a contract makes the result's tokens of."""
-        return self.original.first(len(step.ids), step.width) | self.original.bind(len(step.ids))[1].feeds(step)
+        return self.original.first(len(step.ids), step.width) | self.original.bind(len(self.text))[1].feeds(step)
 
     def _adapted(self, player: Host, feed: Feed, step: Step) -> Feed:
         """A clone's feeds with its tokens as the contracts between the original and it turn the original's."""

@@ -8,10 +8,8 @@ import pytest
 
 from onnx_llm_passes.ir.core.errors import UsageError
 from onnx_llm_passes.ir.program.program import Program
-from onnx_llm_passes.runtime.decode.caches import Sizes
 from onnx_llm_passes.runtime.decode.decoder import Decoder, NotDecodable
 from onnx_llm_passes.runtime.decode.generate import Settings, generate
-from onnx_llm_passes.runtime.decode.state_session import StateSession
 from onnx_llm_passes.runtime.samples.samples import append_decoder
 from onnx_llm_passes.runtime.samples.writer import FLOAT, INT64, Writer
 from onnx_llm_passes.runtime.session.session import RunError
@@ -55,8 +53,8 @@ def reader() -> ir.Model:
 
 def test_a_failed_run_leaves_the_states_as_they_were() -> None:
     runner = Decoder(Program(graphs={"language": reader()}), rows=1)
-    kept = runner.session.memory["past.0.key"]
     runner.prefill({0: [1, 2]})
+    kept = runner.caches.states["past.0.key"]
     before = kept.array().copy()
     with pytest.raises(RunError):
         runner.decode(0, np.asarray([[99]]), np.asarray([[2]]))  # the table has 16 rows
@@ -65,18 +63,18 @@ def test_a_failed_run_leaves_the_states_as_they_were() -> None:
     runner.keep([1])
     assert kept.array().shape == (1, 3, 4)
     runner.close()
-    assert not runner.session.graphs
+    assert not runner.caches.states
 
 
 def test_a_length_that_nobody_told_is_asked_for() -> None:
     with pytest.raises(UsageError, match="how long this cache is"):
-        StateSession(Program(graphs={"model": BUILDERS["scatter"]()}), Sizes(rows=1))
+        Decoder(Program(graphs={"model": BUILDERS["scatter"]()}), rows=1)
 
 
 def test_a_growing_cache_is_handed_on_without_a_copy() -> None:
     runner = Decoder(Program(graphs={"model": append_decoder()}), rows=1, ctx=40)
     runner.prefill({0: [1, 2, 3]})
-    kept = next(iter(runner.session.memory.values()))
+    kept = next(iter(runner.caches.states.values()))
     runner.decode(0, np.asarray([[4]]), np.asarray([[3]]))
     given = kept.value
     runner.keep([1])
