@@ -1,10 +1,10 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python
 
-.PHONY: help install test test-all lint format types docs coverage bench ci
+.PHONY: help install test test-all test-consumers lint format types docs coverage consumers bench ci
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: ## install the package in place, with all that the tests need
 	$(PYTHON) -m pip install -e ".[test,shapes,report]"
@@ -14,6 +14,9 @@ test: ## run the tests, on all cores
 
 test-all: ## run the tests, the slow ones too
 	$(PYTHON) -m pytest -q -n auto -m "slow or not slow"
+
+test-consumers: ## compile and run what is made of every model on other runtimes (extra consumers; half an hour)
+	$(PYTHON) -m pytest -q -n auto -m "slow or not slow" tests/test_consumers.py
 
 lint: ## style, format, floors (ir < passes < runtime < cli) and types; changes nothing
 	ruff check .
@@ -33,6 +36,9 @@ docs: ## write the generated parts of README.md and docs/ again
 
 coverage: ## write docs/coverage.md from the models in the folder ONNX_PASSES_MODELS names
 	$(PYTHON) docs/coverage.py
+
+consumers: ## write docs/consumers.md from the same models, on every runtime of tests/consumer_tools.py
+	$(PYTHON) docs/consumers.py
 
 bench: ## what it costs against peers, as ratios (minutes)
 	$(PYTHON) -m bench

@@ -37,8 +37,8 @@ class Lower(Pass):
         MatMulNBits(a, blocks)                   →  MatMul(a, Transpose(DequantizeLinear(blocks)))
 
     1. What runtimes fuse (com.microsoft): attentions with packed projections, rotary embedding, windows, caps, sinks,
-       biases, integer caches; norms, activations, block-quantized weights (blocks stay packed from opset 21 on, else
-       they are dequantized once), short convolutions and linear attention.
+       biases, integer caches; norms, activations, block-quantized weights (blocks stay packed from opset 21 on where
+       the target takes them, else they are dequantized once), short convolutions and linear attention.
     2. What is newer than the target's opset (ai.onnx 20 to 28): Attention, RotaryEmbedding, RMSNormalization,
        TensorScatter, CausalConvWithState, LinearAttention, Swish, SwiGLU, Gelu.
     3. Local functions are inlined where the target takes none.

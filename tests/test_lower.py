@@ -118,6 +118,27 @@ def test_packed_blocks_stay_packed_in_the_same_number_of_bytes() -> None:
     assert after < before * 1.1  # zero points, which MatMulNBits leaves out where they are all the middle
 
 
+def test_blocks_are_dequantized_once_for_a_target_that_takes_none() -> None:
+    original, program = run(fused_decoder(int4=True), "lower{target=iree}")
+    assert not any(node.op_type == "DequantizeLinear" for node in all_nodes(program.graphs["main_graph"]))
+    report = verify(original, program)
+    assert report.equal, str(report)
+    _, kept = run(fused_decoder(int4=True), "lower{target=openvino}")
+    assert any(node.op_type == "DequantizeLinear" for node in all_nodes(kept.graphs["main_graph"]))
+
+
+def test_gelu_by_tanh_is_spelled_out_for_a_target_that_computes_it_coarsely() -> None:
+    w = Writer(opset=20, seed=0)
+    x = w.input("x", FLOAT, ["n"])
+    w.output("coarse", w.op("Gelu", x, approximate="tanh"), ["n"])
+    w.output("fine", w.op("Gelu", x), ["n"])
+    original, program = run(w.model(), "lower{target=iree}")
+    left = [node for node in all_nodes(program.graphs["main_graph"]) if node.op_type == "Gelu"]
+    assert len(left) == 1
+    assert "approximate" not in left[0].attributes
+    assert verify(original, program).equal
+
+
 def test_every_row_says_where_it_comes_from_and_how_close_it_is() -> None:
     for (domain, op_type), row in ROWS.items():
         assert "1." in row.source, op_type

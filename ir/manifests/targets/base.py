@@ -39,7 +39,7 @@ class Rule:
     taken: bool
     source: Source
     needs: tuple[int, ...] = ()
-    attributes: Mapping[str, int] = field(default_factory=dict[str, int])
+    attributes: Mapping[str, int | str] = field(default_factory=dict[str, "int | str"])
     dtypes: tuple[str, ...] = ()
     why: str = ""
 

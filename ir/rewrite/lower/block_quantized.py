@@ -12,8 +12,6 @@ from .emitter import FLOAT, INT64, Emitter, Unfit
 from .ports import Ports, constant
 
 UINT8, UINT4 = ir.DataType.UINT8, ir.DataType.UINT4
-BLOCKED = 21
-"""The opset since which DequantizeLinear takes blocks, and 4-bit integers are element types."""
 NATIVE = {4: UINT4, 8: UINT8}
 
 
@@ -41,7 +39,7 @@ def _weight(e: Emitter, ports: Ports, packed: ir.TensorProtocol, bits: int, bloc
     rows = ports.int("N")
     dtype = e.dtype(scales)
     plain = zero is None or e.dtype(zero) is UINT8
-    if e.opset >= BLOCKED and bits in NATIVE and plain and width % block == 0:
+    if e.blocks and bits in NATIVE and plain and width % block == 0:
         kind = NATIVE[bits]
         scale = _reshaped(e, scales, [rows, count])
         points = _points(e, zero, rows, count, bits)

@@ -18,6 +18,7 @@ from ..builder import INT64, Builder
 FLOAT, INT32, BOOL = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.BOOL
 HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 FUSED = "com.microsoft"
+BLOCKED = 21  # the opset since which DequantizeLinear takes blocks, and 4-bit integers are element types
 SMALL = 1024  # bytes; larger constants are not compared with others
 Operand = ir.Value | int | float | Sequence[int] | None
 Array = np.ndarray[Any, Any]
@@ -42,6 +43,7 @@ class Emitter(Builder):
         opset: The ai.onnx version that the nodes are written for.
         place: What the new names begin with: the replaced node's own.
         layout: What becomes of a fused operator's cache.
+        blocks: Whether weights may stay integers in blocks, for the target takes them.
         facts: Gives the symbolic shapes of the graph's values, swept when first asked for.
         right_padded: The masks whose tokens a replacement counts, so that padding must stand behind them.
         whole_pasts: The outputs that hold a whole past where the operator gave its last rows.
@@ -59,6 +61,7 @@ class Emitter(Builder):
         """For the main graph, or a function."""
         super().__init__(scope, owner)
         self.opset, self.facts, self.layout, self.place = opset, facts, layout, ""
+        self.blocks = opset >= BLOCKED
         self.right_padded: dict[str, None] = {}
         self.whole_pasts: dict[str, None] = {}
         self.settled: dict[str, int] = {}

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .activations import gelu
-from .block_quantized import BLOCKED, NATIVE, unpacked, viewed
+from .block_quantized import NATIVE, unpacked, viewed
 from .emitter import INT64, Emitter, Unfit
 from .ports import Ports, constant
 
@@ -145,7 +145,7 @@ def _dequantized(e: Emitter, ports: Ports, which: int) -> ir.Value | None:
     scales, zero = ports.need(PACKED.scales[which - 1], f"fc{which}_scales"), ports.input(PACKED.points[which - 1])
     count = width // block
     dtype = e.dtype(ports.need(0, "input"))
-    if e.opset >= BLOCKED and bits in NATIVE and zero is None:
+    if e.blocks and bits in NATIVE and zero is None:
         kind = NATIVE[bits]
         stored = e.constant(viewed(packed, kind, [experts, rows, width]), f"{e.place}/blocks")
         middle = ir.Tensor(np.full((experts, rows, count), 2 ** (bits - 1)).astype(kind.numpy()), dtype=kind)

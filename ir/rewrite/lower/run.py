@@ -64,6 +64,7 @@ def lower_graph(
     for root in (model.graph, *model.functions.values()):
         own = root.opset_imports.get("", model.opset_imports.get("", 0))
         emitter = Emitter(root, owner, opset or own, facts, layout)
+        emitter.blocks = emitter.blocks and takes(_in_blocks())
         for scope in list(nested(root)):
             for node in [node for node in scope if not takes(node) and node.op_identifier() not in model.functions]:
                 _lower_node(emitter, node, facts, reasons, result)
@@ -75,6 +76,12 @@ def lower_graph(
     result.left = tuple(f"{count} x {reason}: left as it is" for reason, count in reasons.most_common())
     substitute_symbols(model, settled)
     return result
+
+
+def _in_blocks() -> ir.Node:
+    """A weight in blocks, as MatMulNBits becomes one where the target takes it."""
+    operands = [ir.Value(name=name) for name in ("blocks", "scales", "zero")]
+    return ir.Node("", "DequantizeLinear", operands, [ir.AttrInt64("block_size", 32)])
 
 
 def _lower_node(emitter: Emitter, node: ir.Node, facts: LazyFacts, reasons: Counter[str], result: Lowered) -> None:
