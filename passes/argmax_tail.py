@@ -8,6 +8,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from ..ir.core.errors import UsageError
+from ..ir.core.operators import of
 from ..ir.interface.analysis import Known, analysis_of
 from ..ir.program.contracts.logits import BestTokens
 from ..ir.rewrite.builder import Builder
@@ -97,7 +98,7 @@ def _is_done(model: ir.Model) -> bool:
     """True where an integer output is the choice of an ArgMax or TopK over the last axis of float rows."""
     for value in model.graph.outputs:
         node = value.producer()
-        if node is not None and node.op_type in ("ArgMax", "TopK") and value.dtype is ir.DataType.INT64:
+        if node is not None and of(node).tells.get(0) == "extreme" and value.dtype is ir.DataType.INT64:
             axis = node.attributes.get("axis")
             if axis is not None and axis.as_int() == -1:
                 return True

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from ..ir.core.errors import PassRefused, UsageError
+from ..ir.core.operators.walks import POSITIONS_TO_EXTREME
 from ..ir.interface.analysis import Known, analysis_of, forget
 from ..ir.interface.roles import Role
 from ..ir.program.contracts.logits import LastRows
@@ -37,7 +38,6 @@ from ..ir.symbolic.dims import Dim, Expr, substitute
 from ..ir.symbolic.symbols import symbols_of
 from .base import GraphResult, Pass
 
-_MOVES = frozenset(("Cast", "Identity", "Gather", "Slice", "Squeeze", "Reshape"))  # from positions to an ArgMax
 MANY = 1 << 20  # tokens
 MAX_INLINED = 8  # functions inside functions around a head
 
@@ -191,7 +191,7 @@ def _validity(
         return Validity(Valid.ALL)
     operand = kept.last.producer()
     source = operand.inputs[0] if operand is not None else None
-    while source is not None and (node := source.producer()) is not None and node.op_type in _MOVES:
+    while source is not None and (node := source.producer()) is not None and node.op_type in POSITIONS_TO_EXTREME:
         source = node.inputs[0]
     if source is not None and source.is_graph_input() and roles.get(source.name or "") is Role.POSITIONS:
         return Validity(Valid.LARGEST, source, last=kept.last)

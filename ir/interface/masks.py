@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 import onnx_ir as ir
 
 from ..core.constants import constant_of
+from ..core.operators import names
+from ..core.operators.walks import ENCODER_TO_KEYS, SCORES_END, SIZE_LISTS, SIZES
 from ..states.attention import path_to_softmax, products
 from ..states.base import Layout, State
 
 MAX_VISITS = 20000
-_PROJECTS = frozenset(
-    "Identity Cast Transpose Reshape Squeeze Unsqueeze MatMul Gemm FusedMatMul Add Mul Split Slice Gather".split()
-)  # from an encoder's rows to keys: a product with a weight, its bias, a scale, heads
+_MASKS_END = SIZES | names(lambda row: row.product)
+"""No mask goes through these: a product is an answer of the attention, a size no mask."""
 
 
 def encoder_masks(states: Sequence[State], masks: Iterable[ir.Value], features: Iterable[ir.Value]) -> set[ir.Value]:
@@ -35,7 +36,7 @@ def _projected(source: ir.Value) -> list[ir.Value]:
     for value in found:
         for node, _ in value.uses():
             others = [v for v in node.inputs if v is not None and v not in seen]
-            if node.op_type in _PROJECTS and all(_is_known(v) for v in others) and len(found) < MAX_VISITS:
+            if node.op_type in ENCODER_TO_KEYS and all(_is_known(v) for v in others) and len(found) < MAX_VISITS:
                 found.extend(output for output in node.outputs if output not in seen)
                 seen.update(node.outputs)
     return found
@@ -48,7 +49,7 @@ def _is_known(value: ir.Value) -> bool:
 
 def _is_shape(value: ir.Value) -> bool:
     node = value.producer()
-    return node is not None and node.op_type in ("Concat", "Shape", "Gather", "Unsqueeze", "Cast", "Slice")
+    return node is not None and node.op_type in SIZE_LISTS
 
 
 def _scores(key: ir.Value) -> list[ir.Node]:
@@ -66,9 +67,9 @@ def _meets(mask: ir.Value, crossing: set[int]) -> set[bool]:
     work, seen = [mask], {mask}
     while work and len(seen) < MAX_VISITS:
         for node, _ in work.pop().uses():
-            if id(node) in crossing or node.op_type == "Softmax" or "Attention" in node.op_type:
+            if id(node) in crossing or node.op_type in SCORES_END:
                 met.add(id(node) in crossing)
-            elif node.op_type not in ("MatMul", "Shape"):
+            elif node.op_type not in _MASKS_END:
                 work.extend(output for output in node.outputs if output not in seen)
                 seen.update(node.outputs)
     return met

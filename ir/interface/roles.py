@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..core.errors import ONE_GRAPH, expect
+from ..core.operators.walks import COUNTED, SCORES_END
 from ..states.base import State
 from .masks import encoder_masks
-from .usage import COUNTING, UsageFacts, origins, usage_of
+from .usage import UsageFacts, origins, usage_of
 
 SMALL_TABLE = 16  # rows: a lookup table this small holds types or segments, no vocabulary and no positions
 
@@ -129,7 +130,7 @@ def _shape_reaches_cache(context: _Context, usage: UsageFacts) -> bool:
     while work:
         value = work.pop()
         for use in value.uses():
-            if use.node.op_type == "Softmax" or "Attention" in use.node.op_type:
+            if use.node.op_type in SCORES_END:
                 return True
             work.extend(output for output in use.node.outputs if output not in seen)
             seen.update(use.node.outputs)
@@ -159,7 +160,7 @@ def _counted_from(output: ir.Value) -> set[ir.Value]:
         if current in seen or _is_float(current, node):
             continue
         seen.add(current)
-        if node is not None and node.op_type in COUNTING:
+        if node is not None and node.op_type in COUNTED:
             work.extend(operand for operand in node.inputs if operand is not None)
     return seen
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from ..core.constants import constant_of
-from ..core.operators import ALL, OPERATORS, names
+from ..core.operators import ALL, OPERATORS, names, of
+from ..core.operators.walks import ORDERS, WEIGHT_DERIVED
 
 MAX_CALLS = 16  # functions inside functions
 MAX_STEPS = 200  # of a search back to a Range
@@ -74,13 +75,10 @@ def _every(ports: tuple[int, ...]) -> tuple[int, ...] | None:
 
 
 _MOVES: _Carriers = {name: _every(row.numbers) for (_, name), row in OPERATORS.items() if row.numbers}
-_NUMBERS: _Carriers = {**_MOVES, "MatMul": None, "Einsum": None}
+_NUMBERS: _Carriers = {**_MOVES, **dict.fromkeys(names(lambda row: row.product and row.product.pairs))}
 _LOGIC: _Carriers = {
     name: _every(row.truth or row.numbers) for (_, name), row in OPERATORS.items() if row.truth or row.numbers
 }
-COUNTING = frozenset((*_LOGIC, "CumSum", "ReduceProd"))
-"""Operators by which integers are counted on: what they give of integers are integers, or the outcome of a test."""
-_COMPARES = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
 
 # (operator, operand) -> what its consuming an input tells; operators of one name are taken for each other
 _SINKS: Mapping[tuple[str, int], str] = {
@@ -129,7 +127,7 @@ def _note(usage: UsageFacts, node: ir.Node, port: int, first: bool) -> None:
     event = _SINKS.get((node.op_type, port), "")
     if event == "slot" and first:
         event = "row"  # the first column of scatter indices chooses the cache's row
-    if node.op_type in _COMPARES and any(_from_range(other) for i, other in enumerate(node.inputs) if i != port):
+    if node.op_type in ORDERS and any(_from_range(other) for i, other in enumerate(node.inputs) if i != port):
         event = "compare"
     if node.op_type in _NORMS:
         event = "norm"
@@ -139,8 +137,9 @@ def _note(usage: UsageFacts, node: ir.Node, port: int, first: bool) -> None:
         usage.events.add("signal")  # taps along one axis: sound or frames, not a picture
     if event:
         usage.events.add(event)
-    if node.op_type in ("Gather", "GatherBlockQuantized", "EmbedLayerNormalization") and port in (0, 1):
-        _note_lookup(usage, node, port)
+    lookup = of(node).lookup
+    if lookup is not None and port == lookup.indices:
+        _note_lookup(usage, node.inputs[lookup.table])
 
 
 def _kernel_rank(node: ir.Node) -> int | None:
@@ -148,9 +147,8 @@ def _kernel_rank(node: ir.Node) -> int | None:
     return len(weight.shape) if weight is not None and weight.shape is not None else None
 
 
-def _note_lookup(usage: UsageFacts, node: ir.Node, port: int) -> None:
-    index, table = (0, 2) if node.op_type == "EmbedLayerNormalization" else (1, 0)
-    source, turned = _table(node.inputs[table]) if port == index else (None, False)
+def _note_lookup(usage: UsageFacts, table: ir.Value | None) -> None:
+    source, turned = _table(table)
     rows = _table_rows(source, turned)
     if rows is not None and source is not None:
         usage.tables.add(rows)
@@ -162,7 +160,7 @@ def _table(value: ir.Value | None) -> tuple[ir.Value | None, bool]:
     turned = False
     for _ in range(8):
         node = value.producer() if value is not None else None
-        if node is None or node.op_type not in _TABLE_WRAPPERS or not node.inputs:
+        if node is None or node.op_type not in WEIGHT_DERIVED or not node.inputs:
             break
         turned ^= node.op_type == "Transpose"
         value = node.inputs[0]
@@ -177,9 +175,6 @@ def _table_rows(value: ir.Value | None, turned: bool) -> int | None:
         return None
     rows = shape[-1 if turned else 0]
     return rows if isinstance(rows, int) else None
-
-
-_TABLE_WRAPPERS = ("Identity", "Cast", "DequantizeLinear", "Transpose")
 
 
 def _from_range(value: ir.Value | None) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from ..core.operators.walks import CACHE_MOVED, ROWS_TOGETHER
 from ..states.attention import path_to_softmax, products
 from ..states.base import State
 from ..states.signatures import Signatures
@@ -61,19 +62,15 @@ def contradictions(
             yield state, why
 
 
-_MIXES = frozenset(("ArgMax", "ArgMin", "CumSum", "TopK", "Size", "GlobalAveragePool"))
-_MOVES = frozenset("Cast CastLike Identity Transpose Reshape Squeeze Unsqueeze Slice Gather Split Flatten Mul".split())
-
-
 def _beside(state: State) -> str:
     """Which operator takes rows of the cache together that is no attention: unwritten and rejected rows count there."""
     work = [value for value in (state.input, state.carried) if value is not None]
     seen = {id(value) for value in work}
     while work and len(seen) < MAX_VISITS:
         for node, index in work.pop().uses():
-            if node.op_type.startswith("Reduce") or node.op_type in _MIXES:
+            if node.op_type in ROWS_TOGETHER:
                 return f"{node.op_type} {node.name!r} takes rows of {state.name!r} together outside of attention"
-            for output in node.outputs if node.op_type in _MOVES and not node.domain and index == 0 else ():
+            for output in node.outputs if node.op_type in CACHE_MOVED and not node.domain and index == 0 else ():
                 if id(output) not in seen:
                     seen.add(id(output))
                     work.append(output)

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from ..core.constants import constant_of
 from ..core.errors import PassRefused
+from ..core.operators import of
 from ..interface.analysis import analysis_of
 from ..interface.roles import Role
 from ..interface.usage import origins
@@ -26,19 +27,6 @@ from ..symbolic.dims import Dim, Expr
 from .findings import Findings
 
 BATCH = 7  # a batch that no length is taken for
-
-Op = tuple[str, str]
-ONE_TOKEN: frozenset[Op] = frozenset(
-    ("com.microsoft", name) for name in ("DecoderMaskedSelfAttention", "DecoderMaskedMultiHeadAttention")
-)
-"""Operators that decode exactly one token a run."""
-
-CAUTIONS: Mapping[Op, str] = {
-    ("com.microsoft", "GroupQueryAttention"): "onnxruntime's CPU kernel takes several tokens on a past in batch 1 only",
-    ("com.microsoft", "SparseAttention"): "not known to take several tokens on a past on every runtime",
-    ("com.microsoft", "DecoderAttention"): "not known to take several tokens on a past on every runtime",
-    ("", "Attention"): "with is_causal the runtime must align the mask to the bottom right",
-}
 
 
 @dataclass(eq=False)
@@ -245,12 +233,12 @@ def _check_operators(context: _Context, states: Sequence[State]) -> None:
         node = state.update
         if node is None or state.layout is not Layout.FUSED:
             continue
-        key = (node.domain, node.op_type)
-        if key in ONE_TOKEN:
+        row = of(node)
+        if row.one_token:
             remedy = "attention that takes any number of tokens (MultiHeadAttention, GroupQueryAttention), or K=0"
             context.found.problem(f"{node.op_type} {node.name!r}", "decodes one token a run", remedy)
-        elif key in CAUTIONS:
-            context.found.warnings.append(f"{node.op_type}: {CAUTIONS[key]}")
+        elif row.caution:
+            context.found.warnings.append(f"{node.op_type}: {row.caution}")
 
 
 def _check_length(context: _Context, states: Sequence[State]) -> None:

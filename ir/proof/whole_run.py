@@ -5,21 +5,13 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ..core.dataflow import reached
+from ..core.operators import of
 from ..core.scopes import all_nodes, holders
-
-_SCALES: frozenset[tuple[str, str]] = frozenset(
-    {
-        ("", "DynamicQuantizeLinear"),
-        ("com.microsoft", "DynamicQuantizeMatMul"),
-        ("com.microsoft", "DynamicQuantizeLSTM"),
-    }
-)
-"""Operators that take one scale from a whole tensor (ONNX DynamicQuantizeLinear-11; onnxruntime's fused forms)."""
 
 
 def scales_of_runs(model: ir.Model) -> list[ir.Node]:
     """The operators that take one scale from all tokens of a run, behind some input of the graph."""
-    found = [node for node in all_nodes(model) if (node.domain, node.op_type) in _SCALES]
+    found = [node for node in all_nodes(model) if of(node).whole_scale]
     if not found:
         return []
     main = set(model.graph)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import onnx_ir as ir
 
 from ..core.encoding import Encoding, EncodingTable
+from ..core.operators import of
 from ..program.program import Program
 from .layout_ops import axes_after, is_one_to_one
 
@@ -128,12 +129,7 @@ def _channel_axis(node: ir.Node, index: int) -> int | None:
     if node.op_type == "Gemm" and index == 1:
         transposed = node.attributes.get("transB")
         return 0 if transposed is not None and transposed.as_int() else 1
-    return _CHANNELS.get((node.op_type, index))
-
-
-_CHANNELS: Mapping[tuple[str, int], int] = {
-    ("Conv", 1): 0,
-    ("ConvTranspose", 1): 1,
-    ("Gather", 0): 0,
-    ("MatMul", 1): -1,
-}
+    row = of(node)
+    if row.lookup is not None and index == row.lookup.table:
+        return 0
+    return row.product.channel if row.product is not None and index == row.product.weight else None

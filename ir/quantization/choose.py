@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ..core.encoding import Encoding, EncodingTable, Kind
 from ..core.errors import PassRefused
+from ..core.operators import of
 from ..interface.roles import Role, find_roles
 from ..shapes.float_values import float_values
 from ..states import State
@@ -22,7 +23,6 @@ from .variants import Rules
 _MASKS = (Role.ATTENTION_MASK, Role.ENCODER_MASK)
 HOST_SIDE = frozenset((Role.POSITIONS, *_MASKS, Role.BATCH_INDEX, Role.LOGITS_TO_KEEP, Role.OTHER))
 MAX_MOVES = 64  # no graph chains more operators that only move numbers
-_WEIGHT_PORTS: Mapping[str, int] = {"MatMul": 1, "Gemm": 1, "Conv": 1, "FusedMatMul": 1}
 
 
 def activations_of(model: ir.Model, states: list[State], rules: Rules) -> list[ir.Value]:
@@ -112,8 +112,10 @@ def weights_of(model: ir.Model, rules: Rules) -> dict[ir.Value, int]:
     """Each float initializer that multiplies activations, and the axis of it that makes output channels."""
     found: dict[ir.Value, int] = {}
     for node in model.graph:
-        port = _WEIGHT_PORTS.get(node.op_type)
-        value = node.inputs[port] if port is not None and port < len(node.inputs) else None
+        product = of(node).product
+        floats = product is not None and product.rows is not None and not product.integers and not product.packed
+        port = product.weight if product is not None and floats else len(node.inputs)
+        value = node.inputs[port] if port < len(node.inputs) else None
         if value is None or not rules.reads(node):
             continue
         traced = _initializer(value, _channel(node, value))

@@ -68,7 +68,7 @@ def _is_zero(value: ir.Value | None) -> bool:
     if producer is not None and producer.op_type == "ConstantOfShape":
         attribute = producer.attributes.get("value")
         return attribute is None or not attribute.as_tensor().numpy().any()
-    if producer is not None and producer.op_type in ("Expand", "Cast"):
+    if producer is not None and of(producer).keeps_all:
         return _is_zero(producer.inputs[0])
     tensor = constant_of(value)
     return tensor is not None and tensor.size == 1 and not tensor.numpy().any()

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from ..core.constants import constant_of
 from ..core.encoding import Encoding, EncodingsInvalid, EncodingTable, Kind, check_encoding
 from ..core.errors import PassRefused
+from ..core.operators import names
 from ..rewrite.builder import Builder
 
 WIDE_OPSET = 21  # from which the standard operators know 4 and 16 bits, and blocks
@@ -18,7 +19,7 @@ HALF_OPSET = 19  # from which they know floats of 16 bits
 AXIS_OPSET = 13  # from which they know channels
 CONTRIB = "com.microsoft"
 MARK = "state"  # the metadata key that names the carried state whose input or output a pair stands at
-PAIR = ("QuantizeLinear", "DequantizeLinear")
+PAIR = names(lambda row: row.quantizes or row.dequantizes)
 _DTYPES: dict[tuple[int, bool], ir.DataType] = {
     (4, True): ir.DataType.INT4,
     (4, False): ir.DataType.UINT4,

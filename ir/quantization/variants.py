@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from ..core.errors import PassRefused, UnknownNameError
-from ..core.operators import OPERATORS
+from ..core.operators import OPERATORS, names
 from ..core.operators import Grids as Ports
 from ..core.scopes import all_nodes
 
@@ -30,7 +30,7 @@ RULES: dict[tuple[str, Variant], Ports] = {
 }
 """Operator type and variant -> which ports; encodings themselves are stored once for all variants."""
 
-_NO_RULE = frozenset(("QuantizeLinear", "DequantizeLinear", "If", "Loop"))  # they hold grids, or graphs of their own
+_NO_RULE = names(lambda row: row.quantizes or row.dequantizes or row.bodies)  # grids, or graphs of their own
 
 
 def rule_of(op_type: str, variant: Variant = Variant.COMMON, own: Mapping[str, Ports] | None = None) -> Ports:

@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx
 
+from ..core.operators import names
 from ..core.specialization import Manifest, Specialization
 
 CACHE = ".sha256"  # a weights file's content digest lies beside it under this ending
@@ -103,7 +104,7 @@ def _graph(graph: onnx.GraphProto) -> Iterator[bytes]:
     yield from _nodes(graph.node)
 
 
-_HOLD_GRAPHS = frozenset(("If", "Loop", "Scan", "SequenceMap"))
+_HOLD_GRAPHS = names(lambda row: row.bodies)
 
 
 def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[bytes]:

@@ -220,10 +220,6 @@ def _rank(value: ir.Value | None) -> int | None:
     return None if value is None or value.shape is None else len(value.shape)
 
 
-_ALONG_AN_AXIS = (
-    *("Concat", "Gather", "GatherElements", "ScatterElements", "Split", "Softmax", "LogSoftmax", "ArgMax", "ArgMin"),
-    *("TopK", "LayerNormalization", "Compress"),
-)
 _OWN: dict[str, Callable[[ir.Node], None]] = {
     "Cast": _to_a_type,
     "If": _inner({"then_branch": (0, 0), "else_branch": (0, 0)}, takes_inputs=False),
@@ -232,7 +228,13 @@ _OWN: dict[str, Callable[[ir.Node], None]] = {
     "Transpose": _perm,
     "Squeeze": _squeezed,
     "Flatten": _axis(end=1),
-    **dict.fromkeys(_ALONG_AN_AXIS, _axis()),
+    **dict.fromkeys(
+        (
+            *("ArgMax", "ArgMin", "Compress", "Concat", "Gather", "GatherElements", "LayerNormalization"),
+            *("LogSoftmax", "ScatterElements", "Softmax", "Split", "TopK"),
+        ),
+        _axis(),
+    ),
 }
 
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from ..core.operators import names
 from .infer import Facts
 
 MAX_SPREAD = 1 << 20  # items of all one-dimensional tensors that shape inference would follow, one message each
-_MAKERS = frozenset(("ConstantOfShape", "Expand", "Tile", "Range", "Pad", "OneHot", "Concat", "Gather", "Resize"))
-_BEGIN = frozenset(("ConstantOfShape", "Expand", "Tile", "Range", "Pad", "OneHot"))
+_MAKERS = names(lambda row: row.grows)
+_BEGIN = names(lambda row: row.spreads)
 
 
 def is_spread_small(model: ir.Model, facts_of: Callable[[], Facts]) -> bool:

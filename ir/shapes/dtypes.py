@@ -41,11 +41,10 @@ def _stated(node: ir.Node) -> ir.DataType | None:
     tensor, to = attributes.get("value"), attributes.get("to")
     if node.op_type == "Cast" and to is not None and to.value is not None:
         return ir.DataType(to.value)
-    if node.op_type not in ("Constant", "ConstantOfShape"):
+    row = of(node)
+    if not row.by_value:
         return None
-    if tensor is not None and tensor.value is not None:
-        return tensor.value.dtype
-    return ir.DataType.FLOAT if node.op_type == "ConstantOfShape" else None
+    return tensor.value.dtype if tensor is not None and tensor.value is not None else row.default
 
 
 def dtypes_of(nodes: Iterable[ir.Node]) -> dict[ir.Value, ir.DataType]:

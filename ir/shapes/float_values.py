@@ -9,9 +9,6 @@ import onnx_ir as ir
 from ..core.constants import constant_of
 from ..core.operators import of
 
-_SECOND_IS_INDEX = frozenset(("TopK", "MaxPool", "Unique"))
-_DEFAULTS = {"ConstantOfShape": ir.DataType.FLOAT, "QuantizeLinear": ir.DataType.UINT8}
-
 
 def element_types(model: ir.Model) -> dict[ir.Value, ir.DataType]:
     """The element type of every value of the main graph, as far as declarations and producers tell."""
@@ -21,7 +18,7 @@ def element_types(model: ir.Model) -> dict[ir.Value, ir.DataType]:
     for node in model.graph:
         found = _type_of(node, known)
         for index, value in enumerate(node.outputs):
-            by_index = ir.DataType.INT64 if index and node.op_type in _SECOND_IS_INDEX else found
+            by_index = ir.DataType.INT64 if index and of(node).index_results else found
             _note(known, value, value.dtype or by_index)
     return known
 
@@ -52,11 +49,12 @@ def _type_of(node: ir.Node, known: Mapping[ir.Value, ir.DataType]) -> ir.DataTyp
     if node.op_type == "Cast":
         to = node.attributes.get("to")
         return ir.DataType(to.as_int()) if to is not None else None
-    if node.op_type in ("Constant", "ConstantOfShape"):
+    row = of(node)
+    if row.by_value:
         return _constant_type(node)
-    if node.op_type == "QuantizeLinear":
+    if row.quantizes:
         zero = node.inputs[2] if len(node.inputs) > 2 else None
-        return known.get(zero) if zero is not None else ir.DataType.UINT8
+        return known.get(zero) if zero is not None else row.default
     first = rule or 0
     ordered = [*node.inputs[first : first + 1], *node.inputs]
     return next((known[value] for value in ordered if value is not None and value in known), None)
@@ -67,4 +65,4 @@ def _constant_type(node: ir.Node) -> ir.DataType | None:
     if tensor is not None:
         return tensor.dtype
     attribute = node.attributes.get("value")
-    return attribute.as_tensor().dtype if attribute is not None else _DEFAULTS.get(node.op_type)
+    return attribute.as_tensor().dtype if attribute is not None else of(node).default

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import onnx_ir as ir
 
 from ..core.errors import PassRefused
+from ..core.operators import of
 from ..shapes.dtypes import dtype_of
 from ..shapes.infer import Facts, IntTensor, propagate
 from ..symbolic.dims import Expr, free_symbols
@@ -64,7 +65,8 @@ def _speaks_of(facts: Facts, value: ir.Value, past: str) -> bool:
 def _conditions(model: ir.Model, facts: Facts) -> Iterator[tuple[ir.Node, ir.Value]]:
     """Conditions of one element: of an If, or of a Where that chooses between whole float tensors."""
     for node in model.graph:
-        condition = node.inputs[0] if node.op_type in ("If", "Where") and not node.domain else None
+        chooses = of(node).decides
+        condition = node.inputs[chooses] if chooses is not None else None
         if condition is None:
             continue
         shape, dtype = facts.shape(condition), dtype_of(node.outputs[0])

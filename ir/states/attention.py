@@ -6,21 +6,16 @@ from collections.abc import Callable, Iterator
 
 import onnx_ir as ir
 
+from ..core.operators import key_of, keys, of
+from ..core.operators.walks import CACHE_TO_PRODUCT, PRODUCT_TO_SOFTMAX, SOFTMAX_TO_PRODUCT
 from .ports import KEY_VALUE_INPUTS, MASK_INPUTS, PORTS
 from .trace import is_pair
 
 MAX_VISITS = 200
 
-_MOVES = frozenset(
-    "Identity Cast CastLike Transpose Reshape Squeeze Unsqueeze Expand Slice Tile Flatten Concat Where Mul Gather "
-    "GatherND GatherElements Split Pad".split()
-)  # what stands between a cached tensor and the product it enters (head repetition, scaling, reading by index)
-_SCORES = frozenset(
-    "Identity Cast Mul Div Add Sub Where Max Min Clip Tanh Reshape Transpose Unsqueeze Squeeze Slice Concat".split()
-)  # what stands between the product with the query and the softmax (scale, mask, soft-cap, sinks)
-_WEIGHTS = frozenset("Identity Cast Dropout Reshape Transpose Where Mul Slice Unsqueeze Squeeze Expand".split())
-_PRODUCTS = frozenset((("", "MatMul"), ("", "Einsum"), ("", "Gemm"), ("com.microsoft", "FusedMatMul")))
-_SOFTMAX = frozenset((("", "Softmax"), ("com.microsoft", "BiasSoftmax")))
+_PRODUCTS = keys(lambda row: row.product and row.product.pairs) | {("", "Gemm")}
+"""Products that exporters spell attention with; of one head alone, it may be a Gemm."""
+_SOFTMAX = keys(lambda row: row.softmax)
 _FUSED_PORTS = {name: {key: "key", value: "value"} for name, (key, value) in KEY_VALUE_INPUTS.items()}
 
 
@@ -39,7 +34,7 @@ def attends(value: ir.Value, reads: Callable[[ir.Node], bool] = _never) -> str |
 
 def products(value: ir.Value, reads: Callable[[ir.Node], bool] = _never) -> Iterator[tuple[ir.Node, str]]:
     """The nodes that multiply ``value`` as an attention's key or value, each with which of the two."""
-    for node, index in _reach(value, _MOVES, reads):
+    for node, index in _reach(value, CACHE_TO_PRODUCT, reads):
         role = _FUSED_PORTS.get((node.domain, node.op_type), {}).get(index)
         if role is not None:
             yield node, role
@@ -57,13 +52,11 @@ def only_read(value: ir.Value, reads: Callable[[ir.Node], bool] = _never) -> boo
 
     An operator that has a past of its own takes new rows there, not a finished cache.
     """
-    for node, index in _reach(value, _MOVES, reads):
-        moved = _passes(node, _MOVES) or reads(node)
-        if (
-            moved
-            or node.op_type in ("Shape", "ScatterND", "If")
-            or ((node.domain, node.op_type) in _PRODUCTS and index == 1)
-        ):
+    for node, index in _reach(value, CACHE_TO_PRODUCT, reads):
+        row = of(node)
+        moved = _passes(node, CACHE_TO_PRODUCT) or reads(node)
+        elsewhere = row.sizes or row.writes is not None or row.bodies
+        if moved or elsewhere or (key_of(node) in _PRODUCTS and index == 1):
             continue
         if index not in _FUSED_PORTS.get((node.domain, node.op_type), {}) or _has_past(node):
             return False
@@ -78,7 +71,7 @@ def _has_past(node: ir.Node) -> bool:
 def path_to_softmax(product: ir.Node) -> list[ir.Node]:
     """The nodes between ``product``'s scores and the Softmax they reach through scaling and masking; [] if none."""
     met: list[ir.Node] = []
-    for node, _ in _reach(product.outputs[0], _SCORES):
+    for node, _ in _reach(product.outputs[0], PRODUCT_TO_SOFTMAX):
         met.append(node)
         if (node.domain, node.op_type) in _SOFTMAX:
             return met
@@ -104,7 +97,7 @@ def comes_from_softmax(value: ir.Value) -> bool:
             continue
         if (node.domain, node.op_type) in _SOFTMAX:
             return True
-        if _passes(node, _WEIGHTS):
+        if _passes(node, SOFTMAX_TO_PRODUCT):
             work.extend(v for v in node.inputs if v is not None)
     return False
 

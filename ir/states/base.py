@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ..core.operators import of
 from ..symbolic.dims import Dim
 from ..symbolic.symbols import dims_of
 from .layouts import TRAITS, Layout, Traits
 from .ports import SHARES_BUFFER, Port
-
-_ONLY_SHAPE = ("Shape", "Size")
 
 
 class Pairing(enum.Enum):
@@ -190,7 +189,7 @@ class State:
         if self.output is None or self.output is not self.carried:
             return False
         others = [use.node for use in self.input.uses() if use.node is not self.update]
-        return all(node.op_type in _ONLY_SHAPE and not node.domain for node in others)
+        return all(of(node).sizes for node in others)
 
     def _integer(self, name: str) -> int | None:
         """An integer attribute of the operator that updates the state."""

@@ -6,11 +6,12 @@ from collections.abc import Callable, Container, Mapping
 
 import onnx_ir as ir
 
+from ..core.operators.walks import PICKS
 from ..symbolic.symbols import dims_of
 from .base import Layout, State
 from .trace import backward, forward
 
-_PICKS = frozenset(("Gather", "GatherElements", "GatherND", "Slice"))
+_PICKS = PICKS - {"Split"}  # whose other results are rows as well
 
 
 def match(state: State, outputs: Container[int]) -> State | None:

@@ -7,6 +7,7 @@ from collections.abc import Container, Iterator
 import onnx_ir as ir
 
 from ..core.errors import ONE_GRAPH, expect
+from ..core.operators.walks import PARTS
 from ..core.scopes import bodies
 from . import append, delta, fixed, fused, recurrent, scatter, stacked, window
 from .attention import attends
@@ -251,7 +252,7 @@ def _uncut(value: ir.Value) -> tuple[ir.Value, bool]:
         return value, False
     if window.keeps_end(node):
         return backward(source)[0], True
-    packed = node.op_type in ("Gather", "Split", "Slice") and not node.domain and _present_port(source) is not None
+    packed = node.op_type in PARTS and not node.domain and _present_port(source) is not None
     return (source if packed else value), False
 
 

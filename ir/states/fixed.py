@@ -6,6 +6,7 @@ from collections.abc import Callable, Container
 
 import onnx_ir as ir
 
+from ..core.operators.walks import ROWS_TO_CONDITION
 from . import recurrent
 from .attention import attends, only_read
 from .base import Layout, Pairing, State
@@ -68,12 +69,5 @@ def _tells_rows(condition: ir.Value | None) -> bool:
         if is_whole_range(strip_shape_ops(value)[0]):
             return True
         node = value.producer()
-        work.extend(node.inputs if node is not None and node.op_type in _OF_ROWS else ())
+        work.extend(node.inputs if node is not None and node.op_type in ROWS_TO_CONDITION else ())
     return False
-
-
-_OF_ROWS = frozenset(
-    "Equal Less LessOrEqual Greater GreaterOrEqual Not And Or Cast ReduceSum ReduceMax OneHot "
-    "Unsqueeze Squeeze Reshape Expand Transpose".split()
-)
-"""What stands between row numbers and a condition that chooses rows."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ..core.operators import of
+from ..core.operators import ALL, of
+from ..core.operators.walks import INDEX_VIEWS, PARTS, SIZE_CHOSEN
 from ..symbolic.dims import Dim
 from ..symbolic.symbols import dims_of
 from .attention import mask_operands, products
@@ -17,8 +18,7 @@ from .signatures import Signatures, is_whole_range
 from .trace import constant_ints, forward
 
 MAX_VISITS = 2000
-_SCALAR_OPS = frozenset("Gather Slice Squeeze Unsqueeze Cast Identity Reshape Concat Max Min".split())
-_VIEW_OPS = frozenset("Unsqueeze Squeeze Reshape Cast Identity Expand Flatten".split())
+_TAKES = PARTS - {"Split"}  # whose second operand says which part
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ def _lengths(shape: ir.Node, axis: int | None, rank: int | None) -> Iterator[Vie
     """The uses of the one dimension of a Shape node that is ``axis``; of any where that cannot be told."""
     start = shape.attributes["start"].as_int() if "start" in shape.attributes else 0
     for node, _ in shape.outputs[0].uses():
-        taken = constant_ints(node.inputs[1]) if node.op_type in ("Gather", "Slice") and len(node.inputs) > 1 else None
+        taken = constant_ints(node.inputs[1]) if node.op_type in _TAKES and len(node.inputs) > 1 else None
         at = None if taken is None or len(taken) != 1 else taken[0] + start
         at = at + rank if at is not None and at < 0 and rank is not None else at
         if at is None or axis is None or at == axis:
             yield View(shape.outputs[0], node, 0)
-            if node.op_type in _SCALAR_OPS:
-                yield from _through(node.outputs[0], _SCALAR_OPS)
+            if node.op_type in SIZE_CHOSEN:
+                yield from _through(node.outputs[0], SIZE_CHOSEN)
 
 
 def context_inputs(state: State) -> list[ir.Value]:
@@ -104,13 +104,13 @@ def _lengths_behind(value: ir.Value | None) -> Iterator[ir.Value]:
             work.append(node.inputs[1])
         elif node.op_type == "Where":
             work.append(node.inputs[2])
-        elif node.op_type in _SCALAR_OPS or node.op_type in _VIEW_OPS:
+        elif node.op_type in SIZE_CHOSEN or node.op_type in INDEX_VIEWS:
             work.append(node.inputs[0])
 
 
 def views(node: ir.Node) -> list[View]:
     """Where a Range's numbers are consumed, past any reshaping."""
-    return [view for view in _through(node.outputs[0], _VIEW_OPS) if view.consumer.op_type not in _VIEW_OPS]
+    return [view for view in _through(node.outputs[0], INDEX_VIEWS) if view.consumer.op_type not in INDEX_VIEWS]
 
 
 def unmasked_reads(states: Iterable[State], signatures: Signatures, ranges: Iterable[ir.Node]) -> list[State]:
@@ -180,7 +180,7 @@ def _through(start: ir.Value, ops: frozenset[str]) -> list[View]:
         value = work.pop(0)
         for node, index in value.uses():
             uses.append(View(value, node, index))
-            if node.domain or node.op_type not in ops or (index != 0 and node.op_type not in ("Concat", "Max", "Min")):
+            if node.domain or node.op_type not in ops or (index != 0 and of(node).numbers != ALL):
                 continue
             if id(node.outputs[0]) not in seen:
                 seen.add(id(node.outputs[0]))

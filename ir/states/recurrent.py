@@ -6,27 +6,16 @@ from collections.abc import Callable, Container, Iterator, Sequence
 
 import onnx_ir as ir
 
-from ..core.operators import names
+from ..core.operators import ALL, names, of
+from ..core.operators.walks import CONVOLUTION_WINDOW, SIZE_ARITHMETIC
 from .base import Layout, State
 from .names import kind_of
 from .trace import backward, forward
 
 MAX_VISITS = 4000
-_CARRIES: dict[str, tuple[int, ...] | None] = {
-    **dict.fromkeys(("Add", "Sub", "Mul", "Max", "Min", "Concat", "Sum")),
-    **dict.fromkeys(("Div", "Slice", "Pad", "Expand", "Split", "Gather", "ScatterND", "ScatterElements"), (0,)),
-    **dict.fromkeys(("Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze"), (0,)),
-    "Where": (1, 2),
-}
-"""Operators that hand the numbers of a state on, with the inputs they hand on; None for all."""
-
+_PRODUCTS = names(lambda row: row.product and row.product.pairs)
 _WRITES = names(lambda row: row.writes) | {"Where"}
 """Operators that write rows into a tensor."""
-
-_RNN: dict[str, dict[int, int]] = {"GRU": {5: 1}, "LSTM": {5: 1, 6: 2}, "RNN": {5: 1}}
-"""Operators with initial hidden and cell states, and the outputs that these end as."""
-
-_SHAPE_ARITHMETIC = frozenset("Shape Size Gather Slice Squeeze Unsqueeze Cast Concat Add Mul Reshape Identity".split())
 
 
 def match(
@@ -124,7 +113,7 @@ def is_read_out(output: ir.Value | None) -> bool:
 
 def _reads_out(node: ir.Node, index: int) -> bool:
     """True for the product with a computed tensor (y = C·h), where a weight makes it a projection of hidden rows."""
-    if node.op_type not in ("MatMul", "Einsum") or node.domain or len(node.inputs) != 2:
+    if node.op_type not in _PRODUCTS or node.domain or len(node.inputs) != 2:
         return False
     other = node.inputs[1 - index]
     return other is not None and backward(other)[0].const_value is None
@@ -136,7 +125,7 @@ def feeds_convolution(output: ir.Value) -> bool:
     for _ in range(8):
         value, _ = backward(value)
         node = value.producer()
-        if node is None or node.op_type not in ("Slice", "Pad", "Concat") or node.inputs[-1] is None:
+        if node is None or node.op_type not in CONVOLUTION_WINDOW or node.inputs[-1] is None:
             return False
         source = node.inputs[-1] if node.op_type == "Concat" else node.inputs[0]
         if source is None:
@@ -155,7 +144,7 @@ def _carried_values(value: ir.Value, ended: set[int]) -> Iterator[tuple[ir.Node,
         at = work.pop(0)
         for node, index in at.uses():
             for output in _handed_on(node, index):
-                if id(at) in ended or node.op_type in _RNN:
+                if id(at) in ended or of(node).ends:
                     ended.add(id(output))
                 if id(output) not in seen:
                     seen.add(id(output))
@@ -167,21 +156,34 @@ def _handed_on(node: ir.Node, index: int) -> Sequence[ir.Value]:
     """The outputs of ``node`` that hold the numbers of its operand ``index``."""
     if node.domain:
         return ()
-    if node.op_type in _RNN:
-        end = _RNN[node.op_type].get(index, len(node.outputs))
+    row = of(node)
+    if row.ends:
+        end = row.ends.get(index, len(node.outputs))
         return node.outputs[end : end + 1]
-    ports = _CARRIES.get(node.op_type, ())
-    return node.outputs if ports is None or index in ports else ()
+    handed = row.numbers or ((0,) if row.writes is not None else ())
+    return node.outputs if handed == ALL or index in handed else ()
 
 
 def _loop_output(node: ir.Node, index: int) -> ir.Value | None:
-    if node.domain or node.op_type not in ("Loop", "Scan"):
+    if node.domain or node.op_type not in _CARRIED:
         return None
-    at = index - 2 if node.op_type == "Loop" else index
-    body = node.attributes["body"].as_graph()
-    scanned = node.attributes["num_scan_inputs"].as_int() if node.op_type == "Scan" else 0
-    carried = len(body.inputs) - scanned if node.op_type == "Scan" else len(body.inputs) - 2
+    first, carried = _CARRIED[node.op_type](node)
+    at = index - first
     return node.outputs[at] if 0 <= at < carried and at < len(node.outputs) else None
+
+
+def _carried_by_loop(node: ir.Node) -> tuple[int, int]:
+    """Behind the number of turns and the condition; the body takes these as well."""
+    return 2, len(node.attributes["body"].as_graph().inputs) - 2
+
+
+def _carried_by_scan(node: ir.Node) -> tuple[int, int]:
+    """The first operands; those that are scanned follow."""
+    return 0, len(node.attributes["body"].as_graph().inputs) - node.attributes["num_scan_inputs"].as_int()
+
+
+_CARRIED: dict[str, Callable[[ir.Node], tuple[int, int]]] = {"Loop": _carried_by_loop, "Scan": _carried_by_scan}
+"""The first operand that a turn hands to the next, and how many follow it."""
 
 
 def _is_length(value: ir.Value | None) -> bool:
@@ -197,9 +199,9 @@ def _is_length(value: ir.Value | None) -> bool:
             if at.const_value is None:
                 return False
             continue
-        if node.op_type in ("Shape", "Size", "Constant"):
+        if of(node).sizes or node.op_type == "Constant":
             continue
-        if node.op_type not in _SHAPE_ARITHMETIC:
+        if node.op_type not in SIZE_ARITHMETIC:
             return False
         work.extend(node.inputs)
     return True

@@ -15,12 +15,12 @@ import onnx_ir as ir
 
 from ..core.constants import constant_of
 from ..core.operators import Addressing, of
+from ..core.operators.walks import SAME_PLACE, VIEWS
 from .trace import backward, constant_ints
 
 MAX_COLUMNS = 8
 MAX_INDICES = 1 << 16  # of a constant that is looked into
 _INDEX_TYPES = (ir.DataType.INT64, ir.DataType.INT32)
-_SHAPE_OPS = frozenset(("Expand", "Unsqueeze", "Squeeze", "Reshape", "Cast", "Identity", "Transpose", "Tile"))
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ _ACCESSES = {Addressing.ND: _nd, Addressing.ELEMENTS: _elements, Addressing.WIND
 
 def _columns(indices: ir.Value) -> Iterable[ir.Value]:
     """The values concatenated on the last axis of an index tensor; itself where it is a single column."""
-    start, _ = backward_moves(indices, frozenset(("Cast", "Identity")))
+    start, _ = backward_moves(indices, SAME_PLACE)
     node = start.producer()
     if node is not None and node.op_type == "Concat" and not node.domain and len(node.inputs) <= MAX_COLUMNS:
         values = [value for value in node.inputs if value is not None]
@@ -215,7 +215,7 @@ def _steps(shape: tuple[int, ...], axis: int) -> Any:
 
 def strip_shape_ops(value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:
     """The value behind any Expand, Unsqueeze, Reshape, Cast …, and those nodes in graph order."""
-    return backward_moves(value, _SHAPE_OPS)
+    return backward_moves(value, VIEWS)
 
 
 def backward_moves(value: ir.Value, ops: frozenset[str]) -> tuple[ir.Value, tuple[ir.Node, ...]]:

@@ -7,6 +7,7 @@ from collections.abc import Container, Iterator
 import onnx_ir as ir
 
 from ..core.constants import constant_of
+from ..core.operators.walks import PARTS
 from ..symbolic.symbols import dims_of
 from .base import Layout, State
 from .trace import Axes, is_layout, step
@@ -56,7 +57,7 @@ def _appends(value: ir.Value, rank: int) -> Iterator[tuple[ir.Node, int | None]]
                 place = node.attributes["axis"].as_int()
                 yield node, axes[place] if axes is not None and -len(axes) <= place < len(axes) else None
                 continue
-            for output in node.outputs if node.op_type in _PARTS or is_layout(node) else ():
+            for output in node.outputs if node.op_type in PARTS or is_layout(node) else ():
                 if id(output) not in seen:
                     seen.add(id(output))
                     work.append((output, _part(node, axes)))
@@ -64,7 +65,7 @@ def _appends(value: ir.Value, rank: int) -> Iterator[tuple[ir.Node, int | None]]
 
 def _part(node: ir.Node, axes: Axes) -> Axes:
     """Where the stack's axes are in a part that ``node`` takes of it, or moves."""
-    if axes is None or node.op_type not in _PARTS:
+    if axes is None or node.op_type not in PARTS:
         return step(node, axes)
     if node.op_type != "Gather":
         return axes
@@ -73,10 +74,6 @@ def _part(node: ir.Node, axes: Axes) -> Axes:
     if taken is None or len(taken.shape):
         return None
     return tuple(axis for i, axis in enumerate(axes) if i != at % len(axes))
-
-
-_PARTS = frozenset(("Gather", "Slice", "Split"))
-"""Operators that take a part of a stack."""
 
 
 def _put_together(part: ir.Value) -> Iterator[ir.Value]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..core.dataflow import reached
+from ..core.operators.walks import SAME_PLACE
 from ..core.scopes import holders
 from ..symbolic.dims import Dim
 from ..symbolic.symbols import dims_of
@@ -128,7 +129,7 @@ def _input_symbols(model: ir.Model) -> frozenset[Dim]:
 def _is_copy(past: ir.Value, made: ir.Value) -> bool:
     """True for an input that comes back as it went in: nothing is computed, so nothing is carried."""
     value, steps = made, 0
-    while (node := value.producer()) is not None and node.op_type in ("Identity", "Cast") and steps < 8:
+    while (node := value.producer()) is not None and node.op_type in SAME_PLACE and steps < 8:
         following = node.inputs[0]
         if following is None:
             return False

@@ -9,6 +9,8 @@ from types import MappingProxyType
 import onnx_ir as ir
 
 from ..core.constants import constant_of
+from ..core.operators import key_of
+from ..core.operators.walks import PAIRS
 
 Axes = tuple[int | None, ...] | None
 """For each axis of a value the axis of the walk's start that it is (None: merged or new); None where unknown."""
@@ -38,7 +40,7 @@ class Trail:
 
 def is_pair(node: ir.Node) -> bool:
     """True for either half of a pair that puts a tensor on a grid and takes it off: it stays the same tensor."""
-    return node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.domain in ("", "com.microsoft")
+    return key_of(node) in PAIRS
 
 
 def is_layout(node: ir.Node) -> bool:

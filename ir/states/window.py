@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ..core.operators.walks import PARTS, SIZE_TAKEN
 from ..symbolic.symbols import dims_of
 from .base import Layout, State
 from .signatures import backward_moves
@@ -41,7 +42,7 @@ def narrow(state: State, kept: ir.Node) -> State:
 
 def _starts_behind(kept: ir.Node, state: State) -> bool:
     """True where the Slice ``kept`` takes the rows from the past's own length on: ``present[past:]``."""
-    start, _ = backward_moves(kept.inputs[1], _SCALAR) if kept.inputs[1] is not None else (None, ())
+    start, _ = backward_moves(kept.inputs[1], SIZE_TAKEN) if kept.inputs[1] is not None else (None, ())
     node = start.producer() if start is not None else None
     if state.input is None or node is None or node.op_type != "Shape" or node.inputs[0] is None:
         return False
@@ -57,7 +58,7 @@ def _dimension(kept: ir.Node, shape: ir.Node) -> int | None:
     """Which one of the input's dimensions the start of the Slice ``kept`` is, as the input's own Shape tells it."""
     value, taken = kept.inputs[1], None
     while value is not None and (node := value.producer()) is not None and node is not shape:
-        if node.op_type in ("Gather", "Slice"):
+        if node.op_type in _TAKES:
             taken = constant_ints(node.inputs[1])
         value = node.inputs[0]
     start = shape.attributes["start"].as_int() if "start" in shape.attributes else 0
@@ -73,8 +74,7 @@ def _rank(value: ir.Value | None) -> int:
     return len(value.shape) if value is not None and value.shape is not None else 0
 
 
-_SCALAR = frozenset("Gather Slice Squeeze Unsqueeze Cast Reshape Identity".split())
-"""What stands between a Shape and one of its dimensions as the bound of a Slice."""
+_TAKES = PARTS - {"Split"}  # whose second operand says which part
 
 
 def keeps_end(node: ir.Node) -> bool:

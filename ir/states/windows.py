@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ..core.constants import constant_of
+from ..core.operators.walks import IN_ORDER, MASK_TO_SOFTMAX, ORDERS, SCORES_END, SHIFTED
 from ..core.scopes import all_nodes
 
 MAX_STEPS = 200
@@ -27,27 +28,19 @@ def writes_ring(positions: ir.Value | None) -> bool:
     return False
 
 
-_COMPARES = frozenset(("Less", "LessOrEqual", "Greater", "GreaterOrEqual"))
-
-
 def window_sizes(model: ir.Model) -> tuple[int, ...]:
     """The numbers that masks compare rows or positions with, or take off before they compare."""
     found: set[int] = set()
     for node in all_nodes(model):
-        if node.op_type not in _COMPARES or node.domain or not _masks(node):
+        if node.op_type not in ORDERS or node.domain or not _masks(node):
             continue
         for given in node.inputs:
             plain = _through_layout(given)
             maker = plain.producer() if plain is not None else None
-            shifted = maker.inputs if maker is not None and maker.op_type in ("Sub", "Add") else ()
+            shifted = maker.inputs if maker is not None and maker.op_type in SHIFTED else ()
             sizes = [_single(operand) for operand in (plain, *(_through_layout(operand) for operand in shifted))]
             found |= {abs(size) for size in sizes if size is not None and abs(size) > 1}
     return tuple(sorted(found))
-
-
-_TO_SOFTMAX = frozenset(
-    "And Or Not Xor Where Cast Unsqueeze Squeeze Reshape Expand Add Mul Sub Slice Gather Transpose Identity".split()
-)
 
 
 def _masks(node: ir.Node) -> bool:
@@ -56,9 +49,9 @@ def _masks(node: ir.Node) -> bool:
     while work and len(seen) < MAX_STEPS:
         current = work.pop()
         for use in [use for output in current.outputs for use in output.uses()]:
-            if use.node.op_type == "Softmax" or "Attention" in use.node.op_type:
+            if use.node.op_type in SCORES_END:
                 return True
-            if use.node.op_type in _TO_SOFTMAX and use.node not in seen:
+            if use.node.op_type in MASK_TO_SOFTMAX and use.node not in seen:
                 seen.add(use.node)
                 work.append(use.node)
     return False
@@ -68,7 +61,7 @@ def _through_layout(value: ir.Value | None) -> ir.Value | None:
     """What the value was before axes and element type changed."""
     for _ in range(MAX_STEPS):
         node = value.producer() if value is not None else None
-        if node is None or node.op_type not in ("Unsqueeze", "Squeeze", "Reshape", "Cast", "Identity"):
+        if node is None or node.op_type not in IN_ORDER:
             break
         value = node.inputs[0]
     return value

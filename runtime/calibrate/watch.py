@@ -10,6 +10,8 @@ import onnx_ir as ir
 
 from ...ir.core.constants import constant_of
 from ...ir.core.errors import PassRefused
+from ...ir.core.operators import names, of
+from ...ir.core.operators.walks import SCORES_SCALED
 from ...ir.shapes.float_values import element_types, float_values
 from ...ir.states import State
 from .tail import Tail
@@ -20,8 +22,7 @@ MASK_FLOOR = -120.0  # what a mask's huge fill is clamped to
 SCORE_ROOM = 20.0  # how far below the smallest valid score a masked one may be put: exp(-20)
 BINS = 2048
 SCATTER_ADDS = 16  # the opset from which ScatterElements can add
-_MIXERS = frozenset(("MatMul", "Gemm", "Einsum", "Conv", "MatMulNBits", "FusedMatMul", "Attention"))
-_SCALINGS = frozenset(("Mul", "Div", "Add", "Sub", "Identity", "Cast"))
+_MIXERS = names(lambda row: row.product or row.attention, None)
 BIG = float(np.finfo(np.float32).max)
 
 
@@ -179,7 +180,7 @@ class _Context:
             return None
         if node.op_type == "Where":
             return self._where(node)
-        if node.op_type in _SCALINGS:
+        if node.op_type in SCORES_SCALED:
             source = next((v for v in node.inputs if v is not None and self._is_mixed(v)), None)
             others = [v for v in node.inputs if v is not None and v is not source]
             if source is None or any(self._is_mixed(v) for v in others):
@@ -210,7 +211,7 @@ class _Context:
         while work:
             current = work[-1]
             node = current.producer()
-            if node is not None and node.op_type in ("Shape", "Size"):
+            if node is not None and of(node).sizes:
                 self.mixed[current] = False  # how large a product is is no number of it
             elif current not in self.mixed and node is not None and node.op_type not in _MIXERS and not node.domain:
                 unknown = [v for v in node.inputs if v is not None and v not in self.mixed]

@@ -10,6 +10,8 @@ import onnx_ir as ir
 
 from ...ir.core.constants import constant_of
 from ...ir.core.errors import UnknownNameError, UsageError
+from ...ir.core.operators import names
+from ...ir.core.operators.walks import PAIRS, SAME_PLACE
 from ...ir.interface.logits import logits_output
 from ...ir.program.program import Program
 from ...ir.quantization.qdq import read_qdq
@@ -18,8 +20,8 @@ from ..calibrate.feed import WHOLE, Arrays, Feeder, graph_of
 from ..session.session import Session
 from .metrics import LOGIT_METRICS, METRICS, measure
 
-_ASIDE = frozenset(("QuantizeLinear", "DequantizeLinear", "Cast", "Identity", "Reshape"))
-_HEADS = frozenset(("MatMul", "Gemm", "FusedMatMul", "MatMulNBits"))
+_ASIDE = SAME_PLACE | {"Reshape"} | {name for _, name in PAIRS}
+_HEADS = names(lambda row: (made := row.product) and made.rows == 0 and not made.integers and not made.slides, None)
 HIDDEN, LOGITS = "hidden", "logits"
 
 

@@ -9,12 +9,13 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.core.errors import UnknownNameError
+from ...ir.core.operators import names
 from ...ir.core.scopes import all_nodes
 from ...ir.program.program import Program
 from .session import Optimization, Session, chosen_optimization, load_onnxruntime
 
-_INTEGER = frozenset(("MatMulInteger", "QLinearMatMul", "ConvInteger", "QLinearConv", "DynamicQuantizeMatMul", "QGemm"))
-_FUSABLE = frozenset(("QuantizeLinear", "DynamicQuantizeLinear"))
+_INTEGER = names(lambda row: row.product and row.product.integers, None)
+_FUSABLE = names(lambda row: row.quantizes or (row.whole_scale and not row.product))
 
 
 def optimization_of(name: str) -> Optimization:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from ...ir.core.operators import of
 from ...ir.interface.analysis import analysis_of
 from ...ir.interface.roles import Role, find_tables
 from ...ir.interface.usage import origins
@@ -132,10 +133,13 @@ class ImageSizes:
                 weight = (
                     use.node.inputs[1].shape if len(use.node.inputs) > 1 and use.node.inputs[1] is not None else None
                 )
-                if use.node.op_type == "Conv" and weight is not None and weight.is_static():
+                product = of(use.node).product
+                if product is None or product.rows is None or weight is None or not weight.is_static():
+                    pass
+                elif product.slides:
                     sizes = [int(size) for size in weight.numpy()]
                     return cls(int(np.prod(sizes[1:])), tuple(sizes[2:]), sizes[1])
-                if use.node.op_type in ("MatMul", "Gemm") and weight is not None and weight.is_static():
+                else:
                     return cls(int(weight.numpy()[0]))
                 work.extend(output for output in use.node.outputs if output not in seen)
                 seen.update(use.node.outputs)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from ...ir.core.operators import names
 from ...ir.core.scopes import all_nodes
 from .compare import Difference, compare, ulp_tolerance
 
 OTHER_SUMS = 2e-6  # what another length of the cache, or another number of tokens a run, may change
 ROUNDED = 0.05  # where activations are rounded to 8 bits on the way, a sum's last bit may decide how
-_ROUNDS = frozenset(("QuantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "QAttention", "QMoE"))
+_ROUNDS = names(lambda row: row.rounds, None)
 INT8 = 4  # the accuracy level of MatMulNBits that takes activations of 8 bits
 
 

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from ...ir.program.program import Program
 from ...ir.rewrite.layer.open_norm import NORMS
+from ...ir.rewrite.layer.spans import SUMS
 from ...ir.rewrite.ownership import owner_of
 from ..session.legalize import legalized
 from ..session.session import RunError, Session, SessionError
@@ -55,7 +56,7 @@ def _retyped(layer: ir.Model, whole: WholeGraph) -> str:
 
 def _has_opened_norm(layer: ir.Model) -> bool:
     """Whether the layer begins or ends in the middle of an operator that the whole graph has: a sum with its norm."""
-    kinds = {"Add", "Sum", *(norm for norm, _, _ in NORMS.values())}
+    kinds = SUMS.union(parts.norm for parts in NORMS.values())
     added = (node for node in layer.graph if owner_of(node) == OWNER and node.op_type in kinds)
     return any((node.name or "").endswith(("/sum", "/norm")) for node in added)
 

@@ -19,6 +19,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.core.errors import NotEqualError, OnnxPassesError
+from ...ir.core.operators import names
+from ...ir.core.operators.walks import LAYOUT
 from ...ir.core.scopes import scopes
 from ...ir.interface.analysis import analysis_of
 from ...ir.interface.roles import Role
@@ -223,22 +225,21 @@ def _files(model: ir.Model) -> Iterator[tuple[ir.Value, ir.ExternalTensor]]:
                 yield value, tensor
 
 
+_FLOAT_PRODUCTS = names(lambda row: row.product and not row.product.integers and not row.product.packed, None)
+
+
 def _is_weight(value: ir.Value, tensor: ir.ExternalTensor) -> bool:
     """Stored masks and tables mean something: they are read, and are small. Products and embeddings are not read."""
     rank = len(tensor.shape)
     return tensor.dtype.is_floating_point() and any(
-        node.op_type in _PRODUCTS or (node.op_type == "Gather" and rank == 2) for node, _ in _users(value)
+        node.op_type in _FLOAT_PRODUCTS or (node.op_type == "Gather" and rank == 2) for node, _ in _users(value)
     )
-
-
-_PRODUCTS = frozenset(("MatMul", "Gemm", "Conv", "Einsum", "FusedMatMul"))
-_MOVES = frozenset(("Transpose", "Cast", "Identity", "Reshape"))
 
 
 def _users(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
     for node, index in value.uses():
         yield node, index
-        if node.op_type in _MOVES and index == 0:
+        if node.op_type in LAYOUT and index == 0:
             yield from ((user, at) for user, at in node.outputs[0].uses())
 
 

@@ -6,14 +6,33 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from .base import ALL, MS, Addressing, Grids, Key, Operator, Port
+from .base import ALL, MS, Addressing, Grids, Key, Lookup, Operator, Port, Product, SkipNorm
 from .caches import CACHES
+from .control import CONTROL
 from .numeric import NUMERIC
+from .products import PRODUCTS
 from .views import VIEWS
 
-__all__ = ["ALL", "MS", "OPERATORS", "Addressing", "Grids", "Key", "Operator", "Port", "key_of", "names", "of", "where"]
+__all__ = [
+    "ALL",
+    "MS",
+    "OPERATORS",
+    "Addressing",
+    "Grids",
+    "Key",
+    "Lookup",
+    "Operator",
+    "Port",
+    "Product",
+    "SkipNorm",
+    "key_of",
+    "keys",
+    "names",
+    "of",
+    "where",
+]
 
-OPERATORS: dict[Key, Operator] = {**NUMERIC, **VIEWS, **CACHES}
+OPERATORS: dict[Key, Operator] = {**NUMERIC, **PRODUCTS, **VIEWS, **CONTROL, **CACHES}
 """Each operator by domain (``""`` for the standard) and type."""
 
 _UNKNOWN = Operator()
@@ -32,6 +51,11 @@ def of(node: ir.Node) -> Operator:
 def where(holds: Callable[[Operator], object]) -> dict[Key, Operator]:
     """The rows of which ``holds`` is true."""
     return {key: row for key, row in OPERATORS.items() if holds(row)}
+
+
+def keys(holds: Callable[[Operator], object]) -> frozenset[Key]:
+    """The operators, of any domain, of which ``holds`` is true."""
+    return frozenset(where(holds))
 
 
 def names(holds: Callable[[Operator], object], domain: str | None = "") -> frozenset[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ...core.operators import names
 from ...states.trace import axes_of, constant_ints
 from .batching import Batching, Rule
 
@@ -110,10 +111,7 @@ def _concat(batching: Batching, node: ir.Node) -> ir.Value | None:
     return batching.copy(node, forms, {"axis": axis + 1 if axis >= 0 else axis})
 
 
-ELEMENTWISE = (
-    "Add Sub Mul Div Mod Min Max Pow Equal Less LessOrEqual Greater GreaterOrEqual And Or Xor Where "
-    "Not Neg Abs Cast Identity Cos Sin Exp Log Sqrt Floor Ceil Sign Clip MatMul"
-).split()
+ELEMENTWISE = names(lambda row: row.elementwise) | {"MatMul"}  # whose batch stands in front as well
 BATCHED: dict[str, Rule] = {
     **dict.fromkeys(ELEMENTWISE, elementwise),
     "Unsqueeze": _unsqueeze,

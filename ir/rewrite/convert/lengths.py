@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ...core.operators import of
 from ...core.scopes import remove_dead
 from ...shapes.infer import Facts, IntTensor
 from ...shapes.infer.declared import is_fresh
@@ -62,7 +63,7 @@ def _to_replace(context: ConversionContext, node: ir.Node, value: ir.Value, now:
     after = now.ints(value)
     if after is not None and after.items == wanted.items:
         return None
-    source = node.op_type in ("Shape", "Size") and not node.domain
+    source = of(node).sizes
     return wanted if source or any(leaking(context, operand) for operand in node.inputs) else None
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
+from ...core.operators import names
+from ...core.operators.walks import ORDERS
 from ...interface.roles import Role
 from ...shapes.infer import Facts
 from ...shapes.infer.declared import is_fresh
@@ -16,8 +18,8 @@ from .context import ConversionContext
 from .options import MaskInput
 
 MAX_VISITS = 20000
-_STOPS = frozenset(("MatMul", "Gemm", "Softmax", "Einsum", "Conv", "Shape", "Size"))
-_COMPARES = frozenset(("Less", "LessOrEqual", "Greater", "GreaterOrEqual"))
+_STOPS = names(lambda row: row.product or row.softmax or row.sizes)
+_INDEXED = names(lambda row: row.moves and row.slots is not None)
 
 
 def prove(context: ConversionContext) -> Facts:
@@ -102,10 +104,10 @@ def depends_on_positions(context: ConversionContext, values: list[ir.Value], pos
 
 def _compares_positions(cone: set[ir.Value], inner: set[int], positions: ir.Value) -> bool:
     nodes = {node for value in cone if (node := value.producer()) is not None}
-    compares = (node.inputs for node in nodes if node.op_type in _COMPARES)
+    compares = (node.inputs for node in nodes if node.op_type in ORDERS)
     if any(positions in _cone([v for v in operands if v is not None], inner) for operands in compares):
         return True
-    taken = (node for node in nodes if node.op_type in ("Gather", "GatherND") and node.inputs[1] is not None)
+    taken = (node for node in nodes if node.op_type in _INDEXED and node.inputs[1] is not None)
     return any(positions in _cone([v for v in n.inputs[1:] if v is not None], inner) and _triangle(n) for n in taken)
 
 
@@ -114,9 +116,7 @@ def _triangle(node: ir.Node) -> bool:
     source = node.inputs[0]
     if source is None:
         return False
-    if any(
-        n is not None and n.op_type in (*_COMPARES, "Trilu") for n in (v.producer() for v in _cone([source], set()))
-    ):
+    if any(n is not None and n.op_type in (*ORDERS, "Trilu") for n in (v.producer() for v in _cone([source], set()))):
         return True
     tensor = ir.convenience.get_const_tensor(source)
     if tensor is None or tensor.dtype not in (ir.DataType.BOOL, ir.DataType.UINT8) or len(tensor.shape) < 2:

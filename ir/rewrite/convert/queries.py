@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from ...core.operators import of
 from ...shapes.infer.facts import IntTensor
 from ...states.signatures import is_whole_range, strip_shape_ops
 from .batching import Batching
@@ -36,7 +37,7 @@ def rewire_queries(context: ConversionContext, positions: ir.Value) -> None:
 
 def _feed(batching: Batching, node: ir.Node) -> None:
     """Handles one node of the sweep; nodes come in graph order. Raises PassRefused for one not understood."""
-    if node.op_type in ("Shape", "Size") and not node.domain:
+    if of(node).sizes:
         return  # lengths were told already
     if batching.operands(node):
         rule = BATCHED.get(node.op_type) if not node.domain else None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from ...core.operators import names
 from ...core.scopes import nested
 from ...specialize.length_choices import grown_choices
 from ...states.trace import axes_of, constant_ints
@@ -127,9 +128,8 @@ def _never(context: ConversionContext, node: ir.Node, axes: set[int], positions:
     return False
 
 
-_REDUCTIONS = "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSumExp ReduceSumSquare"
 _RULES: dict[str, Callable[[ConversionContext, ir.Node, set[int], ir.Value], bool]] = {
-    **dict.fromkeys((*_REDUCTIONS.split(), "ArgMax", "ArgMin"), _reduced),
+    **dict.fromkeys(names(lambda row: row.folds), _reduced),
     **dict.fromkeys(("Split", "TopK"), _along),
     **dict.fromkeys(("Conv", "ReverseSequence", "Resize", "NonZero", "Compress", "Pad"), _never),
     "Slice": _sliced,

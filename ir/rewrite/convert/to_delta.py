@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from ...core.constants import constant_of
 from ...core.errors import PassRefused
+from ...core.operators.walks import CHAIN_MOVED
 from ...core.scopes import remove_dead
 from ...interface.roles import find_roles
 from ...shapes.dtypes import dtype_of
@@ -83,10 +84,7 @@ def _turns(state: State, options: Options) -> bool:
 
 def _moved(state: State) -> bool:
     """True where more than a Transpose lies between the input and the update, or a grid that the output has not."""
-    return any(
-        node.op_type not in ("Identity", "Cast", "Transpose", "Concat") and not _is_own_grid(state, node)
-        for node in state.chain
-    )
+    return any(node.op_type not in CHAIN_MOVED and not _is_own_grid(state, node) for node in state.chain)
 
 
 def _is_own_grid(state: State, node: ir.Node) -> bool:

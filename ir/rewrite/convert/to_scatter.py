@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from ...core.operators.walks import CHAIN_MOVED
 from ...core.scopes import remove_dead
 from ...states import State
 from ...states.entries import reordered_by
@@ -54,7 +55,7 @@ def append_to_scatter(context: ConversionContext) -> Outcome:
 def _refuse_form(context: ConversionContext, state: State) -> None:
     """The past must be appended to as it is, one of its axes the batch, and be read nowhere else."""
     assert state.input is not None and state.update is not None
-    moved = [node for node in state.chain if node.op_type not in _MOVES and reordered_by(node) is None]
+    moved = [node for node in state.chain if node.op_type not in CHAIN_MOVED and reordered_by(node) is None]
     if state.new is None or moved or context.batch not in (dims_of(state.input) or ()):
         raise context.refuse(
             f"state {state.name!r} is not appended to as a tensor of rows for each sequence",
@@ -73,9 +74,6 @@ def _refuse_form(context: ConversionContext, state: State) -> None:
         for node, _ in value.uses():
             if node is not state.update and node not in state.chain and (node.op_type != "Shape" or node.domain):
                 raise context.refuse(f"state {state.name!r} is read before new rows are added", node=node)
-
-
-_MOVES = ("Identity", "Concat", "Cast", "Transpose")
 
 
 def _order(state: State) -> list[int]:

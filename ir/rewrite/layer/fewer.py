@@ -12,10 +12,10 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...core.constants import constant_of
+from ...core.operators.walks import SIZES
 from ...core.scopes import bodies
 from ...interface.roles import Role
 
-_SHAPES = frozenset(("Shape", "Size"))
 _NUMBER = re.compile(r"\d+")
 MAX_CONTENT = 4096  # elements of a constant that are compared; of larger ones the place
 Mark = int
@@ -82,7 +82,7 @@ class _Flow:
         entry: ir.Value | None = None
         for node in graph:
             taken = {id(value) for value in node.inputs if value is not None and id(value) in self.reached}
-            if not taken or node.op_type in _SHAPES:
+            if not taken or node.op_type in SIZES:
                 continue
             nodes.append(node)
             for value in taken:
@@ -91,7 +91,7 @@ class _Flow:
                     del left[value]
             for value in node.outputs:
                 self.reached.add(id(value))
-                if users := {user for user, _ in value.uses() if user.op_type not in _SHAPES}:
+                if users := {user for user, _ in value.uses() if user.op_type not in SIZES}:
                     left[id(value)] = len(users)
             if len(left) == 1 and id(node.outputs[0]) in left:
                 if entry is not None:
@@ -141,7 +141,7 @@ class _Marks:
             mark, names = self._of(value)
             marks.append(mark)
             taken |= names
-        if node.op_type in _SHAPES:
+        if node.op_type in SIZES:
             taken = _NOTHING
         attributes = tuple((name, _content(value)) for name, value in sorted(node.attributes.items()))
         key = (node.domain, node.op_type, attributes, tuple(marks))

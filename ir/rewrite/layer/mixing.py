@@ -7,17 +7,11 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from ...core.constants import constant_of
+from ...core.operators import names
 from ...core.scopes import holders
 
-PRODUCTS = frozenset(("MatMul", "Einsum", "FusedMatMul"))  # of two computed operands: attention spelled out
-FUSED = frozenset(
-    (
-        "Attention", "CausalConvWithState", "Conv", "GroupQueryAttention", "LinearAttention", "LongformerAttention",
-        "Loop", "MultiHeadAttention", "PackedAttention", "PackedMultiHeadAttention", "PagedAttention", "QAttention",
-        "Scan", "SparseAttention",
-    )
-)  # fmt: skip
-"""Attention, convolutions along the tokens and recurrences, of ONNX 1.22 and onnxruntime's ContribOperators.md."""
+PRODUCTS = names(lambda row: row.product and row.product.pairs, None)  # attention spelled out
+FUSED = names(lambda row: row.mixes_tokens, None)
 
 
 def mixing_nodes(graph: ir.Graph, source: ir.Value, known: Mapping[ir.Value, ir.DataType]) -> list[ir.Node]:

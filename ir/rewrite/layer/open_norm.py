@@ -7,15 +7,12 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from ...core.dataflow import Point
+from ...core.operators import OPERATORS, SkipNorm
 from ..builder import Builder
 
-NORMS: dict[str, tuple[str, tuple[int, ...], int]] = {  # operator -> the norm alone, its weights' ports, the bias's
-    "SkipLayerNormalization": ("LayerNormalization", (2, 3), 4),
-    "SkipSimplifiedLayerNormalization": ("SimplifiedLayerNormalization", (2,), 3),
-}
-"""Ports as in the schemas of onnxruntime's contrib operators: input, skip, gamma, (beta,) bias."""
+NORMS: dict[str, SkipNorm] = {name: row.skip_norm for (_, name), row in OPERATORS.items() if row.skip_norm is not None}
+"""What each operator that sums and normalizes is made of."""
 EPSILON = 1e-12  # default of those (ContribOperators.md, onnxruntime 1.32); LayerNormalization-17 has 1e-5
-SUM = 3  # the output that holds the sum
 
 
 def open_norm(graph: ir.Graph, point: Point, owner: str) -> ir.Value:
@@ -25,7 +22,7 @@ def open_norm(graph: ir.Graph, point: Point, owner: str) -> ir.Value:
     """
     if isinstance(point, ir.Value):
         return point
-    norm, weights, bias = NORMS[point.op_type]
+    norm, weights, bias, sum_at = NORMS[point.op_type]
     builder = Builder(graph, owner)
     dtype = point.outputs[0].dtype or ir.DataType.FLOAT
     parts = [value for value in (*point.inputs[:2], *point.inputs[bias : bias + 1]) if value is not None]
@@ -36,7 +33,7 @@ def open_norm(graph: ir.Graph, point: Point, owner: str) -> ir.Value:
     operands = [total, *(point.inputs[port] for port in weights if port < len(point.inputs))]
     normed = builder.op(norm, operands, f"{point.name}/norm", attributes, dtype=dtype)
     builder.place_before(point)
-    for old, new in ((point.outputs[0], normed), *((value, total) for value in point.outputs[SUM : SUM + 1])):
+    for old, new in ((point.outputs[0], normed), *((value, total) for value in point.outputs[sum_at : sum_at + 1])):
         if old.name:
             _replace(old, new)
     graph.remove(point)

@@ -14,16 +14,17 @@ import onnx_ir as ir
 
 from ...core.dataflow import Point, following, reached
 from ...core.errors import PassRefused
+from ...core.operators import names
+from ...core.operators.walks import SIZES
 from ...core.scopes import holders
 from ...interface.logits import logits_output
 from ...interface.roles import Role
 from ...states import State
 from .mixing import mixing_nodes
 
-LOOKUPS = frozenset(("Gather", "GatherBlockQuantized", "EmbedLayerNormalization"))
-SUMS = frozenset(("Add", "Sum"))
-SKIP_NORMS = frozenset(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"))
-SIZES = frozenset(("Shape", "Size"))  # what they give depends on no content: it goes around no layer
+LOOKUPS = names(lambda row: row.lookup, None)
+SUMS = names(lambda row: row.adds)
+SKIP_NORMS = names(lambda row: row.skip_norm, None)
 
 
 @dataclass(eq=False)
@@ -154,7 +155,7 @@ class _Flow:
         graph: nx.DiGraph[int] = nx.DiGraph()
         graph.add_node(0)
         for at, point in enumerate(points):  # grows while it is walked
-            sizes = isinstance(point, ir.Node) and point.op_type in SIZES
+            sizes = isinstance(point, ir.Node) and point.op_type in SIZES  # no content goes around a layer
             for other in following(point, outer) if not sizes else ():
                 if other not in index:
                     index[other] = len(points)

@@ -11,7 +11,7 @@ from ...core.dataflow import Point
 from ...shapes.infer import Facts
 from ...shapes.infer.declared import is_fresh
 from ..builder import Builder
-from .open_norm import SUM, ask_for
+from .open_norm import NORMS, ask_for
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ def rows_at(point: Point) -> ir.Value | None:
     """The value that holds the hidden rows at a point of the trunk; None where a fused sum and norm leaves it out."""
     if isinstance(point, ir.Value):
         return point
-    return point.outputs[SUM] if len(point.outputs) > SUM and point.outputs[SUM].name else None
+    at = NORMS[point.op_type].total
+    return point.outputs[at] if len(point.outputs) > at and point.outputs[at].name else None
 
 
 def leaves_as(graph: ir.Graph, point: Point, name: str) -> bool:
@@ -55,7 +56,8 @@ class Tapper:
         if rows is None:
             assert isinstance(point, ir.Node), "a value holds its own rows"
             normed = next(value for value in point.outputs if value.name)
-            output, found = ask_for(point, SUM, name), Tapped(normed.name or "", SUM)
+            at = NORMS[point.op_type].total
+            output, found = ask_for(point, at, name), Tapped(normed.name or "", at)
             self._declare(output, normed, name)
         else:
             builder = Builder(self.graph, self.owner)

@@ -8,6 +8,8 @@ import onnx_ir as ir
 
 from ...core.constants import constant_of
 from ...core.errors import PassRefused
+from ...core.operators import of
+from ...core.operators.walks import INDEX_CARRIED
 from ...shapes.infer import Facts
 from ...symbolic.dims import Dim, Expr
 from ...symbolic.symbols import dims_of
@@ -17,9 +19,6 @@ from .ops import ELEMENTWISE, LAYOUT, NORMS, QUANTIZE, REDUCTIONS, SELECTIONS, i
 MAX_STEPS = 64
 _FAR = 2**31 - 1
 _ROWWISE = ELEMENTWISE | NORMS | QUANTIZE | REDUCTIONS
-_CARRIES_INDEX = frozenset(
-    "Add Sub Mul Cast Where Max Min Reshape Unsqueeze Squeeze Expand Tile Concat Identity Flatten Gather Slice".split()
-)
 
 
 @dataclass(eq=False)
@@ -126,7 +125,7 @@ def _has_all_rows(value: ir.Value, tokens: Tokens, facts: Facts) -> bool:
 def _selects_all(value: ir.Value, tokens: Tokens, facts: Facts) -> bool:
     """True where a selection of the last rows happens to take as many as there are."""
     node = value.producer()
-    if node is None or node.op_type not in ("GatherElements", "GatherND") or node.domain:
+    if node is None or of(node).reads is None:
         return False
     given, index = node.inputs[:2]
     known = given is not None and index is not None and _argmax(index) is not None
@@ -199,7 +198,7 @@ def _argmax(index: ir.Value) -> ir.Value | None:
         seen.add(value)
         if node.op_type == "ArgMax":
             found[value] = None
-        elif node.op_type in _CARRIES_INDEX and not node.domain:
+        elif node.op_type in INDEX_CARRIED and not node.domain:
             carriers = node.inputs[1:] if node.op_type == "Where" else node.inputs
             work.extend(given for given in carriers if given is not None and constant_of(given) is None)
     return next(iter(found)) if len(found) == 1 else None

@@ -7,62 +7,39 @@ from collections.abc import Collection
 import onnx_ir as ir
 
 from ...core.constants import constant_of
-from ...core.operators import MS, Key, key_of, where
+from ...core.operators import OPERATORS, Key, key_of, keys
 
 __all__ = ["key_of"]
 
-HEADS: dict[Key, tuple[int, int]] = {  # operator -> its operands: the rows, and the weight
-    ("", "MatMul"): (0, 1),
-    ("", "Gemm"): (0, 1),
-    ("", "Conv"): (0, 1),
-    ("", "MatMulInteger"): (0, 1),
-    ("", "QLinearMatMul"): (0, 3),
-    (MS, "FusedMatMul"): (0, 1),
-    (MS, "FusedGemm"): (0, 1),
-    (MS, "GemmFloat8"): (0, 1),
-    (MS, "MatMulBnb4"): (0, 1),
-    (MS, "MatMulFpQ4"): (0, 1),
-    (MS, "MatMulIntegerToFloat"): (0, 1),
-    (MS, "MatMulNBits"): (0, 1),
-    (MS, "QGemm"): (0, 3),
-    (MS, "DynamicQuantizeMatMul"): (0, 1),
+HEADS: dict[Key, tuple[int, int]] = {
+    key: (row.product.rows, row.product.weight)
+    for key, row in OPERATORS.items()
+    if row.product is not None and row.product.rows is not None
 }
-WHOLE_TENSOR = frozenset({(MS, "DynamicQuantizeMatMul")})
+"""Operator -> its operands: the rows, and the weight."""
+
+WHOLE_TENSOR = keys(lambda row: row.product and row.whole_scale)
 """Products that derive one scale from all rows: with fewer rows they compute something else."""
 
-RANK_TWO = frozenset({("", "Gemm"), (MS, "FusedGemm"), (MS, "QGemm"), (MS, "GemmFloat8"), ("", "Conv")})
+RANK_TWO = keys(lambda row: row.product and not row.product.any_rank)
 """Products that do not take rows of any rank."""
 
-ELEMENTWISE = frozenset(where(lambda row: row.elementwise))
+ELEMENTWISE = keys(lambda row: row.elementwise)
 
-QUANTIZE = frozenset(
-    {("", "QuantizeLinear"), ("", "DequantizeLinear"), (MS, "QuantizeLinear"), (MS, "DequantizeLinear")}
-)
+QUANTIZE = keys(lambda row: row.quantizes or row.dequantizes)
 """Row by row where scale and zero point are constants."""
 
-NORMS = frozenset(
-    {
-        ("", "LayerNormalization"),
-        ("", "RMSNormalization"),
-        ("", "SimplifiedLayerNormalization"),
-        ("", "Softmax"),
-        ("", "LogSoftmax"),
-        ("", "LpNormalization"),
-        (MS, "QuickGelu"),
-    }
-)
+NORMS = keys(lambda row: row.by_row)
 """Row by row where their axis is the last."""
 
-REDUCTIONS = frozenset(("", name) for name in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2", "ReduceSumSquare"))
+REDUCTIONS = keys(lambda row: row.reduces)
 
-LAYOUT = frozenset(
-    ("", name) for name in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Cast")
-)
-SELECTIONS = frozenset(("", name) for name in ("Slice", "Gather", "GatherElements", "GatherND"))
+LAYOUT = keys(lambda row: row.keeps_all and not row.repeats)
 
-_DERIVES = frozenset(
-    ("", name) for name in ("Transpose", "Identity", "Cast", "DequantizeLinear", "Reshape", "Squeeze", "Unsqueeze")
-) | {(MS, "DequantizeLinear")}
+SELECTIONS = keys(lambda row: row.moves and not row.keeps_all) - {("", "Split")}
+"""Rows that are chosen; the parts of a Split are rows of several results."""
+
+_DERIVES = LAYOUT | keys(lambda row: row.dequantizes)
 _DEPTH = 8
 
 

@@ -7,20 +7,19 @@ import onnx_ir as ir
 
 from ...core.constants import constant_of
 from ...core.errors import PassRefused
-from ...core.operators import where
+from ...core.operators import ALL, OPERATORS, where
 from ...core.scopes import scopes
 from ..builder import Builder
 
 NO_INDEX = np.iinfo(np.int32).max
 _GATHERS = {("Gather", 1), *((name, row.slots) for (_, name), row in where(lambda row: row.reads).items())}
 _SCATTERS = {(name, row.slots) for (_, name), row in where(lambda row: row.writes).items()}
-_FIRST = (0,)
-_MOVES: dict[str, tuple[int, ...] | None] = {
-    "Where": (1, 2),
-    **dict.fromkeys(("Concat", "Min", "Max", "Add", "Mul", "Sub", "Sum"), None),
-    **dict.fromkeys(("Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Transpose", "Tile"), _FIRST),
-    **dict.fromkeys(("Slice", "Split", "Flatten", "Gather", "GatherND", "GatherElements", "Clip"), _FIRST),
+_MOVES = {
+    name: row.numbers
+    for (domain, name), row in OPERATORS.items()
+    if not domain and (row.moves or len(row.numbers) > 1 or row.numbers == ALL or name == "Clip")
 }
+"""The operands whose indices stay indices; Mod and Div make another index of one, which lies within the rows."""
 REPLACEMENT = {"gather": 0, "scatter": -1}
 
 
@@ -102,7 +101,7 @@ def _carried(model: ir.Model, node: ir.Node, port: int) -> list[ir.Value]:
     if node.op_type not in _MOVES or node.domain:
         return []
     ports = _MOVES[node.op_type]
-    outputs = list(node.outputs) if ports is None or port in ports else []
+    outputs = list(node.outputs) if ports == ALL or port in ports else []
     return outputs + [outer for value in outputs for outer in _outside(model, value)]
 
 

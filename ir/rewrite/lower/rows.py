@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...core.constants import constant_of
+from ...core.operators.walks import IN_ORDER, SAME_PLACE
 from ...states.trace import axes_of
 from .emitter import INT64, Emitter, Layout
 
@@ -129,9 +130,7 @@ def summed_mask(last: ir.Value) -> ir.Value | None:
             summed = True
         elif node.op_type == "Sub" and not summed and _is_one(node.inputs[1]):
             pass
-        elif node.op_type not in ("Cast", "Identity", "Squeeze", "Reshape") or (
-            summed and node.op_type in ("Squeeze", "Reshape")
-        ):
+        elif node.op_type not in (SAME_PLACE if summed else IN_ORDER):
             return None
         value = node.inputs[0]
     return None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from ...core.operators import names
 from ...shapes.dtypes import dtype_of
 from ...shapes.infer.context import OpKey
 from ...symbolic.dims import Expr
@@ -16,7 +17,7 @@ Inputs = list[ir.Value | None]
 Identity = Callable[[Round, ir.Node, Inputs], ir.Value | None]
 
 MAX_CHAIN = 8
-RESHAPES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+RESHAPES = names(lambda row: row.reshapes)
 
 _F, _I, _U = ir.DataType, ("INT8", "INT16", "INT32", "INT64"), ("UINT8", "UINT16", "UINT32", "UINT64")
 # element types that hold every value of another one exactly

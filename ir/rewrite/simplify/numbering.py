@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ...core.operators import names
 from .scope import MAX_BYTES
 
-RANDOM = frozenset(
-    {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-)
+RANDOM = names(lambda row: row.random)
 HASHABLE = frozenset({ir.AttributeType.INT, ir.AttributeType.STRING})
 LISTS = frozenset({ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS})
 

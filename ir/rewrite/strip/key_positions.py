@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from ...core.errors import PassRefused
+from ...core.operators import of
+from ...core.operators.walks import ROWS_COMPARED
 from ...states.base import State
 from ...states.positions import PositionSource, position_source
 from ...states.ranges import View, cache_ranges, views
@@ -15,8 +17,6 @@ from ..builder import Builder
 
 FAR = 2**31 - 1
 """The position that stands for a padded row: behind every query, so every causal mask hides it."""
-
-_COMPARES = frozenset("Greater GreaterOrEqual Less LessOrEqual Equal Sub Add Where Max Min Mul".split())
 
 
 def mask_by_key_positions(states: Sequence[State], builder: Builder) -> None:
@@ -55,7 +55,7 @@ def _refuse_unknown(uses: Sequence[View], source: PositionSource | None, any_ran
             hint="Use positions=ordered.",
         )
     for view in uses:
-        if view.consumer.op_type not in _COMPARES or view.consumer.domain:
+        if view.consumer.op_type not in ROWS_COMPARED or view.consumer.domain:
             raise PassRefused(
                 f"the cache's row numbers enter {view.consumer.op_type} {view.consumer.name!r}, not understood",
                 wanted="comparisons of row numbers with positions",
@@ -102,5 +102,5 @@ def _unsqueezed_rank(view: View) -> int:
         return len(constant_ints(node.inputs[1]) or ())
     inner = View(node.inputs[0], view.consumer, 0) if node.inputs and node.inputs[0] is not None else None
     base = _unsqueezed_rank(inner) if inner is not None else 0
-    grown = {"Unsqueeze": 1, "Squeeze": -1}.get(node.op_type, 0)
+    grown = of(node).ranks
     return base + grown * len(constant_ints(node.inputs[1]) or ()) if grown and len(node.inputs) > 1 else base

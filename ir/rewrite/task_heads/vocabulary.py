@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from ...core.constants import constant_of
 from ...core.errors import PassRefused
-from ...core.operators import MS, Key
+from ...core.operators import MS, Key, keys
+from ...core.operators.walks import WEIGHT_DERIVED, WORDS_CHOSEN
 from ...serialization.partial_read import take
 from ...shapes.infer import Facts
 from ..builder import Builder
@@ -18,8 +19,8 @@ from ..lm_head import LmHead
 from ..lm_head.ops import ELEMENTWISE, QUANTIZE, is_constant, key_of
 from .idle import drop_nodes
 
-KEEPS_LAST = frozenset(("", name) for name in ("Cast", "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze"))
-ROWS_ALONE = frozenset(("", name) for name in ("Slice", "Gather", "GatherElements"))
+KEEPS_LAST = keys(lambda row: row.keeps_all and not row.repeats) - {("", "Flatten")}
+ROWS_ALONE = frozenset(("", name) for name in WORDS_CHOSEN)
 MAX_DEPTH = 8
 
 
@@ -257,6 +258,4 @@ _PORTS: Mapping[Key, Callable[[ir.Node], list[tuple[int, int]]]] = {
 }
 """Operator -> its operands with words, and the axis of the words in each."""
 
-_DERIVES = frozenset(("", name) for name in ("Transpose", "Identity", "Cast", "DequantizeLinear")) | {
-    (MS, "DequantizeLinear")
-}
+_DERIVES = keys(lambda row: row.dequantizes) | {("", name) for name in WEIGHT_DERIVED}

@@ -1,0 +1,78 @@
+"""Names what a walk along a graph may pass on its way, made of families of rows; a new row takes part by its columns.
+
+All but ``SCORES_END`` are operators of the standard's domain. What is named one by one changes numbers, and is passed
+for what it means on that way: a scale between a product and its softmax is none between positions and their rows.
+"""
+
+from __future__ import annotations
+
+from . import keys, names
+
+PAIRS = keys(lambda row: row.quantizes or row.dequantizes)
+SIZES = names(lambda row: row.sizes)
+SAME_PLACE = names(lambda row: row.keeps_all and row.elementwise)
+"""Each item stays where it is, perhaps under another type: Identity, Cast."""
+IN_ORDER = SAME_PLACE | names(lambda row: row.reshapes)
+"""Items keep their order, perhaps under another shape."""
+LAYOUT = names(lambda row: row.keeps_all and not row.repeats)
+"""Every item once."""
+VIEWS = names(lambda row: row.keeps_all)
+PICKS = names(lambda row: row.moves and not row.keeps_all)
+"""Some of the items."""
+PARTS = names(lambda row: row.moves and not row.keeps_all and row.reads is None)
+"""Whole parts along an axis."""
+ORDERS = names(lambda row: row.orders)
+SCORES_END = names(lambda row: row.softmax or row.attention, None)
+"""Where scores become weights, or are never seen: masks end there."""
+
+
+def _and(*families: frozenset[str], more: str) -> frozenset[str]:
+    return frozenset(more.split()).union(*families)
+
+
+# attention, spelled out
+CACHE_TO_PRODUCT = _and(VIEWS, PICKS, more="CastLike Concat Where Mul Pad")
+"""From a cached tensor to the product it enters: heads repeated, scaled, read by index."""
+PRODUCT_TO_SOFTMAX = _and(LAYOUT, more="Mul Div Add Sub Where Max Min Clip Tanh Slice Concat")
+"""From a product with the query to the softmax: scale, mask, soft-cap, sinks."""
+SOFTMAX_TO_PRODUCT = _and(LAYOUT, more="Expand Dropout Where Mul Slice")
+MASK_TO_SOFTMAX = _and(LAYOUT, more="And Or Not Xor Where Expand Add Mul Sub Slice Gather")
+SCORES_SCALED = _and(SAME_PLACE, more="Mul Div Add Sub")
+ENCODER_TO_KEYS = _and(LAYOUT, more="MatMul Gemm FusedMatMul Add Mul Split Slice Gather")
+"""From an encoder's rows to keys: a product with a weight, its bias, a scale, heads."""
+
+# positions, row numbers, sizes
+ROWS_TO_CONDITION = _and(ORDERS, LAYOUT, more="Equal Not And Or ReduceSum ReduceMax OneHot Expand")
+"""From row numbers to a condition that chooses rows."""
+ROWS_COMPARED = _and(ORDERS, more="Equal Sub Add Where Max Min Mul")
+"""What row numbers may enter where positions in any order take their place."""
+SIZE_TAKEN = _and(IN_ORDER, more="Gather Slice")
+"""From a Shape to one of its dimensions."""
+SIZE_CHOSEN = _and(SIZE_TAKEN, more="Concat Max Min")
+SIZE_ARITHMETIC = _and(SIZE_TAKEN, SIZES, more="Concat Add Mul")
+SIZE_LISTS = _and(SIZES, more="Concat Gather Unsqueeze Cast Slice")
+"""What gives a list of sizes."""
+INDEX_CARRIED = _and(VIEWS - {"Transpose"}, more="Add Sub Mul Where Max Min Concat Gather Slice")
+"""From an index that was found to what takes rows by it, through sums that make room for a batch."""
+INDEX_VIEWS = _and(IN_ORDER, more="Expand")
+SHIFTED = _and(names(lambda row: row.adds), more="Sub")
+"""What moves positions before a mask compares them: windows are told by the distance."""
+COUNTED = _and(names(lambda row: row.truth or row.numbers), more="CumSum ReduceProd")
+"""Operators by which integers are counted on: what they give of integers are integers, or the outcome of a test."""
+
+# rows of a cache
+CACHE_MOVED = _and(LAYOUT, PARTS, more="CastLike Mul")
+ROWS_TOGETHER = _and(names(lambda row: row.folds), SIZES - {"Shape"}, more="CumSum TopK")
+"""What takes rows together: rows that were never written count there."""
+CHAIN_MOVED = _and(SAME_PLACE, more="Transpose Concat")
+"""What may stand between a state's update and the output that carries it, for the rows' axis to stay known."""
+CONVOLUTION_WINDOW = _and(more="Slice Pad Concat")
+"""What the end of a convolution's input is cut and joined by."""
+
+# weights, tables, heads
+WEIGHT_DERIVED = _and(SAME_PLACE, more="Transpose DequantizeLinear")
+"""What may stand between a stored weight and the product it enters."""
+WORDS_CHOSEN = PICKS - {"Split", "GatherND"}
+"""What chooses rows or words behind a head, along one axis and with one result."""
+POSITIONS_TO_EXTREME = _and(IN_ORDER, more="Gather Slice")
+"""From positions to the ArgMax that finds the last."""
