@@ -29,7 +29,7 @@ PROGRAM = "onnx-passes"
 
 @dataclass
 class Settings:
-    """What the whole command was told, whichever subcommand runs."""
+    """The options of the whole command, whichever subcommand runs."""
 
     debug: bool = False
 

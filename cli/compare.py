@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..ir.program.program import Program
     from ..runtime.compare.programs import Comparison, Row
 
-RANDOM = "no --tokens: random ids show that both run; what rounding costs is told by real texts alone"
+RANDOM = "no --tokens: random ids show that both run; only real texts show what rounding costs"
 TITLE = "Quantization Error Summary"
 RULE = "─" * 13
 PLOT_POINTS = 2000

@@ -59,9 +59,9 @@ def guarded(call: Callable[[], int], *, debug: Callable[[], bool], as_json: bool
 def _say_json(error: BaseException, line: str, code: int) -> None:
     """``{"schema": …, "error": {…}, "exit_code": N}``; the parts of an error of ours, and its line for any other."""
     parts = ("what", "where", "found", "wanted", "hint") if isinstance(error, OnnxPassesError) else ()
-    told = {part: str(value) for part in parts if (value := getattr(error, part)) not in (None, "")}
+    parts_named = {part: str(value) for part in parts if (value := getattr(error, part)) not in (None, "")}
     with contextlib.suppress(OSError):
-        show_json({"error": {"message": line, "kind": type(error).__name__, **told}, "exit_code": code})
+        show_json({"error": {"message": line, "kind": type(error).__name__, **parts_named}, "exit_code": code})
         sys.stdout.flush()
 
 

@@ -96,7 +96,7 @@ def execute(job: Job, on_progress: Callable[[str, int, int], None] | None = None
     from ..passes.pipeline import parse_pipeline
 
     outcome = Outcome(job.model, job.out)
-    passes = parse_pipeline(job.pipeline)  # before the model is read: a misspelt pass is told at once
+    passes = parse_pipeline(job.pipeline)  # before the model is read: a misspelt pass is refused at once
     _check_print_after(job.print_after, passes)
     from ..ir.interface.analysis import kept_analyses  # loads onnx, which a misspelt pass needs not wait for
 

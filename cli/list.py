@@ -101,7 +101,7 @@ def _preset(name: str) -> dict[str, Any]:
 
 
 def _parameters(preset: Preset) -> list[dict[str, Any]]:
-    """A preset's parameters, each told by the option of the pass, or of the inner preset, that it fills."""
+    """A preset's parameters, each explained by the option of the pass, or of the inner preset, that it fills."""
     from ..passes.presets import PRESETS
     from ..passes.syntax import parse_specs
 

@@ -32,7 +32,7 @@ class Bind(Pass):
         Shape(x) -> Gather -> Unsqueeze -> Concat -> Reshape(q)   →  Reshape(q, [0, 0, -1, 64])
         image_grid_thw: int64[batch_size, time, h, w]    →  (input gone: only its shape was used)
 
-    1. Inputs, outputs and value infos hold numbers; symbols that follow from others are told by propagation.
+    1. Inputs, outputs and value infos hold numbers; propagation gives symbols that follow from others.
     2. What is known before the run is folded, as by ``simplify``.
     3. Inputs of which only the shape was used go; inputs that nothing used before stay.
     4. The specialization stays in the program, the graph's others go: they would not fit any more. Which sizes were

@@ -73,5 +73,5 @@ def _refusal(where: str, failures: list[Failure]) -> PassRefused:
         "a specialization does not fit its graph",
         where=where,
         found=shown + more,
-        hint="Change the sizes as told; `onnx-passes check` on the files shows all failures.",
+        hint="Change the sizes as listed; `onnx-passes check` on the files shows all failures.",
     )

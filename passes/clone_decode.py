@@ -289,9 +289,9 @@ def _unhidden(graphs: Mapping[str, DimensionAnalysis], settings: CloneDecode) ->
     """Caches of fixed length that nothing among the inputs tells the filled rows of."""
     found: list[str] = []
     for graph in graphs.values() if settings.static else ():
-        told = _TELLS_ROWS & set(graph.roles.values())
+        counted = _TELLS_ROWS & set(graph.roles.values())
         grown = [s for s in graph.states if s.traits.gains_rows and s.pairing is Pairing.BOTH and s.axis is not None]
-        if grown and not told and not any(state.shares_buffer for state in grown):
+        if grown and not counted and not any(state.shares_buffer for state in grown):
             found.append(
                 f"graph {graph.model.graph.name!r}: no input hides rows of {grown[0].name!r} that hold no token: "
                 "a decode is right only where its past is full"
@@ -332,7 +332,7 @@ def _whole_chunks(
 def _spare_rows(
     graphs: Mapping[str, DimensionAnalysis], placed: Mapping[str, Sequence[Specialization]], settings: CloneDecode
 ) -> Iterator[SpareRows]:
-    """Which caches keep a row for padding: those written at positions (TensorScatter is told an index instead)."""
+    """Which caches keep a row for padding: those written at positions (TensorScatter takes an index instead)."""
     for base, graph in graphs.items():
         written = (s for s in graph.states if s.inside is Layout.SCATTER and s.pairing is Pairing.BOTH)
         at_positions = [s.name for s in written if s.update is None or s.update.op_type != "TensorScatter"]

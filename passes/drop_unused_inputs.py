@@ -19,7 +19,7 @@ class DropUnusedInputs(Pass):
         (input_ids, attention_mask, num_logits_to_keep) => logits = f(input_ids, attention_mask)
         (input_ids, attention_mask) => logits = f(input_ids, attention_mask)
 
-    1. An input that no node reads and that is no output goes; which ones is told.
+    1. An input that no node reads and that is no output goes; the summary names it.
 
     Left alone: inputs that are handed out as they are. The host has to leave out what was removed.
     """

@@ -53,7 +53,7 @@ class EmitManifest(Pass):
     Refused: no specialization; one that leaves a symbol of the graph open, binds a symbol no graph has, or does not fit
     the graph, as ``check`` proves it.
 
-    5. Operators and forms that the target's table does not have are told in warnings (``unsupported=refuse`` refuses
+    5. Operators and forms that the target's table does not have are warned of (``unsupported=refuse`` refuses
        them, ``allow`` says nothing).
 
     Attributes:

@@ -85,7 +85,7 @@ class ExtractLayer(Pass):
         return Report(
             True,
             {"layers": len(cuts), "nodes": nodes},
-            notes=tuple(_told(names[name], cut) for name, cut in cuts.items()),
+            notes=tuple(_note(names[name], cut) for name, cut in cuts.items()),
             warnings=tuple(text for cut in cuts.values() for text in _warned(cut)),
             contracts=tuple(_cut_of(bases[spec.name], names[spec.name], cuts[spec.name]) for spec in chosen),
         )
@@ -135,7 +135,7 @@ def _moved(spec: Specialization, graph: str) -> Specialization:
     return spec.model_copy(update={"name": graph, "graph": graph, "role": SpecRole.LAYER, "logits_rows": None})
 
 
-def _told(graph: str, cut: Cut) -> str:
+def _note(graph: str, cut: Cut) -> str:
     return f"{graph}: hidden states come in as {cut.hidden!r} and leave as {cut.result!r}"
 
 

@@ -85,8 +85,8 @@ class InsertQdq(Pass):
         results = [(name, self._apply(plan, applied)) for name, plan in plans]
         if any(result.modified for _, result in results):
             put_table(program, applied)
-            told = EncodingTable({name: e for name, e in applied.encodings.items() if e.kind is not None})
-            program.artifacts["encodings.json"] = print_encodings(told, "aimet-1.0.0")
+            stated = EncodingTable({name: e for name, e in applied.encodings.items() if e.kind is not None})
+            program.artifacts["encodings.json"] = print_encodings(stated, "aimet-1.0.0")
         report = merge_results(results)
         widths = Counter(encoding.bits for _, plan in plans for encoding, _ in plan.activations.values())
         return replace(report, warnings=(*report.warnings, *self._other_widths(widths)))
@@ -137,8 +137,8 @@ class InsertQdq(Pass):
 
     def _apply(self, plan: _GraphPlan, applied: EncodingTable) -> GraphResult:
         builder = Builder(plan.model.graph, self.name)
-        for value, (told, encoding, integers) in plan.integers.items():
-            applied.encodings[value.name or ""] = told
+        for value, (stated, encoding, integers) in plan.integers.items():
+            applied.encodings[value.name or ""] = stated
             _replace_weight(plan, builder, value, encoding, integers)
         for value, (encoding, dtype) in plan.activations.items():
             applied.encodings[value.name or ""] = encoding
@@ -162,11 +162,11 @@ class InsertQdq(Pass):
             given = table.encodings.get(name)
             bits = WEIGHT_BITS[self.weights]
             made = given or weight_encoding(name, array, bits, axis if self.per_channel else None)
-            told = as_held(made, tensor.dtype)
-            encoding = as_held(plain(told), tensor.dtype)
+            stated = as_held(made, tensor.dtype)
+            encoding = as_held(plain(stated), tensor.dtype)
             check_grid(name, encoding, tensor.dtype, array.shape, plan.opset)
             kind = grid_type(name, encoding)
-            shared[key] = told, encoding, ir.tensor(quantized(array, encoding).astype(kind.numpy()), kind)
+            shared[key] = stated, encoding, ir.tensor(quantized(array, encoding).astype(kind.numpy()), kind)
         return shared[key]
 
 

@@ -57,7 +57,7 @@ class KeepLastLogits(Pass):
        0 … n-1, so its last valid row is no longer the last one given. Recorded as an assumption.
     2. The mask over a cache that is written in place tells nothing of the run's rows: positions do.
     3. A graph that keeps its last row already (ArgMax over positions, Slice, index -1, an input that tells how many)
-       is widened: its own selection goes, its own ArgMax is used again, inputs that only told the number go.
+       is widened: its own selection goes, its own ArgMax is used again, inputs that only gave the number go.
     4. Where n is the length itself nothing is selected; a selection that was there goes.
     5. ``symbol=num_logits_to_keep``: an int64 input ``[num_logits_to_keep, 1]`` tells n by its length.
     6. The selection stands before the product, after the final norm; before a QuantizeLinear with a constant scale,
@@ -141,8 +141,8 @@ class KeepLastLogits(Pass):
     def _is_done(self, kept: Kept, tokens: Tokens, roles: dict[str, Role], where: str) -> bool:
         """True where n rows are kept already; PassRefused where there are never so many."""
         if self.symbol is not None:
-            told = next((value for value in kept.told_by if value.name == self.symbol), None)
-            shaped = told is not None and told.shape is not None and len(told.shape) == 2
+            given = next((value for value in kept.given_by if value.name == self.symbol), None)
+            shaped = given is not None and given.shape is not None and len(given.shape) == 2
             return shaped and roles.get(self.symbol) is Role.LOGITS_TO_KEEP
         assert self.n is not None, "one of the options is given"
         if isinstance(tokens.length, int) and self.n > tokens.length:
@@ -160,18 +160,18 @@ class KeepLastLogits(Pass):
         if self.symbol is None:
             return Count(number=self.n)
         present = next((value for value in model.graph.inputs if value.name == self.symbol), None)
-        told = present is not None and roles.get(self.symbol) is Role.LOGITS_TO_KEEP
-        if present is not None and told and present.shape is not None and len(present.shape) == 2:
+        counts = present is not None and roles.get(self.symbol) is Role.LOGITS_TO_KEEP
+        if present is not None and counts and present.shape is not None and len(present.shape) == 2:
             return Count(source=present, symbol=self.symbol)
         taken = {value.name for node in model.graph for value in node.outputs} | set(model.graph.initializers)
-        if (present is not None and not told) or self.symbol in taken or self.symbol in symbols_of(model):
+        if (present is not None and not counts) or self.symbol in taken or self.symbol in symbols_of(model):
             raise UsageError("this name is taken in the graph", where=where, found=self.symbol, hint="Choose another.")
         if present is not None:
             model.graph.inputs.remove(present)
             present.name = f"{self.symbol}/scalar"
-        told_by = ir.val(self.symbol, ir.DataType.INT64, ir.Shape([self.symbol, 1]))
-        model.graph.inputs.append(told_by)
-        return Count(source=told_by, symbol=self.symbol)
+        given_by = ir.val(self.symbol, ir.DataType.INT64, ir.Shape([self.symbol, 1]))
+        model.graph.inputs.append(given_by)
+        return Count(source=given_by, symbol=self.symbol)
 
 
 def _of_many(count: Dim | None, length: Dim) -> Dim | None:
@@ -199,7 +199,7 @@ def _validity(
 
 
 def _drop_count(model: ir.Model, roles: dict[str, Role], idle: set[ir.Value], count: Count) -> int:
-    """Removes inputs that told how many rows to keep and that nothing reads any more."""
+    """Removes inputs that gave how many rows to keep and that nothing reads any more."""
     before = len(model.graph.inputs)
     model.graph.inputs[:] = [
         value

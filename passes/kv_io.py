@@ -37,7 +37,7 @@ class KvIo(Pass):
 
     1. Past and present must be on one grid; then a cache goes from run to run without being rounded again.
     2. A host fills unused rows with the zero point: 0 on the symmetric signed grids of tie-states.
-    3. A present without a past (a prefill graph that only gives its cache) is told by what insert-qdq noted at it.
+    3. A present without a past (a prefill graph that only gives its cache) is known by what insert-qdq noted.
     4. States that are integers already, and those only read (cross-attention), are left alone.
     5. What custom-io and emit-manifest wrote before is written again: an integer has no precision to choose.
 

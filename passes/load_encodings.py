@@ -26,11 +26,11 @@ class LoadEncodings(Pass):
     """Reads encodings or watched ranges of any known format and gives them to the program; no graph changes.
 
     1. Formats: AIMET 0.6.1, 1.0.0, 2.0.0, 2.1.0, QNN overrides, onnxruntime's TensorsData, the cache scales of the
-       generative runtime, this package's own, told by what the file holds; and the pairs in a quantized ``.onnx`` file.
+       generative runtime, this package's own, known by what it holds; and the pairs in a quantized ``.onnx`` file.
     2. A tensor that the file names takes the file's word; what the program knew of others stays.
     3. A per-channel encoding whose file does not tell the axis gets it from the weight's use, else from its shape;
        refused where both leave two axes open.
-    4. Encodings that name no tensor of any graph are left out, and told; a warning where they are most of the file.
+    4. Encodings that name no tensor of any graph are left out, and reported; a warning where they are most of the file.
 
     Attributes:
         file: The file.

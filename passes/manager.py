@@ -123,5 +123,5 @@ def _record(program: Program, pass_: Pass, report: Report, seconds: float) -> No
     program.history.append(PassRecord(text, dict(report.counts), seconds, report.notes, report.warnings, pass_.name))
     program.pipeline = f"{program.pipeline},{text}" if program.pipeline else text
     for contract in report.contracts:
-        if not (contract.assumes and contract in program.contracts):  # what is assumed twice is told once
+        if not (contract.assumes and contract in program.contracts):  # what is assumed twice is recorded once
             program.contracts.append(replace(contract, step=step))

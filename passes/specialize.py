@@ -196,7 +196,7 @@ def _encoder(options: Specialize, canonical: DimensionAnalysis) -> list[Entry]:
 
 
 def _speech(options: Specialize, canonical: DimensionAnalysis) -> list[Entry]:
-    """One graph may hold both halves, or either: a half is told by what it reads."""
+    """One graph may hold both halves, or either: a half is recognized by what it reads."""
     entries = speech(options.ctx, options.encoder_ctx, options.batch)
     reads = {SpecRole.ENCODE: canonical.groups(Axis.FRAMES), SpecRole.DECODE: canonical.groups(Axis.SEQ)}
     kept = [entry for entry in entries if reads[entry.role]]

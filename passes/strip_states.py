@@ -207,16 +207,16 @@ _CONTRACTS: dict[Positions, type[PositionRows]] = {Positions.ORDERED: OrderedPos
 
 
 def _contracts(states: Iterable[State], positions: Positions, unbinding: Unbinding) -> tuple[PositionRows, ...]:
-    """What the position inputs must hold; an input that only told the first position goes, and was 0."""
-    told: dict[str, PositionRows] = {}
+    """What the position inputs must hold; an input that only said the first position goes, and was 0."""
+    found: dict[str, PositionRows] = {}
     counters = {id(state.input) for state in states if state.layout is Layout.RECURRENT}
     for state in states:
         source = unbinding.source(state) if state.in_place else None
         if source is None or id(source.input) in counters:
             continue
         name = source.input.name or ""
-        told[name] = _CONTRACTS[positions](name) if source.sequence_axis is not None else ZeroPosition(name)
-    return tuple(told.values())
+        found[name] = _CONTRACTS[positions](name) if source.sequence_axis is not None else ZeroPosition(name)
+    return tuple(found.values())
 
 
 def _counted(counts: Iterable[KeyCount], unbinding: Unbinding) -> tuple[KeysOfRun, ...]:

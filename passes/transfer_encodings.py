@@ -27,7 +27,7 @@ class TransferEncodings(Pass):
     2. A tensor that was renamed is found by how it is computed (operators, attributes but shapes, weights, inputs), in
        graph order, where both graphs have equally many of that kind; graph inputs are not guessed.
     3. States get the encoding of their present in every graph, a channel axis followed.
-    4. Tensors of the other program without a partner here are told; insert-qdq refuses those here without evidence.
+    4. Tensors of the other program without a partner here are reported; insert-qdq refuses those here without evidence.
 
     Refused: another model's program (nothing matches), other weights or operators behind one name, a program without
     encodings.

@@ -401,11 +401,11 @@ def test_no_index_is_read_as_0_and_written_as_minus_1() -> None:
     assert any("INT32_MAX is -1 at 4 scatter indices" in note for note in report.notes)
 
 
-def test_the_oracle_leaves_the_graph_and_other_uses_alone() -> None:
+def test_a_legalized_copy_leaves_the_graph_and_other_uses_alone() -> None:
     model = scatter_decoder()
     before = ir.to_proto(model).SerializeToString()
-    oracle = legalized(model)
-    assert oracle.model is not model
+    legal = legalized(model)
+    assert legal.model is not model
     assert ir.to_proto(model).SerializeToString() == before
     plain = append_decoder()
     assert legalized(plain).model is plain
@@ -417,8 +417,8 @@ def test_a_weight_behind_an_identity_is_a_weight() -> None:
     x = w.input("x", FLOAT, ["n", 64])
     copy = w.op("Identity", w.weight("shared", 64, 64))
     w.output("y", w.op("MatMul", w.op("MatMul", x, w.weight("shared", 64, 64)), copy), ["n", 64])
-    oracle = legalized(w.model()).model
-    assert [node.inputs[1].name for node in oracle.graph if node.op_type == "MatMul"] == ["shared", "shared"]  # type: ignore[union-attr]
+    legal = legalized(w.model()).model
+    assert [node.inputs[1].name for node in legal.graph if node.op_type == "MatMul"] == ["shared", "shared"]  # type: ignore[union-attr]
 
 
 def test_no_index_that_is_read_and_written_at_once_is_refused() -> None:

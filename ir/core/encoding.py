@@ -56,7 +56,7 @@ class Encoding:
         high: The largest numbers as the file states them.
         levels: Integer scales of blocks, multiplied by the float ``scale`` of their channel; flat.
         levels_shape: Their shape.
-        wide_bits: The width that the blocks of ``levels`` decompress to, where told.
+        wide_bits: The width that the blocks of ``levels`` decompress to, where it is known.
     """
 
     scale: Floats

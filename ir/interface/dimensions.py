@@ -152,7 +152,7 @@ def _propagate(setting: AxisContext, solution: Solution, places: Sequence[Place]
     demands = demands_of(setting.model, dict(solution.solved))
     for _ in range(MAX_SWEEPS):
         found = [solution.add(equation) for equation in _demanded(demands)]
-        found += [solution.add(equation) for equation in _told_outputs(setting, demands)]
+        found += [solution.add(equation) for equation in _declared_outputs(setting, demands)]
         found += [solution.add(equation) for equation in _mask_lengths(setting, solution, places)]
         if not any(found):
             break
@@ -252,7 +252,7 @@ def _may_be_one(dim: Dim) -> bool:
     return isinstance(dim, int) or any(isinstance(atom, Call) for mono, _ in dim.terms for atom in mono)
 
 
-def _told_outputs(setting: AxisContext, demands: Demands) -> Iterator[Equation]:
+def _declared_outputs(setting: AxisContext, demands: Demands) -> Iterator[Equation]:
     """Symbols of outputs are what propagation says of them."""
     for value in setting.model.graph.outputs:
         for axis, (said, found) in enumerate(zip(dims_of(value) or (), demands.facts.shape(value) or (), strict=False)):

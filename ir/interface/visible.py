@@ -44,7 +44,7 @@ def contradictions(
 
     A query at position p may see rows 0 … p and must see one; a token is written to the row of its position; reads
     keep the order of rows. The same for any length of the cache, and with ``chunks`` for any number of tokens a run.
-    What cannot be told in numbers is no contradiction.
+    What numbers cannot decide is no contradiction.
     """
     signatures, seen = Signatures(model), set[tuple[int, ...]]()
     for state in states:

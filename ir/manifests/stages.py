@@ -1,4 +1,4 @@
-"""Which nodes belong to which layer, told by the dataflow between consecutive states, and to which pipeline stage."""
+"""Dataflow between consecutive states says which nodes belong to which layer, and so to which pipeline stage."""
 
 from __future__ import annotations
 
@@ -130,5 +130,5 @@ def _settle_early(stages: list[int], following: Sequence[Sequence[int]], open_st
 
 
 def _disputed(nodes: Sequence[ir.Node], stages: Sequence[int], bounds: Sequence[int]) -> tuple[str, ...]:
-    told = ((node.name or "", layer_of(node.name or ""), stage) for node, stage in zip(nodes, stages, strict=True))
-    return tuple(name for name, layer, stage in told if layer is not None and stage_of(layer, bounds) != stage)
+    named = ((node.name or "", layer_of(node.name or ""), stage) for node, stage in zip(nodes, stages, strict=True))
+    return tuple(name for name, layer, stage in named if layer is not None and stage_of(layer, bounds) != stage)

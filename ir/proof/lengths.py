@@ -33,7 +33,7 @@ def in_order(view: View) -> Iterator[Failure]:
             yield view.fail(
                 "lengths",
                 item,
-                f"{_told(view, less, small)} exceeds {_told(view, more, large)}: {why}",
+                f"{_as_text(view, less, small)} exceeds {_as_text(view, more, large)}: {why}",
                 chain=view.chain([n for n in (_name(view, less), _name(view, more)) if n]),
                 nearest=f"{item} = {large}",
             )
@@ -154,6 +154,6 @@ def _name(view: View, meaning: Axis) -> str:
     return view.canonical.name_of(meaning) or ""
 
 
-def _told(view: View, meaning: Axis, size: int) -> str:
+def _as_text(view: View, meaning: Axis, size: int) -> str:
     name = _name(view, meaning)
     return f"{name} = {size}" if name else f"{meaning.value} {size}"

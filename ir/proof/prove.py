@@ -116,7 +116,7 @@ def _case(
     tolerated: Iterable[str],
     custom_io: Mapping[str, str],
 ) -> tuple[Case, list[Failure]]:
-    """The case with its specializations told in symbols, and what could not be told so."""
+    """The case with its specializations written in symbols, and what could not be written so."""
     translated = [in_symbols(canonical, spec) for spec in specs]
     case = Case(canonical, [spec for spec, _ in translated], name, frozenset(tolerated), custom_io)
     return case, [failure for _, found in translated for failure in found]

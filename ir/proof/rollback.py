@@ -178,7 +178,7 @@ def _ring_of(context: _Context, state: State, rows: int | None, window: int | No
         context.found.notes.append(f"rings of {rows} rows hold the window of {window} and K={context.k} tokens")
         return
     size = f"{rows} rows" if rows is not None else "as many rows as its window"
-    seen = f"a window of {window}" if window is not None else "a window that is not told apart"
+    seen = f"a window of {window}" if window is not None else "a window of unknown size"
     context.found.problem(
         state.name,
         f"is a ring of {size} for {seen}: rejected tokens overwrite the oldest live rows",
@@ -317,7 +317,7 @@ def _check_rows(context: _Context, bound: Facts, remedy: str) -> None:
             f"output {head.output.name!r}", f"has no row for each of {tokens.length} tokens ({refusal.found})", remedy
         )
         return
-    declared = [value for value in kept.told_by if context.roles.get(value.name or "") is Role.LOGITS_TO_KEEP]
+    declared = [value for value in kept.given_by if context.roles.get(value.name or "") is Role.LOGITS_TO_KEEP]
     if kept.selects and kept.count != tokens.length and not declared:
         context.found.warnings.append(
             f"{head.output.name} has {kept.count} rows where verifying K={context.k} needs {tokens.length}: "

@@ -24,7 +24,7 @@ def matches(document: object) -> bool:
 
 
 def read(document: object, where: str) -> EncodingTable:
-    """The table; the axis of a per-channel encoding is not told by this format. EncodingsInvalid names the tensor."""
+    """The table; this format does not say the axis of a per-channel encoding. EncodingsInvalid names the tensor."""
     fields = Fields(document, where)
     version = fields.get("version")
     if version is not None and version != VERSION:

@@ -25,7 +25,7 @@ def matches(document: object) -> bool:
 
 
 def read(document: object, where: str) -> EncodingTable:
-    """The table; whether a tensor is a weight is not told by this format. EncodingsInvalid names the tensor."""
+    """The table; this format does not say whether a tensor is a weight. EncodingsInvalid names the tensor."""
     fields = Fields(document, where)
     if fields.text("version") not in VERSIONS:
         found = fields.get("version")

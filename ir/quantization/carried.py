@@ -110,7 +110,7 @@ class _Layout:
 
 
 def axes_of_use(value: ir.Value, rank: int, depth: int = 0) -> set[int]:
-    """The axes of a weight that make output channels, told by what multiplies by it, be it turned before or not."""
+    """The axes of a weight that make output channels, known from what multiplies by it, be it turned before or not."""
     found: set[int] = set()
     for node, index in value.uses():
         own = _channel_axis(node, index)

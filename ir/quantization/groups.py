@@ -164,7 +164,7 @@ class _Web:
             yield side
 
     def group(self, states: list[State], union: _Union) -> Group:
-        """The group of these states, the axes of each member told from the leader's."""
+        """The group of these states, the axes of each member numbered as the leader's are."""
         leader = _leader(states[0])
         root = union[id(leader)]
         group = Group(states, leader)

@@ -86,8 +86,8 @@ def _refuse_open(model: ir.Model, facts: Facts, binding: Mapping[str, int], wher
     for value in model.graph.outputs:
         shape = facts.shape(value)
         if shape is None or not all(isinstance(dim, int) for dim in shape):
-            told = "an unknown rank" if shape is None else f"[{', '.join(map(str, shape))}]"
-            raise _open(value, where, told, "")
+            declared = "an unknown rank" if shape is None else f"[{', '.join(map(str, shape))}]"
+            raise _open(value, where, declared, "")
 
 
 def _open(value: ir.Value, where: str, found: str, missing: str) -> PassRefused:

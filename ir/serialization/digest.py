@@ -69,11 +69,11 @@ def digest_program(graphs: Iterable[str], weights: str, manifest: str) -> str:
 
 def _kept(beside: Path, size: int) -> str | None:
     try:
-        text, _, told = beside.read_text(encoding="ascii")[:200].strip().partition(" ")
+        text, _, recorded = beside.read_text(encoding="ascii")[:200].strip().partition(" ")
     except (OSError, UnicodeDecodeError):
         return None
     whole = len(text) == 64 and set(text) <= set("0123456789abcdef")
-    return text if whole and told == str(size) else None
+    return text if whole and recorded == str(size) else None
 
 
 def _canonical(item: Specialization) -> list[Any]:

@@ -179,7 +179,7 @@ def read_index(folder: Path, *, whole: bool = False) -> ProgramIndex:
 
 
 def _check_version(index: ProgramIndex, path: Path) -> None:
-    """What version 1 assumed of its inputs it told in prose: guessing at it would be neither exact nor refused."""
+    """What version 1 assumed of its inputs it said in prose: guessing at it would be neither exact nor refused."""
     if index.schema_version < SCHEMA_VERSION:
         raise InputError(
             f"was written by an earlier version (schema {index.schema_version}), which kept what it assumes as prose",
@@ -201,7 +201,7 @@ def _check_files(index: ProgramIndex, folder: Path, *, whole: bool) -> None:
 
 
 def _is_content(path: Path, entry: FileEntry, *, whole: bool) -> bool:
-    """False where the content is read and another's; weights of equal sizes are told apart by nothing else."""
+    """False where the content is read and another's; nothing else distinguishes weights of equal sizes."""
     if not entry.sha256 or (entry.bytes > READ_BYTES and not whole):
         return True
     with path.open("rb") as file:

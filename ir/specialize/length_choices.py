@@ -32,7 +32,7 @@ def refuse_length_choices(
             raise PassRefused(
                 f"{node.op_type} {node.name!r} chooses by the length of the text, which a cache of fixed size hides",
                 where=where,
-                found=f"{condition.name!r} is {_told(before)} for the first run, {_told(after)} for a full cache",
+                found=f"{condition.name!r} is {_as_text(before)} for the first run, {_as_text(after)} for a full cache",
                 wanted="one choice for every length",
                 hint="A smaller ctx may keep to one side of the choice; else export the side that is wanted alone.",
             )
@@ -75,5 +75,5 @@ def _conditions(model: ir.Model, facts: Facts) -> Iterator[tuple[ir.Node, ir.Val
             yield node, condition
 
 
-def _told(content: IntTensor) -> str:
+def _as_text(content: IntTensor) -> str:
     return ", ".join(str(bool(item)).lower() for item in content.items)

@@ -5,22 +5,22 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from .base import Layout, State
-from .trace import Trail, backward
+from .trace import DefUsePath, backward
 
 
-def match(trail: Trail, node: ir.Node, index: int) -> State | None:
+def match(path: DefUsePath, node: ir.Node, index: int) -> State | None:
     """The state whose past is operand ``index`` of the Concat ``node``, or None; its output is not looked for here."""
     if node.op_type != "Concat" or node.domain or len(node.inputs) < 2:
         return None
     if index > 0 and _is_input(node.inputs[0]):
         return None  # the past comes first; rows that enter the graph as they are are what is appended
     new = [value for i, value in enumerate(node.inputs) if i != index]
-    if any(value is None or value is trail.value for value in new):
+    if any(value is None or value is path.value for value in new):
         return None
     return State(
         layout=Layout.APPEND,
-        axis=trail.axis_at_start(node.attributes["axis"].as_int()),
-        chain=trail.chain,
+        axis=path.axis_at_start(node.attributes["axis"].as_int()),
+        chain=path.chain,
         update=node,
         new=new[0] if len(new) == 1 else None,
         carried=node.outputs[0],

@@ -49,7 +49,7 @@ def cache_functions(model: ir.Model) -> set[ir.OperatorIdentifier]:
 
 
 def _hands_out(node: ir.Node, outputs: Container[int]) -> bool:
-    return any(id(trail.value) in outputs for result in node.outputs for trail in forward(result))
+    return any(id(path.value) in outputs for result in node.outputs for path in forward(result))
 
 
 def inline_cache_functions(model: ir.Model) -> int:

@@ -25,16 +25,16 @@ def _beside(state: State, outputs: Container[int]) -> State | None:
     if state.new is None:
         return None
     start, _ = backward(state.new)
-    for trail in (*forward(state.new), *forward(start)):
-        if id(trail.value) in outputs:
-            return _as_delta(state, trail.value)
+    for path in (*forward(state.new), *forward(start)):
+        if id(path.value) in outputs:
+            return _as_delta(state, path.value)
     return None
 
 
 def _picked(state: State, outputs: Container[int]) -> State | None:
     """Fused: rows picked out of the present are an output; as many as the past has would be a window, and no delta."""
-    for trail in forward(state.carried) if state.carried is not None else ():
-        for node in (use.node for use in trail.value.uses() if use.idx == 0 and use.node.op_type in _PICKS):
+    for path in forward(state.carried) if state.carried is not None else ():
+        for node in (use.node for use in path.value.uses() if use.idx == 0 and use.node.op_type in _PICKS):
             for end in forward(node.outputs[0]):
                 if id(end.value) in outputs and _has_other_rows(state, end.value):
                     return _as_delta(state, end.value)

@@ -6,23 +6,23 @@ import onnx_ir as ir
 
 from .base import Layout, State
 from .signatures import strip_shape_ops
-from .trace import Trail, constant_ints
+from .trace import DefUsePath, constant_ints
 from .window import keeps_end
 
 
-def entry_axis(node: ir.Node, trail: Trail) -> int | None:
+def entry_axis(node: ir.Node, path: DefUsePath) -> int | None:
     """The past's axis on which ``node`` chooses lines or keeps the last rows; None where it does neither."""
     at = _axis_of(node)
-    return trail.axis_at_start(at) if at is not None else None
+    return path.axis_at_start(at) if at is not None else None
 
 
-def apply_entries(state: State, trail: Trail) -> State | None:
+def apply_entries(state: State, path: DefUsePath) -> State | None:
     """``state`` with what its past went through; None where that is not understood together with the update.
 
     Lines are chosen on another axis than the update's. Rows are cut on the axis that grows: the state is a window,
     also where the whole of what is left leaves the graph.
     """
-    for node, axis in trail.entries:
+    for node, axis in path.entries:
         index = reordered_by(node)
         if index is not None and axis != _positive(state.axis, state.input):
             state.reorder = index
@@ -44,8 +44,8 @@ def reordered_by(node: ir.Node) -> ir.Value | None:
         return None
     index, _ = strip_shape_ops(node.inputs[1])
     ranks = [len(value.shape) for value in (index, node.inputs[1]) if value.shape is not None]
-    told = index.is_graph_input() and index.dtype is not None and index.dtype.is_integer()
-    return index if told and ranks and set(ranks) == {1} else None
+    is_index = index.is_graph_input() and index.dtype is not None and index.dtype.is_integer()
+    return index if is_index and ranks and set(ranks) == {1} else None
 
 
 def _axis_of(node: ir.Node) -> int | None:

@@ -42,7 +42,7 @@ def find_in(model: ir.Model, graph: ir.Graph) -> list[State]:
 
 
 def _through_functions(model: ir.Model) -> list[State]:
-    """The states of a copy whose cache functions are inlined, told in the values of ``model`` itself."""
+    """The states of a copy whose cache functions are inlined, as values of ``model`` itself."""
     names = ", ".join(sorted(f"{domain}::{name}" for domain, name, _ in cache_functions(model)))
     copy = model.clone()
     inline_cache_functions(copy)
@@ -138,17 +138,17 @@ class _Search:
         return state
 
     def _updates(self, value: ir.Value) -> Iterator[State]:
-        for trail in forward(value, entry=entry_axis):
-            for node, index in trail.value.uses():
+        for path in forward(value, entry=entry_axis):
+            for node, index in path.value.uses():
                 state = (
-                    fused.match(trail, node, index)
-                    or append.match(trail, node, index)
-                    or scatter.match(trail, node, index, self.signatures)
+                    fused.match(path, node, index)
+                    or append.match(path, node, index)
+                    or scatter.match(path, node, index, self.signatures)
                 )
                 if state is None:
                     continue
                 state.input = value
-                if apply_entries(state, trail) is None:
+                if apply_entries(state, path) is None:
                     continue
                 if node.graph is not self.graph:
                     state.branch = self._branch_of(node)
@@ -166,8 +166,8 @@ class _Search:
         """``state`` as a window, where only the last rows of its Concat reach an output."""
         if state.carried is None or state.layout not in (Layout.APPEND, Layout.WINDOW):
             return None
-        for trail in forward(state.carried):
-            for node in window.last_rows(trail):
+        for path in forward(state.carried):
+            for node in window.last_rows(path):
                 for end in forward(node.outputs[0], self.bridges):
                     if (
                         id(end.value) in self.outputs

@@ -6,10 +6,10 @@ import onnx_ir as ir
 
 from .base import Layout, State
 from .ports import GROWING_AXIS, PAGED, PORTS, RECURRENT, Port
-from .trace import Trail
+from .trace import DefUsePath
 
 
-def match(trail: Trail, node: ir.Node, index: int) -> State | None:
+def match(path: DefUsePath, node: ir.Node, index: int) -> State | None:
     """The state that enters ``node`` at its past port ``index``, or None; its output is not looked for here."""
     key = (node.domain, node.op_type)
     port = next((port for port in PORTS.get(key, ()) if port.past == index), None)
@@ -19,8 +19,8 @@ def match(trail: Trail, node: ir.Node, index: int) -> State | None:
     recurrent = node.op_type in RECURRENT
     return State(
         layout=Layout.FUSED,
-        axis=None if recurrent or node.op_type in PAGED else trail.axis_at_start(GROWING_AXIS.get(key, 2)),
-        chain=trail.chain,
+        axis=None if recurrent or node.op_type in PAGED else path.axis_at_start(GROWING_AXIS.get(key, 2)),
+        chain=path.chain,
         update=node,
         carried=carried,
         evidence=f"{node.op_type} {node.name!r} takes it at input {index} and gives it back",

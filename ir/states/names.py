@@ -57,12 +57,12 @@ def crossed(states: Sequence[State]) -> list[State]:
 
     Structure pairs them as they are computed; a host that goes by names carries each into the other's place.
     """
-    told = {id(state): (_told(state.input), _told(state.output)) for state in states}
-    inputs = [given for given, _ in told.values()]
-    return [s for s in states if (ends := told[id(s)])[0] and ends[1] and ends[0] != ends[1] and ends[1] in inputs]
+    numbered = {id(state): (_number(state.input), _number(state.output)) for state in states}
+    inputs = [given for given, _ in numbered.values()]
+    return [s for s in states if (ends := numbered[id(s)])[0] and ends[1] and ends[0] != ends[1] and ends[1] in inputs]
 
 
-def _told(value: ir.Value | None) -> tuple[int, str] | None:
+def _number(value: ir.Value | None) -> tuple[int, str] | None:
     """Layer and kind, where a name tells both."""
     name = (value.name or "") if value is not None else ""
     layer, kind = layer_of(name), kind_of(name)

@@ -34,11 +34,11 @@ def cache_values(state: State) -> Iterator[tuple[ir.Value, int | None]]:
     """Every value of the cache's own length, and the axis it has it on: the past, the written cache, its reads."""
     assert state.input is not None and state.carried is not None
     here = state.axis
-    for trail in forward(state.input, entry=entry_axis):
-        here = trail.axes.index(state.axis) if trail.axes is not None and state.axis in trail.axes else None
-        if trail.value is state.input or any(trail.value is node.outputs[0] for node in state.chain):
-            yield trail.value, here
-        if state.update is not None and any(trail.value is operand for operand in state.update.inputs):
+    for path in forward(state.input, entry=entry_axis):
+        here = path.axes.index(state.axis) if path.axes is not None and state.axis in path.axes else None
+        if path.value is state.input or any(path.value is node.outputs[0] for node in state.chain):
+            yield path.value, here
+        if state.update is not None and any(path.value is operand for operand in state.update.inputs):
             yield state.carried, here
             for reader in state.readers:
                 yield reader.outputs[0], here
@@ -62,7 +62,7 @@ def cache_ranges(states: Iterable[State]) -> list[ir.Node]:
 
 
 def _lengths(shape: ir.Node, axis: int | None, rank: int | None) -> Iterator[View]:
-    """The uses of the one dimension of a Shape node that is ``axis``; of any where that cannot be told."""
+    """The uses of the one dimension of a Shape node that is ``axis``; of any where it is unknown which."""
     start = shape.attributes["start"].as_int() if "start" in shape.attributes else 0
     for node, _ in shape.outputs[0].uses():
         taken = constant_ints(node.inputs[1]) if node.op_type in _TAKES and len(node.inputs) > 1 else None

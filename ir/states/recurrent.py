@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 import onnx_ir as ir
 
 from ..core.operators import ALL, names, of
-from ..core.operators.walks import CONVOLUTION_WINDOW, SIZE_ARITHMETIC
+from ..core.operators.walks import CONVOLUTION_WINDOW, SIZE_ARITHMETIC, STATE_KEPT
 from .base import Layout, State
 from .names import kind_of
 from .trace import backward, forward
@@ -56,8 +56,8 @@ def _is_read(reached: ir.Value) -> bool:
 
 def match_scan(value: ir.Value, outputs: Container[int]) -> State | None:
     """The state that a Loop or Scan carries from step to step, or None."""
-    for trail in forward(value):
-        for node, index in trail.value.uses():
+    for path in forward(value):
+        for node, index in path.value.uses():
             carried = _loop_output(node, index)
             if carried is None:
                 continue
@@ -78,8 +78,8 @@ def match_counter(value: ir.Value, outputs: Container[int]) -> State | None:
     """The integer that each run adds its own length to (``cumulative_length``), or None."""
     if value.dtype is None or not value.dtype.is_integer() or value.shape is None or len(value.shape) > 1:
         return None
-    for trail in forward(value):
-        for node, index in trail.value.uses():
+    for path in forward(value):
+        for node, index in path.value.uses():
             if node.op_type != "Add" or node.domain or not _is_length(node.inputs[1 - index]):
                 continue
             for end in forward(node.outputs[0]):
@@ -131,8 +131,8 @@ def feeds_convolution(output: ir.Value) -> bool:
         if source is None:
             return False
         value = source
-        for trail in forward(value):
-            if any(user.op_type == "Conv" and index == 0 for user, index in trail.value.uses()):
+        for path in forward(value):
+            if any(user.op_type == "Conv" and index == 0 for user, index in path.value.uses()):
                 return True
     return False
 
@@ -160,7 +160,7 @@ def _handed_on(node: ir.Node, index: int) -> Sequence[ir.Value]:
     if row.ends:
         end = row.ends.get(index, len(node.outputs))
         return node.outputs[end : end + 1]
-    handed = row.numbers or ((0,) if row.writes is not None else ())
+    handed = row.hands_on or ((0,) if row.writes is not None or node.op_type in STATE_KEPT else ())
     return node.outputs if handed == ALL or index in handed else ()
 
 

@@ -6,19 +6,19 @@ import onnx_ir as ir
 
 from .base import Layout, State
 from .signatures import Signatures
-from .trace import Trail, forward
+from .trace import DefUsePath, forward
 
 
-def match(trail: Trail, node: ir.Node, index: int, signatures: Signatures) -> State | None:
+def match(path: DefUsePath, node: ir.Node, index: int, signatures: Signatures) -> State | None:
     """The state that ``node`` writes new rows into, or None; its output is not looked for here."""
     access = signatures.scatter(node)
-    if access is None or access.data is not node.inputs[index] or access.updates is trail.value:
+    if access is None or access.data is not node.inputs[index] or access.updates is path.value:
         return None
     carried = node.outputs[0]
     return State(
         layout=Layout.SCATTER,
-        axis=trail.axis_at_start(access.axis),
-        chain=trail.chain,
+        axis=path.axis_at_start(access.axis),
+        chain=path.chain,
         update=node,
         new=access.updates,
         carried=carried,
@@ -33,9 +33,9 @@ def match(trail: Trail, node: ir.Node, index: int, signatures: Signatures) -> St
 def _readers(carried: ir.Value, signatures: Signatures) -> list[ir.Node]:
     """The nodes that gather rows by index out of the written cache."""
     found: list[ir.Node] = []
-    for trail in forward(carried):
-        for node, index in trail.value.uses():
+    for path in forward(carried):
+        for node, index in path.value.uses():
             access = signatures.gather(node)
-            if index == 0 and access is not None and access.data is trail.value:
+            if index == 0 and access is not None and access.data is path.value:
                 found.append(node)
     return found

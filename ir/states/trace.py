@@ -19,7 +19,7 @@ MAX_STEPS = 64  # no exporter chains more layout nodes; a crafted graph must not
 
 
 @dataclass(frozen=True)
-class Trail:
+class DefUsePath:
     """A value reached from a start through layout nodes, and where the start's axes are now.
 
     ``entries`` are the nodes of ``chain`` that do more than move, each with the start's axis on which it does.
@@ -57,35 +57,35 @@ Bridges = Mapping[int, "tuple[ir.Value, ir.Node]"]
 def forward(
     start: ir.Value,
     bridges: Bridges = MappingProxyType({}),
-    entry: Callable[[ir.Node, Trail], int | None] = lambda node, trail: None,
-) -> Iterator[Trail]:
+    entry: Callable[[ir.Node, DefUsePath], int | None] = lambda node, path: None,
+) -> Iterator[DefUsePath]:
     """The start itself and every value reached from it through layout nodes, nearest first; out of If branches too.
 
     Through a node that does more than move where ``entry`` gives the start's axis on which it does.
     """
     rank = len(start.shape) if start.shape is not None else None
-    work = [Trail(start, (), tuple(range(rank)) if rank is not None else None)]
+    work = [DefUsePath(start, (), tuple(range(rank)) if rank is not None else None)]
     seen = {id(start)}
     for _ in range(MAX_STEPS * 4):
         if not work:
             return
-        trail = work.pop(0)
-        yield trail
-        if len(trail.chain) >= MAX_STEPS:
+        path = work.pop(0)
+        yield path
+        if len(path.chain) >= MAX_STEPS:
             continue
-        outer = bridges.get(id(trail.value))
+        outer = bridges.get(id(path.value))
         if outer is not None and id(outer[0]) not in seen:
             seen.add(id(outer[0]))
-            work.append(replace(trail, value=outer[0]))
-        for node, index in trail.value.uses():
+            work.append(replace(path, value=outer[0]))
+        for node, index in path.value.uses():
             if index or id(node.outputs[0]) in seen:
                 continue
-            axis = None if (moves := is_layout(node)) else entry(node, trail)
+            axis = None if (moves := is_layout(node)) else entry(node, path)
             if not moves and axis is None:
                 continue
             seen.add(id(node.outputs[0]))
-            entries = trail.entries if axis is None else (*trail.entries, (node, axis))
-            work.append(Trail(node.outputs[0], (*trail.chain, node), step(node, trail.axes), entries))
+            entries = path.entries if axis is None else (*path.entries, (node, axis))
+            work.append(DefUsePath(node.outputs[0], (*path.chain, node), step(node, path.axes), entries))
 
 
 def backward(value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:

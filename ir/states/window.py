@@ -8,14 +8,14 @@ from ..core.operators.walks import PARTS, SIZE_TAKEN
 from ..symbolic.symbols import dims_of
 from .base import Layout, State
 from .signatures import backward_moves
-from .trace import Trail, constant_ints, forward
+from .trace import DefUsePath, constant_ints, forward
 
 _FAR = 2**31 - 1
 
 
-def last_rows(trail: Trail) -> list[ir.Node]:
-    """The Slice nodes that keep the end of ``trail``'s value along one axis."""
-    return [node for node, index in trail.value.uses() if index == 0 and keeps_end(node)]
+def last_rows(path: DefUsePath) -> list[ir.Node]:
+    """The Slice nodes that keep the end of ``path``'s value along one axis."""
+    return [node for node, index in path.value.uses() if index == 0 and keeps_end(node)]
 
 
 def narrow(state: State, kept: ir.Node) -> State:
@@ -91,8 +91,8 @@ def _kernel(state: State) -> int | None:
     if state.carried is None:
         return None
     spans: list[int] = []
-    for trail in forward(state.carried):
-        for node, index in trail.value.uses():
+    for path in forward(state.carried):
+        for node, index in path.value.uses():
             if node.op_type == "Conv" and index == 0 and "kernel_shape" in node.attributes:
                 taps = list(node.attributes["kernel_shape"].as_ints())[-1]
                 dilations = node.attributes["dilations"].as_ints() if "dilations" in node.attributes else [1]

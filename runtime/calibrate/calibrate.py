@@ -37,7 +37,7 @@ class Method(enum.Enum):
 
 
 class Envelope(enum.Enum):
-    """How the range of rotated keys is told."""
+    """How the range of rotated keys is known."""
 
     NONE = "none"
     PAIR_NORM = "pair-norm"
@@ -198,20 +198,20 @@ def calibrate(
     source, digest = (origin.path, origin.sha256) if origin is not None else (None, "")
     job = Job(program.graph(name), samples, plan, source, digest, follow_links)
     feeder = _check(job)
-    keeper = _Keeper(progress, on_progress)
+    checkpoint = _Checkpoint(progress, on_progress)
     plain = watch(feeder.model, feeder.states, envelope=plan.envelope is Envelope.PAIR_NORM)
-    seen = keeper.run(job, engine, None, len(plain.names))
+    seen = checkpoint.run(job, engine, None, len(plain.names))
     edges = [(float(a), float(b)) if a <= b else (0.0, 0.0) for a, b in zip(seen.low, seen.high, strict=True)]
     counted: Partial | None = None
     if plan.method is not Method.MINMAX:
         named = zip(plain.names, edges, strict=True)
         edges = [(max(a, MASK_FLOOR) if name in plain.masks else a, b) for name, (a, b) in named]
         _check_finite(plain.names, edges)
-        counted = keeper.run(job, engine, edges, len(plain.names))
+        counted = checkpoint.run(job, engine, edges, len(plain.names))
     table = _table(plain, seen, counted, plan, on_progress)
     keep_to(job.model, table)
     table.calibration = _calibration(name, feeder, samples, plan, plain, seen)
-    keeper.forget()
+    checkpoint.forget()
     return table
 
 
@@ -289,7 +289,7 @@ def _calibration(
     )
 
 
-class _Keeper:
+class _Checkpoint:
     """Merges what engines give and keeps it on disk, so that a killed run goes on where it was."""
 
     def __init__(self, path: Path | None, on_progress: Progress | None) -> None:

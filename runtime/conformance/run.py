@@ -20,7 +20,7 @@ class Conformance:
 
     @property
     def passed(self) -> bool:
-        """Whether no case failed; cases of sections that are not built yet are told apart and fail nothing."""
+        """Whether no case failed; cases of sections that are not built yet are counted apart and fail nothing."""
         return all(result.outcome is not Outcome.FAILED for result in self.results)
 
     def rows(self) -> list[tuple[str, Counter[Outcome]]]:

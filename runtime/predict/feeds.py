@@ -50,7 +50,7 @@ def feeds_of(subject: Subject, rows: Rows) -> dict[str, np.ndarray]:
         make = _MAKERS.get(role)
         if make is None or (role is Role.OTHER and not _is_segments(value)):
             raise UsageError(
-                "an input is not told by texts", where=subject.name, found=f"{name} ({role.value})",
+                "an input does not follow from texts", where=subject.name, found=f"{name} ({role.value})",
                 hint="Give all inputs as arrays: --feeds F.npz.",
             )  # fmt: skip
         dtype = value.dtype.numpy() if value.dtype is not None else np.dtype(np.int64)
@@ -64,7 +64,7 @@ def _is_segments(value: ir.Value) -> bool:
 
 
 def _positions(subject: Subject, value: ir.Value, rows: Rows) -> np.ndarray:
-    """0, 1, … a row; padding is told by -1 where nothing else tells it."""
+    """0, 1, … a row; padding is -1 where nothing else marks it."""
     places = np.cumsum(rows.valid, axis=1) - 1
     positions = places if subject.masks else np.where(rows.valid, places, PADDING_POSITION)
     if value.shape is not None and len(value.shape) == 3:  # several axes of positions, as multimodal rotary has them

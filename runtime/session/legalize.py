@@ -32,7 +32,7 @@ def legalized(model: ir.Model) -> Oracle:
     normed = spell_out_norms(copy)
     for node, weight in _copied_weights(copy):
         node.outputs[0].replace_all_uses_with(weight)
-    counts = make_indices_portable(copy, "oracle")
+    counts = make_indices_portable(copy, "legalize")
     notes = tuple(
         f"onnxruntime ran a copy in which INT32_MAX is {REPLACEMENT[kind]} at {count} {kind} indices"
         for kind, count in counts.items()

@@ -23,7 +23,7 @@ def in_limits(work: Callable[[], str], cpu_seconds: int | None = None, memory: i
     """What ``work`` returns, run in a forked child that may crash, or be stopped at a limit, alone.
 
     ``memory`` is in bytes, on top of what this process has. Without fork, or where onnxruntime is loaded already (its
-    threads do not fork), the work runs here, without limits. What ``work`` raises is told as a reason.
+    threads do not fork), the work runs here, without limits. What ``work`` raises becomes the reason.
     """
     if not hasattr(os, "fork") or "onnxruntime" in sys.modules:
         return Ended(work())

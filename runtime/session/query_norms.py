@@ -23,7 +23,7 @@ def spell_out_norms(model: ir.Model) -> int:
 
     onnxruntime 1.32 refuses them on a CPU: "q_norm_weight / k_norm_weight … is not supported".
     """
-    builder, found = Builder(model.graph, "oracle"), with_norms(all_nodes(model))
+    builder, found = Builder(model.graph, "legalize"), with_norms(all_nodes(model))
     for node in found:
         _spell_out(builder, node)
     return len(found)

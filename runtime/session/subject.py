@@ -53,7 +53,7 @@ class Subject:
         """The positions input that says where caches are written, if any."""
         inputs = self.inputs(Role.POSITIONS)
         written = [s for s in self.states if s.in_place and s.pairing is Pairing.BOTH]
-        if any(s.positions is None and not s.starts_at_zero for s in written):  # in a function: where from is not told
+        if any(s.positions is None and not s.starts_at_zero for s in written):  # in a function: where from is unknown
             return inputs[0] if inputs and not self.masks else None
         sources = origins(state.positions for state in written)
         return next((value for value in inputs if value in sources), None)

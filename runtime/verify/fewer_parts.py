@@ -33,7 +33,7 @@ class Fewer:
 def with_fewer_parts(original: Program, result: Program) -> Fewer | None:
     """Both without the parts that are like another in the original and in every graph of the result.
 
-    The parts are told by the weights that they take: passes leave their names as they are. None where there are none,
+    The weights that they take tell the parts: passes leave their names as they are. None where there are none,
     or where something of what would go is needed elsewhere.
     """
     if len(original.graphs) != 1:

@@ -42,7 +42,7 @@ class Pair:
         return [value.name or "" for value in self.unbound.graph.inputs if value.is_initializer()]
 
     def agree(self) -> None:
-        """The result has no cache that would tell what positions mean: it is told. New outputs are noted."""
+        """The result has no cache that would say what positions mean: the report says so. New outputs are noted."""
         self.result.pads_by_position = self.original.pads_by_position
         known = {value.name for value in self.original.model.graph.outputs}
         for value in self.result.model.graph.outputs:
@@ -53,9 +53,9 @@ class Pair:
         """Makes the sessions, of runnable copies where INT32_MAX stands for "no index"."""
         opened: list[Session] = []
         for subject, model in ((self.original, self.unbound), (self.result, self.result.model)):
-            oracle = legalized(model)
-            self.report.notes.extend(f"{subject.name}: {note}" for note in oracle.notes)
-            opened.append(Session(oracle.model, subject.name))
+            legal = legalized(model)
+            self.report.notes.extend(f"{subject.name}: {note}" for note in legal.notes)
+            opened.append(Session(legal.model, subject.name))
         self.sessions = (opened[0], opened[1])
 
     def played(self, seed: int) -> bool:
@@ -224,7 +224,7 @@ class Pair:
         yield self._against(case, inputs, outputs)
 
     def structure(self) -> list[str]:
-        """What can be told without running: the result is a sound graph whose inputs and outputs the original has."""
+        """What is known without running: the result is a sound graph whose inputs and outputs the original has."""
         from ...ir.core.verifier import check_structure
 
         check_structure(self.result.model)

@@ -89,17 +89,17 @@ def prove_result(load: Callable[[], Program], result: Program, done: int, choice
     if choice is Prove.AUTO and (large := _too_large(result)):
         if before + _nodes(result) > MAX_SEARCHED:
             return Proof(reason=f"{large}; {_NEXT}")
-        ended = in_limits(lambda: _told_of_parts(load(), result, large), *limits)
+        ended = in_limits(lambda: _verdict_of_parts(load(), result, large), *limits)
         if not ended.text or not json.loads(ended.text)["different"]:
             return _proof(ended)  # what differs without some parts is run whole: then it is the result that differs
         limits = (None, None)
-    return _proof(in_limits(lambda: _told(load(), result), *limits))
+    return _proof(in_limits(lambda: _verdict(load(), result), *limits))
 
 
 def _untold(result: Program) -> str:
     """The first input of a graph that runs again and again that nothing explains; empty where there is none.
 
-    What says where rows are written (``write_indices`` of TensorScatter) has no role and is told all the same.
+    What says where rows are written (``write_indices`` of TensorScatter) has no role and is named all the same.
     """
     if not result.clones and len(result.graphs) == 1:
         return ""
@@ -114,12 +114,12 @@ def _untold(result: Program) -> str:
     return ""
 
 
-def _told_of_parts(original: Program, result: Program, large: str) -> str:
+def _verdict_of_parts(original: Program, result: Program, large: str) -> str:
     """What ``verify`` says of the two without the parts that are like another but for their weights."""
     fewer = with_fewer_parts(original, result)
     if fewer is None or _too_large(fewer.result):
         return json.dumps({"different": "", "runs": 0, "reason": f"{large}; {_NEXT}"})
-    found = json.loads(_told(fewer.original, fewer.result))
+    found = json.loads(_verdict(fewer.original, fewer.result))
     found["reason"] = "; ".join(filter(None, (fewer.text, found["reason"])))
     return json.dumps(found)
 
@@ -152,7 +152,7 @@ def _proof(ended: Ended) -> Proof:
     return Proof(found["runs"], found["reason"])
 
 
-def _told(original: Program, result: Program) -> str:
+def _verdict(original: Program, result: Program) -> str:
     """What ``verify`` says of the two, as JSON; what it cannot run says nothing against the result."""
     from .verify import verify
 

@@ -211,6 +211,11 @@ class Operator:
     grids: Grids | None = None
 
     @property
+    def hands_on(self) -> tuple[int, ...]:
+        """The operands whose numbers the result holds as they are, or with others: no function of one alone."""
+        return self.numbers if self.moves or self.numbers == ALL or len(self.numbers) > 1 else ()
+
+    @property
     def mixes_tokens(self) -> bool:
         """Whether content of one token gets to another: by attention, a kernel, a recurrence."""
         return self.mixes or self.attention

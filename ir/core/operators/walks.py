@@ -56,7 +56,7 @@ INDEX_CARRIED = _and(VIEWS - {"Transpose"}, more="Add Sub Mul Where Max Min Conc
 """From an index that was found to what takes rows by it, through sums that make room for a batch."""
 INDEX_VIEWS = _and(IN_ORDER, more="Expand")
 SHIFTED = _and(names(lambda row: row.adds), more="Sub")
-"""What moves positions before a mask compares them: windows are told by the distance."""
+"""What moves positions before a mask compares them: the distance is a window's size."""
 COUNTED = _and(names(lambda row: row.truth or row.numbers), more="CumSum ReduceProd")
 """Operators by which integers are counted on: what they give of integers are integers, or the outcome of a test."""
 
@@ -66,6 +66,8 @@ ROWS_TOGETHER = _and(names(lambda row: row.folds), SIZES - {"Shape"}, more="CumS
 """What takes rows together: rows that were never written count there."""
 CHAIN_MOVED = _and(SAME_PLACE, more="Transpose Concat")
 """What may stand between a state's update and the output that carries it, for the rows' axis to stay known."""
+STATE_KEPT = _and(more="Div Pad")
+"""What a recurrence does to its state besides sums and products: it decays, or is filled up to its size."""
 CONVOLUTION_WINDOW = _and(more="Slice Pad Concat")
 """What the end of a convolution's input is cut and joined by."""
 

@@ -11,7 +11,7 @@ from ..contract import Array, Arrays, Contract, Side, port
 from .positions import REBUILT_MASK, first_rows
 
 MASK, LARGEST, ALL = "by attention mask", "by largest position", "all rows are valid"
-TOLD = 1  # rows that are asked for where nobody says how many: every run has one
+DEFAULT_ROWS = 1  # rows that are asked for where nobody says how many: every run has one
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class LastRows(Contract):
 
     def adapt_inputs(self, feeds: Arrays) -> dict[str, Array]:
         """The input that tells how many rows is new: it asks for one where the graph before had no such input."""
-        new = {self.symbol: np.zeros((TOLD, 1), np.int64)} if self.symbol else {}
+        new = {self.symbol: np.zeros((DEFAULT_ROWS, 1), np.int64)} if self.symbol else {}
         return {**feeds, **{name: array for name, array in new.items() if name not in feeds or feeds[name].ndim < 2}}
 
     def comparable(self, name: str, expected: Array, found: Array, feeds: Arrays) -> tuple[Array, Array]:

@@ -16,7 +16,7 @@ SHOWN = 16  # positions of a row that an error shows
 
 @dataclass(frozen=True)
 class PositionRows(Contract):
-    """The base of contracts on the rows ``[…, length]`` of one input; a multi-part position is told by its first part.
+    """The base of contracts on the rows ``[…, length]`` of one input; the first part of a multi-part position counts.
 
     Attributes:
         input: The input that holds them.
@@ -98,7 +98,7 @@ class AnyPositions(PositionRows):
 
 @dataclass(frozen=True)
 class ZeroPosition(PositionRows):
-    """An input that only told where a run's first row is written was 0."""
+    """An input that only said where a run's first row is written was 0."""
 
     kind: ClassVar[str] = "zero-position"
     compared: ClassVar[str] = "the input is 0 in the original"

@@ -101,7 +101,7 @@ class StaticPast(Contract):
 
     kind: ClassVar[str] = "static-past"
     compared: ClassVar[str] = "a text begins with every cache row hidden, where a mask and positions are inputs"
-    unseen: ClassVar[str] = "rows that hold no token, where nothing can hide them: told as `not exercised`"
+    unseen: ClassVar[str] = "rows that hold no token, where nothing can hide them: reported as `not exercised`"
     assumes: ClassVar[bool] = True
 
     inputs: tuple[str, ...] = port(default=())

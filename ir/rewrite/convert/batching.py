@@ -114,7 +114,7 @@ class Batching:
         return shape is not None and len(shape) > 0 and shape[0] == 1
 
     def measure(self, node: ir.Node, items: Sequence[Dim]) -> ir.Value:
-        """A 1-D value of dimensions, told by the graph's inputs."""
+        """A 1-D value of dimensions, computed from the graph's inputs."""
         inputs = [value for value in self.context.model.graph.inputs if not value.is_initializer()]
         anchors = anchors_of(inputs, [dims_of(value) or () for value in inputs])
         try:

@@ -89,14 +89,14 @@ class ConversionContext:
     def _of_total(self, dim: Dim) -> bool:
         """True where ``dim`` is made of past and sequence together only: each of its terms holds the total."""
         marker = parse("total rows of attention")
-        told = substitute(dim, {str(self.past): marker - self.sequence})
+        marked = substitute(dim, {str(self.past): marker - self.sequence})
         name = str(marker)
-        return isinstance(told, Expr) and all(name in map(str, mono) for mono, _ in told.terms)
+        return isinstance(marked, Expr) and all(name in map(str, mono) for mono, _ in marked.terms)
 
     def refuse(
         self, what: str, *, node: ir.Node | None = None, found: object = None, wanted: object = None, hint: str = ""
     ) -> PassRefused:
-        """The refusal, with the place told."""
+        """The refusal, with the place."""
         where = f"{self.where}, node {node.name!r}" if node is not None else self.where
         return PassRefused(what, where=where, found=found, wanted=wanted, hint=hint)
 
@@ -122,7 +122,7 @@ def _unclipped(call: Call) -> Dim:
 
 
 def survey(model: ir.Model, states: Sequence[State], chosen: Sequence[State], options: Options) -> ConversionContext:
-    """Reads the graph; raises PassRefused where it has no tokens, or lengths that cannot be told apart."""
+    """Reads the graph; raises PassRefused where it has no tokens, or lengths that cannot be distinguished."""
     where = f"{options.owner}, graph {model.graph.name!r}"
     roles = find_roles(model, states)
     tokens = tokens_of(model, roles, chosen, where)
@@ -175,8 +175,8 @@ def tokens_of(model: ir.Model, roles: Mapping[str, Role], chosen: Sequence[State
         rows = facts.shape(state.new) if state.new is not None else None
         for value in inputs:
             batch, sequence, *_ = (*(dims_of(value) or ()), None, None)
-            told = rows is not None and batch != sequence and batch in rows and sequence in rows
-            if told and id(value) not in caches:
+            sized = rows is not None and batch != sequence and batch in rows and sequence in rows
+            if sized and id(value) not in caches:
                 return value
     raise PassRefused(
         "no input holds token ids or embeddings",

@@ -21,7 +21,7 @@ def rewire_lengths(context: ConversionContext) -> None:
 
     A length of the old graph and the same node's length in the edited graph are both known as expressions: where they
     differ at the first node that the past's own length enters, the node's result is replaced. Raises PassRefused where
-    a length cannot be told from the inputs.
+    a length does not follow from the inputs.
     """
     for _ in range(MAX_ROUNDS):
         dead = _round(context)
@@ -30,7 +30,7 @@ def rewire_lengths(context: ConversionContext) -> None:
         context.builder.place_front()
         remove_dead(dead)
     raise context.refuse(
-        "its lengths could not be told in the new symbols", found=f"{MAX_ROUNDS} rounds without an end"
+        "its lengths could not be written in the new symbols", found=f"{MAX_ROUNDS} rounds without an end"
     )
 
 

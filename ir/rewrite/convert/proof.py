@@ -1,4 +1,4 @@
-"""Proves an edit by its shapes: every length of the new graph is the old one's, told in the new symbols."""
+"""Proves an edit by its shapes: every length of the new graph is the old one's, written in the new symbols."""
 
 from __future__ import annotations
 
@@ -140,5 +140,5 @@ def _cone(values: list[ir.Value], inner: set[int]) -> set[ir.Value]:
 
 def _is_whole_mask(context: ConversionContext, value: ir.Value) -> bool:
     """True for an input that holds the whole mask, a line a query: the host masks."""
-    told = value.is_graph_input() and context.roles.get(value.name or "") is Role.ATTENTION_MASK
-    return told and len(value.shape or ()) >= 3
+    is_mask = value.is_graph_input() and context.roles.get(value.name or "") is Role.ATTENTION_MASK
+    return is_mask and len(value.shape or ()) >= 3

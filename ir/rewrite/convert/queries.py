@@ -38,7 +38,7 @@ def rewire_queries(context: ConversionContext, positions: ir.Value) -> None:
 def _feed(batching: Batching, node: ir.Node) -> None:
     """Handles one node of the sweep; nodes come in graph order. Raises PassRefused for one not understood."""
     if of(node).sizes:
-        return  # lengths were told already
+        return  # lengths are settled already
     if batching.operands(node):
         rule = BATCHED.get(node.op_type) if not node.domain else None
         if rule is None:

@@ -53,15 +53,15 @@ def refuse_choices(context: ConversionContext) -> None:
 
 
 def refuse_in_bodies(context: ConversionContext) -> None:
-    """Raises PassRefused where a body of If or Loop takes rows of a cache, or a length told by them, from outside."""
+    """Raises PassRefused where a body of If or Loop takes rows of a cache, or a length made of them, from outside."""
     for scope in nested(context.model.graph):
         for node in scope if scope is not context.model.graph else ():
             for value in node.inputs:
                 content = context.facts.ints(value) if value is not None else None
-                told = content is not None and any(
+                depends = content is not None and any(
                     isinstance(item, Expr) and str(context.past) in free_symbols(item) for item in content.items
                 )
-                if value is not None and (told or _rows(context, value)):
+                if value is not None and (depends or _rows(context, value)):
                     raise context.refuse(
                         "a body of If or Loop works on what the past's length sizes",
                         node=node,

@@ -116,7 +116,7 @@ def _unpadded(context: ConversionContext, new: ir.Value) -> ir.Value:
         return new
     root, _ = strip_shape_ops(node.inputs[0])
     less = root.producer()
-    told = less is not None and less.op_type == "Less" and constant_ints(less.inputs[1]) == [0]
-    positions = less.inputs[0] if told and less is not None else None
+    is_padding = less is not None and less.op_type == "Less" and constant_ints(less.inputs[1]) == [0]
+    positions = less.inputs[0] if is_padding and less is not None else None
     start = strip_shape_ops(positions)[0] if positions is not None else None
     return node.inputs[2] if start is not None and start is context.positions else new

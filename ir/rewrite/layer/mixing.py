@@ -1,4 +1,4 @@
-"""Without states, layers are told by the operators that carry content from one token to another."""
+"""Without states, layers are found by the operators that carry content from one token to another."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ def _mixes(node: ir.Node, carried: set[ir.Value]) -> bool:
     operands = [value for value in node.inputs[:2] if value is not None]
     if node.op_type in PRODUCTS:
         return len(operands) == 2 and carried.issuperset(operands)
-    told = all(value in carried or constant_of(value) is not None for value in operands)
-    return node.op_type in FUSED and told and not carried.isdisjoint(operands)
+    known = all(value in carried or constant_of(value) is not None for value in operands)
+    return node.op_type in FUSED and known and not carried.isdisjoint(operands)

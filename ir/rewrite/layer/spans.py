@@ -60,8 +60,10 @@ def find_spans(
             wanted="a graph with a cache that enters and leaves it",
         )  # fmt: skip
     tokens = [value for value in model.graph.inputs if roles.get(value.name or "") in _GIVEN]
-    told = reached(tokens, holders(model.graph))
-    ours = [state for state in updated if told.intersection(_parts(state))]  # others come from an encoder, or nowhere
+    by_tokens = reached(tokens, holders(model.graph))
+    ours = [
+        state for state in updated if by_tokens.intersection(_parts(state))
+    ]  # others come from an encoder, or nowhere
     for source in _sources(model, roles, known):
         flow = _Flow.of(model, source, states)
         groups = flow.layers(ours)
@@ -210,19 +212,19 @@ class _Flow:
             groups.setdefault(start, []).append(state)
         merged: list[tuple[int, list[State]]] = []
         for start, group in sorted(groups.items()):
-            if merged and _told(merged[-1][1]) == _told(group) and len(_told(group)) == 1:
+            if merged and _layer_numbers(merged[-1][1]) == _layer_numbers(group) and len(_layer_numbers(group)) == 1:
                 merged[-1][1].extend(group)  # one layer with two states one after the other
             else:
                 merged.append((start, group))
-        clear = merged and all(len(_told(group)) <= 1 for _, group in merged)
+        clear = merged and all(len(_layer_numbers(group)) <= 1 for _, group in merged)
         return merged if clear else None
 
     def spans(self, groups: Sequence[tuple[int, list[State]]]) -> list[Span]:
         starts = [start for start, _ in groups]
         ends = [*starts[1:], self._last_end(starts)]
-        told = [next(iter(_told(group)), None) for _, group in groups]
-        named = None not in told and sorted(set(cast("list[int]", told))) == told
-        numbers = cast("list[int]", told) if named else range(len(groups))
+        first = [next(iter(_layer_numbers(group)), None) for _, group in groups]
+        named = None not in first and sorted(set(cast("list[int]", first))) == first
+        numbers = cast("list[int]", first) if named else range(len(groups))
         point = [self.points[at] for at in self.trunk]
         return [
             Span(number, point[start], point[end], group)
@@ -249,6 +251,6 @@ class _Flow:
         return sum(value in self.index for value in point.inputs[:2] if value is not None) == 2
 
 
-def _told(states: Iterable[State]) -> list[int]:
+def _layer_numbers(states: Iterable[State]) -> list[int]:
     """The layers that the states' names tell."""
     return sorted(Counter(state.layer for state in states if state.layer is not None))

@@ -42,7 +42,7 @@ class Kept:
         return self.point is not self.full
 
     @property
-    def told_by(self) -> list[ir.Value]:
+    def given_by(self) -> list[ir.Value]:
         """The graph inputs that the selection depends on, beside the rows themselves."""
         return _inputs_behind(self) if self.selects else []
 

@@ -38,7 +38,7 @@ def answers_end_of_run(
     except PassRefused:
         return False
     spanning = _cache_wide_masks(model, states, roles, binding)
-    return kept.selects and (kept.last is None or any(value.name in spanning for value in kept.told_by))
+    return kept.selects and (kept.last is None or any(value.name in spanning for value in kept.given_by))
 
 
 def _cache_wide_masks(

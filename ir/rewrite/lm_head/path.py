@@ -139,8 +139,8 @@ def _reduces_last(context: _Context, node: ir.Node) -> bool:
     if "axes" in node.attributes:
         axes = tuple(node.attributes["axes"].as_ints())
     else:
-        told = context.facts.ints(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] is not None else None
-        axes = told.items if told is not None else ()
+        content = context.facts.ints(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] is not None else None
+        axes = content.items if content is not None else ()
     return (keepdims is None or keepdims.as_int() == 1) and tuple(axes) in ((-1,), (rank - 1,))
 
 

@@ -147,7 +147,7 @@ class Selector:
         return self.builder.op("Neg", [self._count()], "start", shape=(1,))
 
     def _count(self) -> ir.Value:
-        assert self.count.source is not None, "a count is a number or told by an input"
+        assert self.count.source is not None, "a count is a number or given by an input"
         return self.builder.dims([(self.count.source, 0)], "count")
 
     def _rows_up_to(self, last: ir.Value) -> ir.Value:
@@ -159,10 +159,10 @@ class Selector:
             first = builder.op("Sub", [last, builder.ints([self.count.number - 1], "n-1")], "first")
             offsets = self._offsets(self.count.number)
         else:
-            told = builder.op("Min", [self._count(), builder.dims([self.length], "tokens")], "count", shape=(1,))
+            count = builder.op("Min", [self._count(), builder.dims([self.length], "tokens")], "count", shape=(1,))
             past = builder.op("Add", [last, builder.ints([1], "1")], "end_row")
-            first = builder.op("Sub", [past, told], "first")
-            limit = builder.op("Squeeze", [told, builder.ints([0], "axis_0")], "count/scalar", shape=())
+            first = builder.op("Sub", [past, count], "first")
+            limit = builder.op("Squeeze", [count, builder.ints([0], "axis_0")], "count/scalar", shape=())
             offsets = builder.op("Range", [builder.ints(0, "zero"), limit, builder.ints(1, "one")], "offsets")
         lower = builder.op("Max", [first, builder.ints([0], "0")], "lower")
         return builder.unsqueeze(builder.op("Add", [lower, offsets], "rows"), [2], "indices")

@@ -73,7 +73,7 @@ def bias_add(e: Emitter, node: ir.Node) -> list[ir.Value | None]:
 
 
 def fused_matmul(e: Emitter, node: ir.Node) -> list[ir.Value | None]:
-    """FusedMatMul and TransposeMatMul: ``alpha · op(A) · op(B)``, the last two axes changed where told."""
+    """FusedMatMul and TransposeMatMul: ``alpha · op(A) · op(B)``, the last two axes changed where it says so."""
     ports = Ports(node)
     if ports.int("transBatchA") or ports.int("transBatchB"):
         raise Unfit("transBatchA and transBatchB move the batch axes")

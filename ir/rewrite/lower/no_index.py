@@ -14,11 +14,7 @@ from ..builder import Builder
 NO_INDEX = np.iinfo(np.int32).max
 _GATHERS = {("Gather", 1), *((name, row.slots) for (_, name), row in where(lambda row: row.reads).items())}
 _SCATTERS = {(name, row.slots) for (_, name), row in where(lambda row: row.writes).items()}
-_MOVES = {
-    name: row.numbers
-    for (domain, name), row in OPERATORS.items()
-    if not domain and (row.moves or len(row.numbers) > 1 or row.numbers == ALL or name == "Clip")
-}
+_MOVES = {name: row.hands_on for (domain, name), row in OPERATORS.items() if row.hands_on and not domain}
 """The operands whose indices stay indices; Mod and Div make another index of one, which lies within the rows."""
 REPLACEMENT = {"gather": 0, "scatter": -1}
 

@@ -57,7 +57,7 @@ def lower_graph(
     """Replaces in place what the target does not take; run it on a copy first, for it may refuse half-way.
 
     Raises PassRefused naming every operator without a row and every node that its row does not fit, with counts; with
-    ``leave`` they stay as they are, and are told. ``opset`` is the version to write for, 0 for the graph's own.
+    ``leave`` they stay as they are, and are reported. ``opset`` is the version to write for, 0 for the graph's own.
     """
     result, reasons, settled = Lowered(), Counter[str](), dict[str, int]()
     facts = LazyFacts(model)

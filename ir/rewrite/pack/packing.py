@@ -33,7 +33,7 @@ def pack(
     """One graph that runs the one of ``graphs`` whose sizes its inputs have, and sizes of symbols it had to make up.
 
     The graphs are used up. With ``calls`` each is a local function that its branch calls. A run with sizes of none of
-    them is the runtime's error. PassRefused where two graphs cannot be told apart, or their interfaces differ.
+    them is the runtime's error. PassRefused where two graphs cannot be distinguished, or their interfaces differ.
     """
     _check_interfaces(graphs, owner)
     names = list(graphs)

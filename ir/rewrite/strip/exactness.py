@@ -214,7 +214,7 @@ def _refuse_unknown_dims(where: str, state: State, unbinding: Unbinding) -> None
     for axis, source in enumerate(initial_dims(state, unbinding)):
         if source is None:
             raise PassRefused(
-                f"dimension {axis} of state {state.name!r} is told by no remaining input",
+                f"dimension {axis} of state {state.name!r} follows from no remaining input",
                 where=where,
                 found=str(state.input.shape),
                 wanted="the same symbol on an input that stays",
