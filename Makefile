@@ -18,7 +18,7 @@ test-all: ## run the tests, the slow ones too
 test-consumers: ## compile and run what is made of every model on other runtimes (extra consumers; half an hour)
 	$(PYTHON) -m pytest -q -n auto -m "slow or not slow" tests/test_consumers.py
 
-lint: ## style, format, floors (ir < passes < runtime < cli) and types; changes nothing
+lint: ## style, format, floors (ir < passes < runtime < api < cli) and types; changes nothing
 	ruff check .
 	ruff format --check .
 	lint-imports --no-cache

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import importlib
 
-_HOMES = {  # module -> the public names it gives; the pass classes come out of `passes/registry.py`
+_HOMES = {  # module -> the public names it gives; passes and presets come out of their tables
+    "api.check": ("CheckReport", "check"),
+    "api.decode": ("generate", "predict", "suggest_k"),
+    "api.diff": ("Difference", "diff"),
+    "api.facts": ("GraphFacts",),
+    "api.inspect": ("Inspection", "inspect"),
+    "api.measure": ("calibrate", "compare", "verify"),
+    "api.run": ("run",),
     "ir.core.errors": (
         "InputError",
         "NotEqualError",
@@ -30,23 +37,28 @@ _HOMES = {  # module -> the public names it gives; the pass classes come out of 
     "passes.pipeline": ("parse_pipeline", "print_pipeline"),
     "passes.registry": ("get_pass",),
     "passes.strip_states": ("Positions",),
-    "runtime.verify.verify": ("verify",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def _all_homes() -> dict[str, str]:
     """Every public name and its module; type checkers read the same out of ``__init__.pyi``, which a test compares."""
+    from .passes.presets import PRESETS
     from .passes.registry import PASSES
 
     rows = (row.partition(":") for row in PASSES.values())
-    return {**_HOME_OF, **{class_name: f"passes.{module}" for module, _, class_name in rows}}
+    passes = {class_name: f"passes.{module}" for module, _, class_name in rows}
+    return {**_HOME_OF, **passes, **{name.replace("-", "_"): "api.run" for name in PRESETS}}
 
 
 def __getattr__(name: str) -> object:
     """Loads a public name's module on first use; ``__all__`` is made when it is asked for."""
     if name == "__all__":
         return sorted(_all_homes())
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("onnx-llm-passes")
     homes = _HOME_OF if name in _HOME_OF or name.startswith("_") else _all_homes()
     if name not in homes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

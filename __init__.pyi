@@ -1,5 +1,38 @@
 """The public names for type checkers and editors; `pytest --update-golden` and `make docs` write it."""
 
+from .api.check import (
+    CheckReport,
+    check,
+)
+from .api.decode import (
+    generate,
+    predict,
+    suggest_k,
+)
+from .api.diff import (
+    Difference,
+    diff,
+)
+from .api.facts import GraphFacts
+from .api.inspect import (
+    Inspection,
+    inspect,
+)
+from .api.measure import (
+    calibrate,
+    compare,
+    verify,
+)
+from .api.run import (
+    classifier,
+    embedder,
+    prefill_decode,
+    quantize,
+    reranker,
+    run,
+    single_shot,
+    speculative,
+)
 from .ir.core.errors import (
     InputError,
     NotEqualError,
@@ -87,25 +120,28 @@ from .passes.surgeon import Surgeon
 from .passes.tap_hidden import TapHidden
 from .passes.tie_states import TieStates
 from .passes.transfer_encodings import TransferEncodings
-from .runtime.verify.verify import verify
 
 __all__ = [
     "ArgmaxTail",
     "Bind",
     "Check",
+    "CheckReport",
     "CheckSpeculationSafe",
     "ClampPositions",
     "CloneDecode",
     "ConvertStates",
     "CustomIO",
+    "Difference",
     "DropUnusedInputs",
     "Dump",
     "EmitManifest",
     "ExtractLayer",
     "FixOpset",
+    "GraphFacts",
     "GraphResult",
     "InputError",
     "InsertQdq",
+    "Inspection",
     "Instrument",
     "KeepLastLogits",
     "KvIo",
@@ -149,13 +185,29 @@ __all__ = [
     "UsageError",
     "VerifyEach",
     "WriteError",
+    "calibrate",
+    "check",
     "check_structure",
+    "classifier",
+    "compare",
+    "diff",
+    "embedder",
     "find_roles",
     "find_states",
     "from_surgeon",
+    "generate",
     "get_pass",
+    "inspect",
     "parse_pipeline",
+    "predict",
+    "prefill_decode",
     "print_pipeline",
+    "quantize",
+    "reranker",
+    "run",
+    "single_shot",
+    "speculative",
+    "suggest_k",
     "to_surgeon",
     "verify",
 ]

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from ..ir.core.errors import UnknownNameError
 from . import render
 from .options import Debug, FollowLinks, Json, ModelPath, parse_binding
-
-if TYPE_CHECKING:
-    from ..ir.program.program import Program
 
 TOP_OPERATORS = 12
 
@@ -30,34 +25,14 @@ def inspect(
 ) -> None:
     """Show inputs with roles, states with layouts, symbols, sizes, opsets and functions."""
     binding = parse_binding(bind or [])
-    data = describe_path(model, binding, follow_links=follow_links)
+    from ..api.inspect import inspect as look
+
+    data = look(model, bind=binding, follow_links=follow_links).to_dict()
     render.show_json(data) if as_json else show(data)
 
 
-def describe_path(path: Path, binding: Mapping[str, int], *, follow_links: bool = False) -> dict[str, Any]:
-    """Loads ``path`` and describes it; UnknownNameError for a bound symbol that no input or output has."""
-    from ..ir.core.gc_off import collector_off
-    from ..ir.program.program import Program
-    from .describe import describe_program
-
-    with collector_off():
-        program = Program.load(path, follow_links=follow_links)
-        _check_binding(binding, program)
-        return {"source": path.as_posix(), **describe_program(program, binding=binding)}
-
-
-def _check_binding(binding: Mapping[str, int], program: Program) -> None:
-    from ..ir.symbolic.symbols import symbols_of
-
-    known = {name for model in program.graphs.values() for name in symbols_of(model)}
-    for name in binding:
-        if name not in known:
-            hint = f"The model's symbols are {', '.join(sorted(known))}." if known else "The model has no symbols."
-            raise UnknownNameError("symbol", name, known, where="--bind", hint=hint)
-
-
 def show(data: dict[str, Any]) -> None:
-    """Prints a description of :func:`describe_path` for people."""
+    """Prints what was found for people."""
     render.show(data["source"])
     for pipeline in filter(None, data["made_by"]):
         render.show(f"made by: {pipeline}")

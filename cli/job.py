@@ -184,15 +184,15 @@ def _check_print_after(name: str | None, passes: list[Pass]) -> None:
 
 
 def _facts(program: Program) -> dict[str, dict[str, Any]]:
-    from .describe import brief
+    from ..api.facts import brief
 
     return {name: brief(model) for name, model in program.graphs.items()}
 
 
 def _described(program: Program) -> dict[str, Any]:
-    from .describe import describe_program
+    from ..api.inspect import inspect
 
-    return describe_program(program)
+    return inspect(program).to_dict()
 
 
 def _timed(outcome: Outcome, step: str, work: Callable[[], Any]) -> Any:

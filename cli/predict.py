@@ -54,7 +54,7 @@ def predict(
     def work() -> int:
         from ..ir.program.program import Program
         from ..runtime.predict.predict import Predictor
-        from .verify import read_arrays
+        from ..runtime.session.arrays import read_arrays
 
         loaded = Program.load(program, follow_links=follow_links)
         predictor = Predictor(loaded, output=output, threads=threads)

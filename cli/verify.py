@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..ir.core.errors import InputError
 from . import render
 from .ending import guarded
 from .options import Debug, FollowLinks, Json, OrtOptimization
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ..runtime.verify.verify import CaseReport, VerifyReport
 
 
@@ -57,6 +53,7 @@ def verify(
 
 def _compare(models: tuple[Path, Path], inputs: Path | None, seed: int, as_json: bool, follow_links: bool) -> int:
     from ..ir.program.program import Program
+    from ..runtime.session.arrays import read_arrays
     from ..runtime.session.settings import saturation_note
     from ..runtime.verify.verify import verify as compare
 
@@ -75,26 +72,6 @@ def passed(report: VerifyReport) -> bool:
     from ..runtime.verify.verify import Verdict
 
     return report.verdict in (Verdict.EQUAL, Verdict.STRUCTURE_ONLY)
-
-
-def read_arrays(path: Path) -> Mapping[str, np.ndarray]:
-    """The arrays of an .npz file; InputError where it is none. Nothing in it is executed."""
-    import zipfile
-
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError as error:
-        raise InputError("no such file", where=str(path), wanted="an .npz file of input arrays") from error
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError(
-            "cannot be read as an .npz file",
-            where=str(path),
-            found=str(error)[:200],
-            hint="Write it with numpy.savez(file, input_ids=…).",
-        ) from error
 
 
 def _show(report: VerifyReport) -> None:

@@ -306,12 +306,15 @@ def heads(folder: Path) -> dict[str, str]:
 def everything() -> dict[Path, str]:
     """Every generated file with the text that it should have."""
     house = runpy.run_path(str(ROOT / "docs" / "rooms.py"))
+    api = runpy.run_path(str(ROOT / "docs" / "api.py"))
     equal = runpy.run_path(str(ROOT / "docs" / "equal.py"))
     with tempfile.TemporaryDirectory() as folder:
         blocks = {
             "passes": passes(),
             "diffs": diffs(),
             "rooms": house["rooms"](),
+            "api-functions": api["functions"](),
+            "api-results": api["results"](),
             "conformance": conformance(),
             "verify-runs": equal["played"](),
             "verify-contracts": equal["contracts"](),

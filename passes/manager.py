@@ -5,21 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from ..ir.core.errors import PassRefused, UsageError, expect
 from ..ir.interface.analysis import Known, forget, kept_analyses
 from ..ir.program.program import PassRecord, Program
 from .base import Pass, Report
 from .failure import Failure, Reproducer, add_pass, as_ours
+from .instruments import Instrument, VerifyEach
 from .pipeline import print_pass
-
-if TYPE_CHECKING:
-    from .instruments import Instrument
 
 
 class PassManager:
-    """An ordered list of passes and who watches them.
+    """An ordered list of passes and who watches them: ``VerifyEach`` where nobody is named, as in the command.
 
     A pass with ``needs_scripts`` runs code that the caller wrote: it is refused unless ``allow_scripts``.
     With a ``reproducer`` a failing run leaves the pipeline's rest and the graphs before the failing pass in its folder.
@@ -28,7 +25,7 @@ class PassManager:
     def __init__(
         self,
         passes: Sequence[Pass],
-        instruments: Sequence[Instrument] = (),
+        instruments: Sequence[Instrument] | None = None,
         *,
         allow_scripts: bool = False,
         reproducer: Reproducer | None = None,
@@ -36,7 +33,7 @@ class PassManager:
         for pass_ in passes:
             _check_pass(pass_, allow_scripts)
         self.passes = tuple(passes)
-        self.instruments = tuple(instruments)
+        self.instruments = (VerifyEach(),) if instruments is None else tuple(instruments)
         self.reproducer = reproducer
 
     def run(self, program: Program) -> Program:

@@ -45,7 +45,7 @@ def _everything_is_imported() -> None:
 def import_all() -> None:
     """Imports every module that a command may load."""
     for module in pkgutil.walk_packages(onnx_llm_passes.__path__, "onnx_llm_passes."):
-        if module.name.split(".")[1] in ("ir", "passes", "runtime", "cli"):
+        if module.name.split(".")[1] in ("ir", "passes", "runtime", "api", "cli"):
             importlib.import_module(module.name)
 
 

@@ -26,7 +26,7 @@ from onnx_llm_passes.runtime.verify.verify import verify
 from .append_graphs import baked_length
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOORS = ("ir", "passes", "runtime", "cli")
+FLOORS = ("ir", "passes", "runtime", "api", "cli")
 STEP = re.compile(r"(?<![\w$-])([a-z]+(?:-[a-z0-9]+)*)\{([^{}]*)\}")
 COMMAND = re.compile(r"onnx-passes ([a-z][a-z-]*)")
 GRAMMAR = "a,b{x=1"  # the form of a pipeline, told with names that are none

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MODULES = sorted(path for floor in ("ir", "passes", "runtime", "cli") for path in (ROOT / floor).rglob("*.py"))
+MODULES = sorted(path for floor in ("ir", "passes", "runtime", "api", "cli") for path in (ROOT / floor).rglob("*.py"))
 
 PARSERS = {  # module -> the text that it reads with regular expressions: a language of its own, no sentence of ours
     "cli/inspect.py": "names of tensors, to show those of all layers as one",
@@ -38,7 +38,7 @@ PARSERS = {  # module -> the text that it reads with regular expressions: a lang
     "runtime/conformance/models.py": "names of another tool's cases",
     "runtime/session/session.py": "onnxruntime's messages, to tell a missing kernel and to shorten them",
 }
-READERS = {"passes/pipeline.py", "passes/presets.py", "cli/job.py", "cli/list.py"}
+READERS = {"api/run.py", "passes/pipeline.py", "passes/presets.py", "cli/job.py", "cli/list.py"}
 """Who turns pipeline text into passes, to run or to list them; nobody does it to learn what an earlier run did."""
 
 TYPESETTER = "cli/ending.py"  # puts the full stop behind a message that has none

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
-
-from ..core.errors import InputError, expect
-from ..serialization.loading import load_graph
-from ..serialization.pending import finish_pending
 
 if TYPE_CHECKING:
     from ..core.encoding import TensorEncoding
@@ -22,6 +18,7 @@ if TYPE_CHECKING:
     from .clone import Clone
     from .contract import Contract
     from .contracts.sizes import Claims
+    from .load import Source
     from .save import Saved
 
 
@@ -112,6 +109,17 @@ class Program:
             return self.graphs[clone.base], clone.binding
         return self.graphs[name], self.bound.get(name, {})
 
+    def copy(self) -> Program:
+        """A program that passes may change while this one stays as it is: graphs are cloned, weights are shared."""
+        fields = ("specializations", "contracts", "history", "earlier")
+        tables = ("custom_io", "encodings", "artifacts", "clones", "bound")
+        return replace(
+            self,
+            graphs={name: model.clone() for name, model in self.graphs.items()},
+            **{name: list(getattr(self, name)) for name in fields},
+            **{name: dict(getattr(self, name)) for name in tables},
+        )
+
     def unshare(self) -> None:
         """Makes every clone a graph of its own, for what needs to edit them one by one."""
         if self.clones:
@@ -121,27 +129,25 @@ class Program:
             self.bound |= {name: binding for name, binding in bound.items() if binding}
 
     @classmethod
-    def load(cls, path: str | Path, *, follow_links: bool = False) -> Program:
-        """Reads an .onnx file, or a folder: what its program.json lists, else the one .onnx file in it.
+    def load(
+        cls, source: Source, *, base_dir: str | os.PathLike[str] | None = None, follow_links: bool = False
+    ) -> Program:
+        """Reads an .onnx file, a folder (what its program.json lists, else its one .onnx file), or a model in memory.
+
+        In memory: an ``onnx.ModelProto`` (external data lies in ``base_dir``), an ``onnx_ir.Model``, which is cloned so
+        that passes leave it as it is, or what has a ``to_model_proto()`` (an onnxscript function) or such a ``model``
+        (what ``torch.onnx.export`` returns). A mapping of names to files or models makes one program of several graphs.
 
         External data is checked (it exists, lies in the folder, is long enough) and not read. InputError says what is
         wrong with the input; ``follow_links`` allows links that lead out of the folder.
         """
-        hint = "Of a graph in memory: Program(graphs={'model': onnx_ir.from_proto(proto)})."
-        expect((str, os.PathLike), path, "Program.load", hint)
-        path = Path(path)
-        is_folder = os.path.isdir(path)  # noqa: PTH112  Path.is_dir raises where a parent may not be read
-        finish_pending(path if is_folder else path.parent)
-        if not is_folder:
-            return _load_files(path, {path.stem: path}, follow_links=follow_links)
-        if os.path.lexists(path / "program.json"):
-            return _load_saved(path, follow_links=follow_links)
-        file = _only_model(path)
-        return _load_files(path, {file.stem: file}, follow_links=follow_links)
+        from .load import load_program
+
+        return load_program(source, base_dir=base_dir, follow_links=follow_links)
 
     def save(
         self,
-        out: str | Path,
+        out: str | os.PathLike[str],
         *,
         weights: WeightsMode | str = "auto",
         force: bool = False,
@@ -160,80 +166,3 @@ class Program:
         return save_program(
             self, Path(out), weights=weights, force=force, fill_shapes=fill_shapes, on_progress=on_progress
         )
-
-
-def _only_model(folder: Path) -> Path:
-    files = sorted(p for p in folder.glob("*.onnx") if not p.name.startswith("."))
-    if len(files) == 1:
-        return files[0]
-    if not files:
-        raise InputError(
-            "holds no .onnx file and no program.json",
-            where=str(folder),
-            hint="Give the folder of a model, or the file itself.",
-        )
-    names = ", ".join(p.name for p in files[:8]) + (", …" if len(files) > 8 else "")
-    raise InputError(
-        f"holds {len(files)} models: {names}", where=str(folder), hint="Give one of the files instead of the folder."
-    )
-
-
-def _load_files(source: Path, files: dict[str, Path], *, follow_links: bool) -> Program:
-    loaded = {name: load_graph(file, follow_links=follow_links) for name, file in files.items()}
-    return Program(
-        graphs={name: item.model for name, item in loaded.items()},
-        source=source,
-        origins=tuple(Origin(name, files[name], item.sha256) for name, item in loaded.items()),
-    )
-
-
-def _load_saved(folder: Path, *, follow_links: bool) -> Program:
-    from ..serialization.index import read_index
-
-    index = read_index(folder)
-    files = {entry.name: folder / entry.file for entry in index.graphs}
-    program = _load_files(folder, files, follow_links=follow_links)
-    for entry, origin in zip(index.graphs, program.origins, strict=True):
-        if entry.sha256 != origin.sha256:
-            raise InputError(
-                f"{entry.file} is not the file that program.json describes",
-                where=str(folder),
-                hint=f"It was replaced or edited: give {entry.file} itself, or run the pipeline again.",
-            )
-    program.specializations = _specializations(index.specializations)
-    program.custom_io = dict(index.custom_io)
-    program.encodings = _encodings(folder, index.encodings)
-    program.contracts = [_contract(folder, entry) for entry in index.contracts]
-    program.earlier = [*index.earlier, index.provenance]
-    program.bound = {entry.name: dict(entry.binding) for entry in index.graphs if entry.binding}
-    return program
-
-
-def _specializations(entries: Sequence[object]) -> list[Specialization]:
-    if not entries:
-        return []
-    from ..core.specialization import read_specialization
-
-    return [read_specialization(entry, index) for index, entry in enumerate(entries)]
-
-
-def _encodings(folder: Path, entries: Mapping[str, object]) -> dict[str, TensorEncoding]:
-    if not entries:
-        return {}
-    from ..serialization.encoding_entries import from_entries
-
-    return from_entries(entries, f"{folder / 'program.json'}, encodings")
-
-
-def _contract(folder: Path, entry: Mapping[str, Any]) -> Contract:
-    from .contracts.registry import read_contract
-
-    try:
-        return read_contract(entry)
-    except InputError as error:
-        raise InputError(
-            f"program.json: {error.what}",
-            where=str(folder),
-            found=error.found,
-            hint="It was edited: run the pipeline again.",
-        ) from None

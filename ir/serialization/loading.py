@@ -42,16 +42,46 @@ def load_graph(path: Path, *, follow_links: bool = False) -> Loaded:
     with collector_off():
         proto = _parse(data, path)
         del data
-        _check_versions(proto, path)
-        found = scan(proto)
-        check_calls(proto)
-        for tensor in found.external:
-            check_tensor(tensor, folder)
-        model = _deserialize(proto, path)
-        check_nodes(model)
-        _settle(model, found, folder)
-        number_dims(model)
-    return Loaded(model, digest)
+        return Loaded(_checked(proto, path, folder), digest)
+
+
+def load_proto(proto: onnx.ModelProto, base_dir: Path | None, *, follow_links: bool = False) -> ir.Model:
+    """The graph of a model in memory; its embedded weights stay those of ``proto``.
+
+    External data is looked for in ``base_dir``; InputError where a tensor has some and no folder is told.
+    """
+    where = Path("the ModelProto")
+    if not proto.HasField("graph") or not proto.ir_version:
+        raise InputError("is not an ONNX model", where=str(where), found="no graph in it")
+    if base_dir is None and (outside := scan(proto).external):
+        raise InputError(
+            "has weights in files, whose folder a model in memory does not tell",
+            where=str(where),
+            found=f"{len(outside)} tensors, {outside[0].name!r} the first",
+            hint="Give base_dir=FOLDER, or the path of the model's file.",
+        )
+    return _checked(proto, where, DataFolder((base_dir or Path()) / "model.onnx", follow_links=follow_links))
+
+
+def load_model(model: ir.Model) -> ir.Model:
+    """A clone of a graph in memory, checked like one of a file, which passes may change; weights are shared."""
+    clone = model.clone()
+    check_nodes(clone)
+    number_dims(clone)
+    return clone
+
+
+def _checked(proto: onnx.ModelProto, path: Path, folder: DataFolder) -> ir.Model:
+    _check_versions(proto, path)
+    found = scan(proto)
+    check_calls(proto)
+    for tensor in found.external:
+        check_tensor(tensor, folder)
+    model = _deserialize(proto, path)
+    check_nodes(model)
+    _settle(model, found, folder)
+    number_dims(model)
+    return model
 
 
 def _read(path: Path, folder: DataFolder) -> bytes:

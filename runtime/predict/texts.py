@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,16 @@ class Item:
 
 def read_texts(path: Path, template: str | None = None) -> list[Item]:
     """One text a line, or a JSON string or ``{"text": …}`` a line of a .jsonl file; InputError names the line."""
-    items = [_text(found, where) for where, found in _lines(path)]
+    return _texts(_lines(path), template)
+
+
+def items_of(texts: Iterable[str], template: str | None = None) -> list[Item]:
+    """The same of texts in memory; InputError names the one that is none."""
+    return _texts(((f"text {number}", text) for number, text in enumerate(texts)), template)
+
+
+def _texts(found: Iterable[tuple[str, Any]], template: str | None) -> list[Item]:
+    items = [_text(entry, where) for where, entry in found]
     if template is None:
         return items
     before, after = _split(template, TEXT)
@@ -40,7 +49,16 @@ def read_texts(path: Path, template: str | None = None) -> list[Item]:
 
 def read_pairs(path: Path, template: str | None = None) -> list[Item]:
     """``{"query": …, "document": …}`` or ``[query, document]`` a line of a .jsonl file; else two columns and a tab."""
-    items = [_pair(found, where) for where, found in _lines(path)]
+    return _pairs(_lines(path), template)
+
+
+def pair_items(pairs: Iterable[Sequence[str]], template: str | None = None) -> list[Item]:
+    """The same of queries and documents in memory; InputError names the one that is no pair."""
+    return _pairs(((f"pair {number}", pair) for number, pair in enumerate(pairs)), template)
+
+
+def _pairs(found: Iterable[tuple[str, Any]], template: str | None) -> list[Item]:
+    items = [_pair(entry, where) for where, entry in found]
     if template is None:
         return items
     before, after = _split(template, DOCUMENT)
