@@ -193,7 +193,7 @@ def _show(found: Generated, as_json: bool) -> None:
 
     stats, ran = found.stats.as_json(), runtime_record()
     if as_json:
-        render.show_json({"tokens": found.tokens, "ended": found.ended, "stats": stats, "runtime": ran})
+        render.show_json({**found.to_dict(), "runtime": ran})
         return
     for number, (tokens, ended) in enumerate(zip(found.tokens, found.ended, strict=True)):
         rest = f" … {len(tokens) - SHOWN} more" if len(tokens) > SHOWN else ""

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ..runtime.decode.decoder import Decoder
     from ..runtime.speculate.proposers import Source
     from ..runtime.speculate.traces import Trace
-    from ..runtime.suggest.suggest import Suggestion
 
 SHOWN = 5  # neighbours of a set
 
@@ -139,8 +138,8 @@ def _suggested(trace: Trace, cost: Mapping[int, float], max_k: int, asked: tuple
     rows = [
         {
             "budget": size,
-            **_as_json(best),
-            "neighbours": [_as_json(n) for n in suggestions(neighbours(best.ks, demand.top), demand, costs, policy)],
+            **best.to_dict(),
+            "neighbours": [n.to_dict() for n in suggestions(neighbours(best.ks, demand.top), demand, costs, policy)],
         }
         for size, best in enumerate(found, start=1)
     ]
@@ -154,10 +153,6 @@ def _suggested(trace: Trace, cost: Mapping[int, float], max_k: int, asked: tuple
         "estimated": list(estimated),
         "budgets": rows,
     }
-
-
-def _as_json(suggestion: Suggestion) -> dict[str, Any]:
-    return {"ks": list(suggestion.ks), "tokens_per_second": suggestion.rate, "gain": suggestion.gain}
 
 
 def _pipeline(program: Program, ks: Sequence[int]) -> str:

@@ -72,6 +72,14 @@ def test_the_python_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pyte
     assert Program.load("out").earlier[0].pipeline == "strip-states,simplify"
 
 
+def test_the_python_example_of_the_api_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs/api.md").read_text(encoding="utf-8"), re.DOTALL)[0]
+    sample(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "api.md", "exec"), {})  # noqa: S102  our own page
+    assert names(tmp_path / "single" / "model.onnx")[1] == ["logits"]
+
+
 def test_pipelines_in_the_documents_parse() -> None:
     from onnx_llm_passes.passes.pipeline import parse_pipeline
 

@@ -110,6 +110,10 @@ class Generated:
     ended: list[str]
     stats: Stats
 
+    def to_dict(self) -> dict[str, Any]:
+        """As ``generate --json`` prints it."""
+        return {"tokens": self.tokens, "ended": self.ended, "stats": self.stats.as_json()}
+
 
 def generate(
     decoder: Decoder,

@@ -51,6 +51,10 @@ class Predicted:
     stats: Stats
     feeds: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: vectors or scores as lists."""
+        return {"output": self.output, "values": self.values.tolist(), "stats": self.stats.as_json()}
+
 
 class Predictor:
     """A program that is ready to run: one session a graph."""

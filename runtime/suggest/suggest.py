@@ -43,6 +43,10 @@ class Suggestion:
     rate: float
     gain: float
 
+    def to_dict(self) -> dict[str, object]:
+        """As ``suggest-k --json`` prints it."""
+        return {"ks": list(self.ks), "tokens_per_second": self.rate, "gain": self.gain}
+
 
 def demand_of(trace: Trace, max_k: int) -> Demand:
     """What a trace says, with at most ``max_k`` proposals a step.
