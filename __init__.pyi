@@ -93,6 +93,7 @@ from .passes.instruments import (
 from .passes.keep_last_logits import KeepLastLogits
 from .passes.kv_io import KvIo
 from .passes.load_encodings import LoadEncodings
+from .passes.lora import Lora
 from .passes.lower import Lower
 from .passes.manager import PassManager
 from .passes.package import (
@@ -147,6 +148,7 @@ __all__ = [
     "KvIo",
     "Layout",
     "LoadEncodings",
+    "Lora",
     "Lower",
     "Manifest",
     "NotEqualError",

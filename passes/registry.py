@@ -33,6 +33,7 @@ PASSES: dict[str, str] = {  # name -> module of this package : class; a test hol
     "insert-qdq": "insert_qdq:InsertQdq",
     "kv-io": "kv_io:KvIo",
     "load-encodings": "load_encodings:LoadEncodings",
+    "lora": "lora:Lora",
     "lower": "lower:Lower",
     "package": "package:Package",
     "partition": "partition:Partition",

@@ -150,13 +150,19 @@ def _own_copy(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     return copy.copy(tensor)
 
 
-def _stale(names: Mapping[str, str], artifacts: Mapping[str, str]) -> list[str]:
+def _stale(names: Mapping[str, str], artifacts: Mapping[str, str | bytes]) -> list[str]:
     return [
         f"{file} was written before and still says {old!r}: rename first"
-        for file, text in artifacts.items()
+        for file, content in artifacts.items()
         for old, new in names.items()
-        if old != new and re.search(rf"(?<![\w.]){re.escape(old)}(?![\w.])", text)
+        if old != new and _says(content, old)
     ]
+
+
+def _says(content: str | bytes, name: str) -> bool:
+    if isinstance(content, bytes):
+        return name.encode() in content
+    return re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", content) is not None
 
 
 def _renamed_keys(names: Mapping[str, str], table: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 
 from onnx_llm_passes.ir.core.errors import InputError, UsageError
 from onnx_llm_passes.ir.program.contract import Contract, ContractBroken, Side, port
+from onnx_llm_passes.ir.program.contracts.adapters import AdapterInputs, AdapterSlots, Source, WeightsFolded
 from onnx_llm_passes.ir.program.contracts.chain import Chain, renamed
 from onnx_llm_passes.ir.program.contracts.heads import HiddenTapped, Pooled, SelectedWords
 from onnx_llm_passes.ir.program.contracts.interface import CastIO, FixedSwitch, Grid, QuantizedIO, RenamedIO
@@ -38,6 +39,9 @@ from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_deco
 from onnx_llm_passes.runtime.verify.verify import Verdict, verify
 
 EXAMPLES: tuple[Contract, ...] = (
+    AdapterInputs(("q",), ("q.A",), ("q.B",), ((32, 16),), "FLOAT16", 8, ("q.A_RetainedState",)),
+    AdapterSlots("lora_ids", "ids", (Source("one", "adapters/one", "00"),), ("q",)),
+    WeightsFolded((Source("one", "adapters/one", "00"),), ("q",), "FLOAT"),
     AnyPositions("p"),
     Assumption("a sentence"),
     BestTokens("ids", "logits", 3, "values", graphs=("prefill",), step=4),

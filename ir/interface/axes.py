@@ -249,5 +249,6 @@ _MEANINGS: dict[Role, Meanings] = {
     Role.FEATURES: _features,
     Role.STATE: _OTHERS,
     Role.BRANCH: _OTHERS,
+    Role.ADAPTER: _OTHERS,
     Role.OTHER: _OTHERS,
 }

@@ -34,6 +34,7 @@ class Role(enum.Enum):
     STATE = "state"
     BRANCH = "cache branch switch"
     CONTEXT_LENGTHS = "context lengths"
+    ADAPTER = "adapter"
     OTHER = "other"
 
 
@@ -108,6 +109,8 @@ def _decide(context: _Context, usage: UsageFacts) -> Role:
 
 
 def _decide_float(usage: UsageFacts) -> Role:
+    if _is_thin_matrix(usage.value):
+        return Role.ADAPTER
     if "mask" in usage.events and usage.rank != 3:
         return Role.ATTENTION_MASK
     if "convolution" in usage.events:
@@ -118,6 +121,20 @@ def _decide_float(usage: UsageFacts) -> Role:
     if projections == 1 and usage.rank >= 2:
         return Role.PIXELS
     return Role.FEATURES if projections else Role.OTHER
+
+
+def _is_thin_matrix(value: ir.Value) -> bool:
+    """True for the weight of a product, of rank 2, that is given from outside: half of a low-rank adapter."""
+    uses, rank = list(value.uses()), len(value.shape) if value.shape is not None else 0
+    products = [use for use in uses if use.node.op_type == "MatMul" and use.idx == 1]
+    others = [use for use in uses if use not in products and use.node.op_type != "Identity"]
+    return rank == 2 and bool(products) and not others
+
+
+def _chooses_weights(context: _Context, usage: UsageFacts) -> bool:
+    """True where stacks of matrices are looked up, as adapters are, and no tables of rows."""
+    ranks = [len(source.shape) for source in usage.sources if source.shape is not None]
+    return bool(ranks) and min(ranks) > 2
 
 
 def _only_shape(usage: UsageFacts) -> bool:
@@ -180,6 +197,7 @@ def _bounds_a_slice(context: _Context, usage: UsageFacts) -> bool:
 _Test = Callable[[_Context, UsageFacts], bool]
 _INTEGER_RULES: tuple[tuple[_Test, Role], ...] = (
     (lambda s, c: not c.value.uses(), Role.OTHER),
+    (_chooses_weights, Role.ADAPTER),
     (lambda s, c: _only_shape(c) and c.rank >= 3, Role.IMAGE_GRID),
     (lambda s, c: _only_shape(c) and _shape_reaches_cache(s, c), Role.CONTEXT_LENGTHS),
     (lambda s, c: _only_shape(c), Role.LOGITS_TO_KEEP),

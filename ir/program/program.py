@@ -53,7 +53,7 @@ class Program:
         bound: Graph -> the binding that its file was written with, for graphs loaded from a saved program.
         source: The file or folder it was loaded from.
         contracts: What the passes say of inputs and outputs, oldest first: what must hold of them, how they changed.
-        artifacts: Further files that a save writes beside the graphs: name -> text.
+        artifacts: Further files that a save writes beside the graphs: name -> text, or bytes.
         origins: The files that the graphs were read from.
         earlier: How the program came to be before this run, oldest first.
     """
@@ -66,7 +66,7 @@ class Program:
     contracts: list[Contract] = field(default_factory=list["Contract"])
     history: list[PassRecord] = field(default_factory=list[PassRecord])
     pipeline: str = ""
-    artifacts: dict[str, str] = field(default_factory=dict[str, str])
+    artifacts: dict[str, str | bytes] = field(default_factory=dict[str, "str | bytes"])
     origins: tuple[Origin, ...] = ()
     earlier: list[Provenance] = field(default_factory=list["Provenance"])
     clones: dict[str, Clone] = field(default_factory=dict[str, "Clone"])

@@ -134,8 +134,8 @@ def _write(job: _Job, folder: Path) -> None:
         _write_file(folder / f"{name}.onnx", data)
         job.tell(f"{name}.onnx", len(data), len(data))
     _prove(job, folder)
-    for name, text in job.program.artifacts.items():
-        _write_file(folder / name, text.encode())
+    for name, content in job.program.artifacts.items():
+        _write_file(folder / name, content if isinstance(content, bytes) else content.encode())
     _write_file(folder / INDEX_NAME, _index(job, folder))
 
 

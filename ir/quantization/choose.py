@@ -21,7 +21,8 @@ from .qdq import on_grid
 from .variants import Rules
 
 _MASKS = (Role.ATTENTION_MASK, Role.ENCODER_MASK)
-HOST_SIDE = frozenset((Role.POSITIONS, *_MASKS, Role.BATCH_INDEX, Role.LOGITS_TO_KEEP, Role.OTHER))
+_HOST_SIDE = (Role.POSITIONS, Role.BATCH_INDEX, Role.LOGITS_TO_KEEP, Role.ADAPTER, Role.OTHER)
+HOST_SIDE = frozenset((*_MASKS, *_HOST_SIDE))
 MAX_MOVES = 64  # no graph chains more operators that only move numbers
 
 

@@ -8,7 +8,7 @@ from ...ir.interface.roles import Role
 from ...ir.states import Layout
 from ..session.subject import Subject, static
 
-_OUTSIDE = (Role.FEATURES, Role.ENCODER_MASK, Role.OTHER)
+_OUTSIDE = (Role.FEATURES, Role.ENCODER_MASK, Role.ADAPTER, Role.OTHER)
 _TOLD = (Role.TOKEN_IDS, Role.EMBEDDINGS, Role.POSITIONS, Role.ATTENTION_MASK)
 
 

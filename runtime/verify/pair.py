@@ -10,12 +10,14 @@ import onnx_ir as ir
 
 from ...ir.core.errors import NotEqualError, UsageError
 from ...ir.interface.roles import Role
+from ...ir.program.contracts.adapters import AdapterInputs
 from ...ir.states import Layout, Pairing
 from ..decode.cases import ANYWHERE, BATCHES, LENGTHS, ORDERED, Case, Padding, plan
 from ..decode.inputs import UnknownSize, build_inputs
 from ..session.legalize import legalized
 from ..session.session import KernelMissing, Optimization, RunError, Session, SessionError
 from ..session.subject import GUESSES, Subject
+from .adapted import adapters_in
 from .closeness import OTHER_SUMS
 from .compare import Difference, compare, ulp_tolerance
 from .contract import Contract, check_empty, check_given
@@ -45,6 +47,7 @@ class Pair:
         """The result has no cache that would say what positions mean: the report says so. New outputs are noted."""
         self.result.pads_by_position = self.original.pads_by_position
         known = {value.name for value in self.original.model.graph.outputs}
+        known |= {n for link in self.contract.chain.links if isinstance(link, AdapterInputs) for n in link.retained}
         for value in self.result.model.graph.outputs:
             if self.contract.old_output(value.name or "") not in known:
                 self.report.notes.append(f"{self.name}: {value.name} is no output of the original: not compared")
@@ -208,6 +211,7 @@ class Pair:
             asked = role is Role.LOGITS_TO_KEEP and self.contract.old_input(name) not in inputs  # as many as there are
             if old is not None and not asked and (role not in own_size or old.shape == array.shape):
                 built[name] = old
+        built |= adapters_in(self.result, adapted)
         defaults = {value.name for value in self.result.model.graph.inputs if value.is_initializer()}
         return {n: a for n, a in built.items() if n not in defaults or self.contract.old_input(n) in inputs}
 

@@ -36,7 +36,8 @@ MAX_SEARCHED = 10_000  # nodes of both that are read anew and searched for parts
 CPU_SECONDS, MEMORY = 20, 1 << 30  # what a proof that was not asked for may take before it is given up
 _NEXT = "--prove always runs it, and `verify` runs what is written"
 REWRITES = frozenset(
-    "strip-states convert-states clone-decode keep-last-logits lower select-branch select-input pool tap-hidden".split()
+    "strip-states convert-states clone-decode keep-last-logits lora lower select-branch select-input pool "
+    "tap-hidden".split()
 )
 """Passes that rewrite what a graph carries or answers: their results are proved."""
 EXACT = REWRITES | frozenset(

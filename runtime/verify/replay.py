@@ -21,6 +21,7 @@ from ..decode.kv_cache import Caches
 from ..decode.step import Step
 from ..session.session import RunError, SessionError
 from ..session.subject import Subject
+from .adapted import of_contract
 from .closeness import OTHER_SUMS, compare_rows, sums_of
 from .compare import Difference, compare
 from .contract import Contract
@@ -275,10 +276,9 @@ class _Context:
         return self.original.first(len(step.ids), step.width) | self.original.bind(len(self.text))[1].feeds(step)
 
     def _adapted(self, player: Host, feed: Feed, step: Step) -> Feed:
-        """A clone's feeds with its tokens as the contracts between the original and it turn the original's."""
-        tokens = [name for name in feed if player.subject.roles[name] in (Role.TOKEN_IDS, Role.EMBEDDINGS)]
-        after = self.contract.chain.adapt_inputs(self._told(step))
-        return feed | {name: after[name] for name in tokens if name in after and after[name].shape == feed[name].shape}
+        """A clone's feeds, its tokens and adapters as the contracts between the original and it turn the original's."""
+        after = self.contract.on(player.subject.name).adapt_inputs(self._told(step))
+        return feed | of_contract(player.subject, after, feed)
 
     def _of_original(self, player: Host, feed: Feed, step: Step) -> Feed:
         """What a clone must give on its inputs by what the original gives; _BothReject where it does not take them."""

@@ -19,6 +19,7 @@ from ..session.exact_products import exact_products
 from ..session.session import KernelMissing, SessionError
 from ..session.subject import Subject
 from ..session.widen import widened_arrays, widened_pair, widened_program
+from .adapted import rounds
 from .anew import apart
 from .closeness import OTHER_SUMS
 from .contract import Contract
@@ -61,8 +62,13 @@ def verify(
         original, result = exact_products(original), exact_products(result)
     allowed = tolerance if isinstance(tolerance, int | float) else whole.closeness
     report = VerifyReport(tolerance=allowed, ulp=tolerance == "ulp", seed=seed)
-    with kept_analyses(original.graphs), kept_analyses(result.graphs):
-        _fill(report, original, result, whole, inputs)
+    for turn in rounds(original, result, report.notes.append):
+        done = len(report.cases)
+        with kept_analyses(turn.original.graphs), kept_analyses(turn.result.graphs):
+            _fill(report, turn.original, turn.result, Contract.of(turn.original, turn.result), inputs)
+        if turn.title:
+            report.cases[done:] = [replace(case, case=f"{case.case}, {turn.title}") for case in report.cases[done:]]
+    report.notes = list(dict.fromkeys(report.notes))
     return report
 
 

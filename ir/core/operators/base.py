@@ -98,6 +98,7 @@ class Operator:
 
     Attributes:
         dtype: The first result's element type, or the operand that has it; None where an attribute says it.
+        bends: It is an activation, as stands on the gate's way in a feed-forward block.
         elementwise: Each item of the result depends on the items of the operands that stand at its place alone.
         moves: The result holds nothing but items of the first operand.
         keeps_all: And every one of them, so that their range is the result's.
@@ -155,6 +156,7 @@ class Operator:
     """
 
     dtype: int | ir.DataType | None = None
+    bends: bool = False
     elementwise: bool = False
     moves: bool = False
     keeps_all: bool = False

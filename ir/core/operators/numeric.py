@@ -23,22 +23,23 @@ NUMERIC: dict[Key, Operator] = {
     ("", "Mod"): Operator(dtype=0, elementwise=True, numbers=(0,)),
     **_standard("Abs Clip Neg".split(), Operator(dtype=0, elementwise=True, numbers=(0,), grids=Grids.ALL)),
     # functions of one number
+    **_standard("Ceil Exp Floor Log Reciprocal Sqrt".split(), Operator(dtype=0, elementwise=True, grids=Grids.ALL)),
     **_standard(
-        "Ceil Erf Exp Floor Gelu Log Reciprocal Relu Sigmoid Sqrt Tanh".split(),
-        Operator(dtype=0, elementwise=True, grids=Grids.ALL),
+        "Elu Erf Gelu HardSigmoid HardSwish LeakyRelu PRelu Relu Sigmoid Softplus Swish Tanh".split(),
+        Operator(dtype=0, bends=True, elementwise=True, grids=Grids.ALL),
     ),
-    **_standard(
-        "Elu HardSigmoid HardSwish LeakyRelu PRelu Softplus Swish".split(),
-        Operator(dtype=0, elementwise=True, grids=Grids.ALL),
-    ),
-    **_standard("Celu Mish Round Selu Softsign ThresholdedRelu".split(), Operator(dtype=0, elementwise=True)),
+    **_standard("Celu Mish Selu Softsign ThresholdedRelu".split(), Operator(dtype=0, bends=True, elementwise=True)),
+    ("", "Round"): Operator(dtype=0, elementwise=True),
     **_standard("Cos Sin".split(), Operator(dtype=0, elementwise=True, tells={0: "angle"}, grids=Grids.ALL)),
     ("", "Sign"): Operator(dtype=0, elementwise=True, truth=(0,), grids=Grids.ALL),
     ("", "Mean"): Operator(dtype=0, grids=Grids.ALL),
     ("", "Pow"): Operator(dtype=0, elementwise=True, norm=True, grids=Grids.ALL),  # the square of RMSNorm, spelt out
-    **{(MS, name): Operator(dtype=0, elementwise=True, grids=Grids.ALL) for name in ("BiasGelu", "FastGelu")},
-    (MS, "Gelu"): Operator(dtype=0, elementwise=True),
-    (MS, "QuickGelu"): Operator(dtype=0, elementwise=True, by_row=True, grids=Grids.ALL),
+    **{
+        (MS, name): Operator(dtype=0, bends=True, elementwise=True, grids=Grids.ALL)
+        for name in ("BiasGelu", "FastGelu")
+    },
+    (MS, "Gelu"): Operator(dtype=0, bends=True, elementwise=True),
+    (MS, "QuickGelu"): Operator(dtype=0, bends=True, elementwise=True, by_row=True, grids=Grids.ALL),
     # truth
     **_standard("And Equal Or Xor".split(), Operator(dtype=_BOOL, elementwise=True, truth=ALL)),
     **_standard(

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from ...core.errors import InputError, UsageError
 from ..contract import Contract
+from .adapters import AdapterInputs, AdapterSlots, WeightsFolded
 from .heads import HiddenTapped, Pooled, SelectedWords
 from .interface import CastIO, FixedSwitch, QuantizedIO, RenamedIO
 from .logits import BestTokens, LastRows
@@ -24,10 +25,11 @@ GROUP = "onnx_llm_passes.contracts"  # the entry point group of third-party cont
 MAX_KIND = 100
 
 BUILT_IN: tuple[type[Contract], ...] = (
+    AdapterInputs, AdapterSlots,
     AnyPositions, Assumption, BestTokens, CacheRowPositions, CastIO, Claims, CloneOf, ConsecutivePositions,
     FixedSwitch, HiddenTapped, KeysOfRun, LastRows, LayerCut, LayoutChanged, OperatorsLowered, OrderedPositions, Packed,
     Pooled, QuantizedIO, RenamedIO, RightPadded, SelectedWords, SizesBound, SpareRows, StatesRemoved, StaticPast,
-    WholeChunks, WholePast, ZeroPosition,
+    WeightsFolded, WholeChunks, WholePast, ZeroPosition,
 )  # fmt: skip
 _KINDS: dict[str, type[Contract]] = {cls.kind: cls for cls in BUILT_IN}
 
