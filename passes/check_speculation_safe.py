@@ -38,7 +38,8 @@ class CheckSpeculationSafe(Pass):
         ring, window              only with window + K rows: rejected tokens overwrite the oldest live rows
         conv, SSM, linear         only with a snapshot for each token (state_window ≥ K + 1)
 
-    Refused beside these: positions that no input tells, rows that no mask hides, operators that decode one token a run,
+    Refused beside these: positions that no input tells, rows that no mask hides, numbers that the tokens of a run or a
+    cache's length have a part in (a mean over tokens, a length in the maths), operators that decode one token a run,
     a sequence length that is baked in (declared, or found by binding it to K + 1), and scales that are taken over all
     tokens of a run (DynamicQuantizeLinear): drafted tokens, rejected or not, change the logits that decide. Warned of:
     operators whose kernels are known to restrict several tokens on a past. K=0 is always safe.

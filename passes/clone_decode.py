@@ -18,6 +18,7 @@ from ..ir.program.contracts.padding import SpareRows, WholeChunks
 from ..ir.program.contracts.sizes import Claims, CloneOf
 from ..ir.program.contracts.states import StaticPast
 from ..ir.program.program import Program
+from ..ir.proof.several import refuse_several
 from ..ir.rewrite.bind_sizes import drop_idle, refuse_other_defaults
 from ..ir.rewrite.lm_head import answers_end_of_run
 from ..ir.rewrite.scalar_ranges import squeeze_ranges
@@ -55,8 +56,9 @@ class CloneDecode(Pass):
     6. Operands of Range that are no scalars are squeezed: with known shapes a runtime refuses them.
 
     Left alone: graphs that carry nothing from run to run. Refused: K that the context cannot hold, a dimension that the
-    graph fixes to another size, a symbol that nothing decides, logits of fewer rows than a decode checks, and a branch
-    that the graph takes by the length of the text (long-context tables), where fixed sizes would always take one.
+    graph fixes to another size, a symbol that nothing decides, logits of fewer rows than a decode checks, a run of
+    several tokens (a prefill, or K > 0) that is not what one token a run is, and a branch that the graph takes by the
+    length of the text (long-context tables), where fixed sizes would always take one.
 
     Attributes:
         ctx: The context: how many tokens a cache can hold.
@@ -116,6 +118,8 @@ class CloneDecode(Pass):
             name: [chosen.specialize(found, lengths, role, k) for role, k, lengths in chosen.lengths(found)]
             for name, found in decoders.items()
         }
+        for name, found in decoders.items() if (chosen.prefill or 0) > 1 or any(chosen.k) else ():
+            refuse_several(found.model, f"{self.name}, graph {name!r}")
         for found in decoders.values() if self.static else ():
             chosen.check_choices(found)
         blind = {name for name, found in decoders.items() if chosen.cannot_tell_padding(found, plans[name])}

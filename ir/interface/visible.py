@@ -8,19 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ..core.operators.walks import CACHE_MOVED, ROWS_TOGETHER
 from ..states.attention import path_to_softmax, products
 from ..states.base import State
 from ..states.signatures import Signatures
 from ..symbolic.dims import Dim, Expr
 from ..symbolic.symbols import dims_of
+from .cache_reads import before_written, beside_attention, otherwise_weighed
 from .concrete import Array, Concrete, Unknown, opaque
 from .roles import Role
+from .usage import origins
 
 HIDDEN = -5000.0  # a score so far below the others weighs nothing: exporters write -1e4 (GPT-2) and lower
 CAUSAL = "rows written at their positions, each query seeing rows up to its own position and no others"
-MAX_VISITS = 200
-MAX_ROWS = 64  # of a cache of fixed length that is still looked into
+MAX_ROWS = 4096  # of a cache of fixed length that is still looked into
+MAX_LONG = 64  # of one whose last rows are looked into as well
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,26 @@ class Run:
     rows: int
 
 
-RUNS = (Run(0, 4, 6), Run(2, 2, 6), Run(3, 1, 6), Run(2, 2, 9))
-_SAME_ROWS = {Run(2, 2, 9): Run(2, 2, 6)}
-_SAME_TOKENS = {Run(2, 2, 6): Run(0, 4, 6), Run(3, 1, 6): Run(0, 4, 6)}
+@dataclass(frozen=True)
+class Runs:
+    """Runs that are held against each other: ``whole`` at once, ``parts`` of it, and one in a ``longer`` cache."""
+
+    whole: Run
+    parts: tuple[Run, ...]
+    longer: Run | None = None
+
+    def __iter__(self) -> Iterator[Run]:
+        yield from (self.whole, *self.parts, *([self.longer] if self.longer is not None else []))
+
+
+def _of_length(count: int, rows: int, longer: int = 0) -> Runs:
+    """A text of ``count`` tokens at once, its last two, and its last."""
+    parts = (Run(count - 2, 2, rows), Run(count - 1, 1, rows))
+    return Runs(Run(0, count, rows), parts, Run(count - 2, 2, longer) if longer else None)
+
+
+SHORT, LONG = _of_length(4, 6, 9), _of_length(40, 44, 60)
+"""A few rows, which stored tables hold, and more than a window, a remainder or a limit in small graphs."""
 
 
 def contradictions(
@@ -48,7 +66,7 @@ def contradictions(
     """
     signatures, seen = Signatures(model), set[tuple[int, ...]]()
     for state in states:
-        if why := _beside(state):
+        if why := beside_attention(model, state) or before_written(state, signatures):
             yield state, why
             continue
         keys = [p for p, role in products(state.carried, signatures.reads) if role == "key"] if state.carried else []
@@ -62,21 +80,6 @@ def contradictions(
             yield state, why
 
 
-def _beside(state: State) -> str:
-    """Which operator takes rows of the cache together that is no attention: unwritten and rejected rows count there."""
-    work = [value for value in (state.input, state.carried) if value is not None]
-    seen = {id(value) for value in work}
-    while work and len(seen) < MAX_VISITS:
-        for node, index in work.pop().uses():
-            if node.op_type in ROWS_TOGETHER:
-                return f"{node.op_type} {node.name!r} takes rows of {state.name!r} together outside of attention"
-            for output in node.outputs if node.op_type in CACHE_MOVED and not node.domain and index == 0 else ():
-                if id(output) not in seen:
-                    seen.add(id(output))
-                    work.append(output)
-    return ""
-
-
 def _mask_marks(keys: Sequence[ir.Node]) -> Iterator[int]:
     for product in keys:
         path = path_to_softmax(product)
@@ -84,28 +87,32 @@ def _mask_marks(keys: Sequence[ir.Node]) -> Iterator[int]:
         yield from (id(v) for n in path for v in n.inputs if v is not None and id(v.producer()) not in inner)
 
 
-def _runs(state: State) -> Sequence[Run]:
+def _runs(state: State) -> Sequence[Runs]:
     rows = state.length
     if not isinstance(rows, int):
-        return RUNS
-    return tuple(run for run in (Run(0, 4, rows), Run(2, 2, rows), Run(3, 1, rows)) if 6 <= rows <= MAX_ROWS)
+        return SHORT, LONG
+    short = (_of_length(4, rows),) if 6 <= rows <= MAX_ROWS else ()
+    return (*short, _of_length(rows - 1, rows)) if 8 <= rows <= MAX_LONG else short
 
 
 def _written(model: ir.Model, state: State, roles: Mapping[str, Role]) -> str:
     """Why the rows of a run's tokens are not those of their positions."""
-    if state.update is None or state.update.op_type == "TensorScatter":
+    if state.update is None or state.is_ring:
         return ""
-    for run in _runs(state):
+    first_alone = state.update.op_type == "TensorScatter"
+    for run in (run for runs in _runs(state) for run in runs):
         try:
             found = _concrete(model, state, roles, run).value(state.positions)
         except Unknown:
-            return ""
-        wanted = np.arange(run.start, run.start + run.count)
-        if found.size and found.size % run.count == 0 and not (found.reshape(-1, run.count) == wanted).all():
-            return (
-                f"positions {wanted.tolist()} are written to rows {found.reshape(-1, run.count)[0].tolist()} "
-                f"of {state.name!r}"
-            )
+            continue
+        wanted = np.arange(run.start, run.start + (1 if first_alone else run.count))
+        axes = [axis for axis, size in enumerate(found.shape) if size == len(wanted)]
+        lines = [np.moveaxis(found, axis, -1).reshape(-1, len(wanted)) for axis in axes]
+        if lines and not any((line == wanted).all() for line in lines):
+            line = next(line.tolist() for line in lines[-1] if (line != wanted).any())
+            wrong = next(at for at, row in enumerate(line) if row != wanted[at])
+            shown = slice(max(0, wrong - 3), wrong + 4)
+            return f"positions {wanted[shown].tolist()} are written to rows {line[shown]} of {state.name!r}"
     return ""
 
 
@@ -113,71 +120,86 @@ def _read(model: ir.Model, state: State, roles: Mapping[str, Role], signatures: 
     """Why the rows that are read back are not in the cache's order."""
     for reader in state.readers:
         access = signatures.gather(reader)
-        for run in _runs(state) if access is not None else ():
+        for run in (run for runs in _runs(state) for run in runs) if access is not None else ():
             try:
                 found = _concrete(model, state, roles, run).value(access.positions if access is not None else None)
             except Unknown:
-                break
+                continue
             rows = found.reshape(-1, found.shape[-1])[0] if found.ndim else found.reshape(-1)
             held = run.start + run.count
             if len(rows) >= held and not (rows[:held] == np.arange(held)).all():
-                return f"rows 0 … {held - 1} of {state.name!r} are read as {rows[:held].tolist()}"
+                shown = f"{rows[: min(held, 8)].tolist()}{' …' * (held > 8)}"
+                return f"rows 0 … {held - 1} of {state.name!r} are read as {shown}"
     return ""
 
 
 def _seen(model: ir.Model, state: State, roles: Mapping[str, Role], product: ir.Node, chunks: bool) -> str:
     """Why a query sees what it must not, or other rows in another run."""
+    path = path_to_softmax(product)
+    why = otherwise_weighed(model, state, path[-1]) if path else ""
+    told = (_in_runs(model, state, roles, product, runs, chunks) for runs in _runs(state) if path)
+    return why or next(filter(None, told), "")
+
+
+def _in_runs(
+    model: ir.Model, state: State, roles: Mapping[str, Role], product: ir.Node, runs: Runs, chunks: bool
+) -> str:
     found: dict[Run, Array] = {}
-    for run in _runs(state) if path_to_softmax(product) else ():
+    for run in runs:
         try:
             found[run] = _scores(model, state, roles, product, run)
         except Unknown:
             return ""
         if why := _looks_ahead(found[run], run):
             return f"{why} of {state.name!r}"
-    for pairs, case in ((_SAME_ROWS, "with a longer cache"), (_SAME_TOKENS if chunks else {}, "in another run")):
-        for run, other in pairs.items():
-            if run in found and other in found and not _agree(found[run], run, found[other], other):
-                return f"a query sees other rows of {state.name!r}, or weighs them otherwise, {case}"
+    others = [(run, runs.whole, "in another run") for run in (runs.parts if chunks else ())]
+    others += [(runs.longer, runs.parts[0], "with a longer cache")] if runs.longer is not None else []
+    for run, other, case in others:
+        if not _agree(found[run], run, found[other], other):
+            return f"a query sees other rows of {state.name!r}, or weighs them otherwise, {case}"
     return ""
 
 
 def _looks_ahead(scores: Array, run: Run) -> str:
-    for line, position in zip(scores, range(run.start, run.start + run.count), strict=True):
-        rows = np.flatnonzero(line > HIDDEN)
-        if not rows.size:
+    seen = scores > HIDDEN
+    lines = np.any(seen, axis=0), np.all(np.any(seen, axis=-1), axis=0).tolist()
+    for query, (rows, some) in enumerate(zip(*lines, strict=True)):
+        position = run.start + query
+        if not some:
             return f"the query at position {position} sees no row"
-        if rows[-1] > position:
-            return f"the query at position {position} sees row {rows[-1]}, which is not written yet,"
+        if (last := int(np.flatnonzero(rows)[-1])) > position:
+            return f"the query at position {position} sees row {last}, which is not written yet,"
     return ""
 
 
 def _agree(ours: Array, run: Run, theirs: Array, other: Run) -> bool:
-    """Whether the queries of both runs weigh the rows of both caches alike."""
-    rows = min(run.rows, other.rows)
-    a, b = ours[:, :rows], theirs[run.start - other.start : run.start - other.start + run.count, :rows]
+    """Whether queries of both runs weigh the rows of both caches alike: a softmax takes no note of a common term."""
+    rows, first = min(run.rows, other.rows), run.start - other.start
+    if len(ours) != len(theirs):
+        return True
+    a, b = ours[:, :, :rows], theirs[:, first : first + run.count, :rows]
     hidden = (a <= HIDDEN) & (b <= HIDDEN)
+    a, b = (scores - scores.max(-1, keepdims=True) for scores in (a, b))
     return bool((hidden | np.isclose(a, b, rtol=1e-5, atol=1e-5)).all())
 
 
 def _scores(model: ir.Model, state: State, roles: Mapping[str, Role], product: ir.Node, run: Run) -> Array:
-    """``[count, rows]``: what a score of 1 has become before the softmax."""
+    """``[masks, count, rows]``: what scores that differ by row have become before the softmax, a mask a head or one."""
     softmax = path_to_softmax(product)[-1]
     concrete = _concrete(model, state, roles, run)
-    concrete.put(product.outputs[0], np.ones((1, 1, run.count, run.rows), np.float32))
+    scores = 1 + np.cos(np.arange(run.rows, dtype=np.float32)) / 8
+    concrete.put(product.outputs[0], np.broadcast_to(scores, (1, 1, run.count, run.rows)))
     found = concrete.value(softmax.inputs[0])
     if found.ndim < 2 or found.shape[-2:] != (run.count, run.rows) or np.isnan(found).any():
         raise Unknown
-    lines = found.reshape(-1, run.count, run.rows)
-    if not all((line == lines[0]).all() for line in lines):
-        raise Unknown  # another mask for each head
-    return lines[0].astype(np.float64)
+    return found.reshape(-1, run.count, run.rows).astype(np.float64)
 
 
 def _concrete(model: ir.Model, state: State, roles: Mapping[str, Role], run: Run) -> Concrete:
     """The graph's inputs in one run of batch 1; caches hold anything."""
     assert state.input is not None
     past, length = dims_of(state.input), state.length
+    starts = origins([state.positions])  # of TensorScatter: where this run's rows begin
 
     def size(dim: Dim | None, axis: int, value: ir.Value) -> int:
         if isinstance(dim, int):
@@ -199,6 +221,8 @@ def _concrete(model: ir.Model, state: State, roles: Mapping[str, Role], run: Run
             return np.broadcast_to(
                 (np.arange(run.rows) < run.start + run.count).astype(value.dtype.numpy()), (1, run.rows)
             )
+        if role is Role.OTHER and value in starts and value.dtype.is_integer():
+            return np.full(shape, run.start)
         if role is Role.TOKEN_IDS or role is Role.BATCH_INDEX:
             return np.zeros(shape, np.int64)
         if value.dtype.is_floating_point() and role is not Role.ATTENTION_MASK:

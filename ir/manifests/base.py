@@ -42,8 +42,14 @@ class Port:
             return size
         missing = ", ".join(sorted(free_symbols(size))) if size is not None else "a dimension without a name"
         raise ManifestInvalid(
-            f"{missing} is bound by no specialization", where=f"tensor {self.name!r}, axis {axis}", found=str(dim)
+            f"{missing} is bound by no specialization",
+            where=f"tensor {self.name!r}, axis {axis}",
+            found=str(dim),
+            hint=_BIND.format(missing) if size is not None else "",
         )
+
+
+_BIND = "Give bind={0}:SIZE to clone-decode or speculative, or symbols={0}:SIZE to specialize."
 
 
 @dataclass(frozen=True)

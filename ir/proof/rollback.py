@@ -13,18 +13,16 @@ from ..core.operators import of
 from ..interface.analysis import analysis_of
 from ..interface.roles import Role
 from ..interface.usage import origins
-from ..interface.visible import CAUSAL, contradictions
 from ..rewrite.lm_head import find_head, head_tokens, kept_rows
 from ..shapes.demands import Demand, Demands, demands_of
 from ..shapes.infer import Facts
 from ..states import Layout, Pairing, State
 from ..states.control_flow_outputs import inline_cache_functions
 from ..states.names import crossed
-from ..states.ranges import cache_ranges, unmasked_reads
-from ..states.signatures import Signatures
 from ..states.windows import window_sizes, writes_ring
 from ..symbolic.dims import Dim, Expr
 from .findings import Findings
+from .several import check_several
 
 BATCH = 7  # a batch that no length is taken for
 
@@ -65,7 +63,7 @@ def speculation_findings(model: ir.Model, k: int) -> Findings:
         return context.found
     for state in carried:
         _check_state(context, state)
-    _check_masks(context, carried)
+    check_several(model, carried, known.roles, known.facts, context.found)
     _check_operators(context, carried)
     if carried:
         _check_length(context, carried)
@@ -213,19 +211,6 @@ _CHECKS: Mapping[Layout, Callable[[_Context, State], None]] = {
     Layout.WINDOW: _window,
     Layout.RECURRENT: _recurrent,
 }
-
-
-def _check_masks(context: _Context, states: Sequence[State]) -> None:
-    """Rows of rejected tokens stay in a cache until they are written again: a mask must hide them till then."""
-    scattered = [s for s in states if s.in_place and s.branch is None and s.update is not None]
-    for state in unmasked_reads(scattered, Signatures(context.model), cache_ranges(scattered)):
-        context.found.problem(
-            state.name,
-            "has rows that no mask hides, so rejected tokens stay visible",
-            "a mask built from positions and the cache's row numbers, or a mask input over its rows",
-        )
-    for state, why in contradictions(context.model, scattered, context.roles, chunks=True):
-        context.found.problem(state.name, f"is not read as a causal cache: {why}", CAUSAL)
 
 
 def _check_operators(context: _Context, states: Sequence[State]) -> None:

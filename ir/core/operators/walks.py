@@ -36,6 +36,9 @@ CACHE_TO_PRODUCT = _and(VIEWS, PICKS, more="CastLike Concat Where Mul Pad")
 PRODUCT_TO_SOFTMAX = _and(LAYOUT, more="Mul Div Add Sub Where Max Min Clip Tanh Slice Concat")
 """From a product with the query to the softmax: scale, mask, soft-cap, sinks."""
 SOFTMAX_TO_PRODUCT = _and(LAYOUT, more="Expand Dropout Where Mul Slice")
+WEIGHTS_CHANGED = _and(SOFTMAX_TO_PRODUCT, more="Div Sub Add")
+WEIGHTS_OF_HIDDEN = _and(more="ReduceMean ReduceMin ReduceProd")
+"""What gives something else where weights of 0 are among those it takes together."""
 MASK_TO_SOFTMAX = _and(LAYOUT, more="And Or Not Xor Where Expand Add Mul Sub Slice Gather")
 SCORES_SCALED = _and(SAME_PLACE, more="Mul Div Add Sub")
 ENCODER_TO_KEYS = _and(LAYOUT, more="MatMul Gemm FusedMatMul Add Mul Split Slice Gather")
@@ -62,6 +65,8 @@ COUNTED = _and(names(lambda row: row.truth or row.numbers), more="CumSum ReduceP
 
 # rows of a cache
 CACHE_MOVED = _and(LAYOUT, PARTS, more="CastLike Mul")
+CACHE_COMPUTED = _and(CACHE_MOVED, names(lambda row: row.elementwise), more="Expand")
+"""From a cache to what takes its rows together: each row moved, or changed for itself."""
 ROWS_TOGETHER = _and(names(lambda row: row.folds), SIZES - {"Shape"}, more="CumSum TopK")
 """What takes rows together: rows that were never written count there."""
 CHAIN_MOVED = _and(SAME_PLACE, more="Transpose Concat")
@@ -70,6 +75,17 @@ STATE_KEPT = _and(more="Div Pad")
 """What a recurrence does to its state besides sums and products: it decays, or is filled up to its size."""
 CONVOLUTION_WINDOW = _and(more="Slice Pad Concat")
 """What the end of a convolution's input is cut and joined by."""
+
+# numbers of tokens
+FIRST_ALONE = _and(VIEWS, PICKS, names(lambda row: row.reduces), more="Pad TopK CumSum Clip Trilu Dropout OneHot")
+"""Further operands say a shape, an axis, an index or a bound: numbers come from the first."""
+NUMBERS_END = _and(
+    SIZES,
+    ORDERS,
+    names(lambda row: row.bodies),
+    more=("Range ConstantOfShape Equal And Or Not Xor IsNaN IsInf NonZero"),
+)
+"""Sizes, conditions and bodies: what they give is no number of a token."""
 
 # weights, tables, heads
 WEIGHT_DERIVED = _and(SAME_PLACE, more="Transpose DequantizeLinear")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ...core.operators.walks import CHAIN_MOVED
+from ...core.operators import key_of
+from ...core.operators.walks import CHAIN_MOVED, PAIRS
 from ...core.scopes import remove_dead
 from ...states import State
 from ...states.entries import reordered_by
@@ -62,6 +63,7 @@ def _refuse_form(context: ConversionContext, state: State) -> None:
             node=state.update,
             found=f"{state.input.shape}" + (f" through {moved[0].op_type}" if moved else ""),
             wanted=f"a Concat of the past and one tensor of new rows, with an axis {context.batch}",
+            hint=_BEFORE_GRIDS if any(key_of(node) in PAIRS for node in moved) else "",
         )
     past = state.chain[-1].outputs[0] if state.chain else state.input
     if state.update.inputs[0] is not past:
@@ -74,6 +76,9 @@ def _refuse_form(context: ConversionContext, state: State) -> None:
         for node, _ in value.uses():
             if node is not state.update and node not in state.chain and (node.op_type != "Shape" or node.domain):
                 raise context.refuse(f"state {state.name!r} is read before new rows are added", node=node)
+
+
+_BEFORE_GRIDS = "Convert before caches are put on grids: convert-states,quantize{file=FILE …}, with the same encodings."
 
 
 def _order(state: State) -> list[int]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from ...core.errors import PassRefused
+from ...interface.analysis import analysis_of
+from ...interface.apart import taken_together
 from ...interface.roles import Role
 from ...interface.visible import CAUSAL, contradictions
 from ...states.base import Layout, Pairing, State
@@ -51,12 +53,26 @@ def refuse_unprovable(
             wanted="a mask built from the cache's row numbers, or a mask input over its rows",
             hint="Such a graph has no exact cache-less form; export it with a causal mask.",
         )
+    _refuse_numbers(where, model, scattered, roles)
     for state, why in contradictions(model, scattered, roles, chunks=False):
         raise PassRefused(
             f"state {state.name!r} is not read as a causal cache: {why}",
             where=where,
             wanted=CAUSAL,
             hint="Such a graph has no exact cache-less form; export it with a causal mask.",
+        )
+
+
+def _refuse_numbers(where: str, model: ir.Model, scattered: Sequence[State], roles: Mapping[str, Role]) -> None:
+    """The host chooses how long a cache is that is written in place; without the cache nothing has that length."""
+    facts = analysis_of(model).facts if scattered else None
+    for found in taken_together(model, scattered, roles, facts, None) if facts is not None else ():
+        raise PassRefused(
+            "the length of a cache is used as a number",
+            where=where,
+            found=str(found),
+            wanted="a length that only sizes tensors, ranges and masks",
+            hint="Such a graph has no exact cache-less form: its answers depend on the context that its host chose.",
         )
 
 
