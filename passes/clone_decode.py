@@ -12,11 +12,10 @@ from ..ir.interface.analysis import ALL, Known, analysis_of, forget
 from ..ir.interface.axes import Axis
 from ..ir.interface.dimensions import DimensionAnalysis
 from ..ir.interface.logits import logits_output
-from ..ir.interface.roles import Role
+from ..ir.manifests.deployment import Form, deployment_of, form_for
 from ..ir.program.clone import Clone, inner_symbols, materialize
-from ..ir.program.contracts.padding import SpareRows, WholeChunks
-from ..ir.program.contracts.sizes import Claims, CloneOf
-from ..ir.program.contracts.states import StaticPast
+from ..ir.program.clone_records import clones_of, notes_on, spare_rows, static_past, unhidden, whole_chunks
+from ..ir.program.contracts.sizes import Claims
 from ..ir.program.program import Program
 from ..ir.proof.several import refuse_several
 from ..ir.rewrite.bind_sizes import drop_idle, refuse_other_defaults
@@ -25,14 +24,13 @@ from ..ir.rewrite.scalar_ranges import squeeze_ranges
 from ..ir.specialize.assign import check_symbols
 from ..ir.specialize.length_choices import refuse_length_choices
 from ..ir.specialize.lengths import Lengths, bind_lengths
-from ..ir.specialize.speculator import own_speculative_tokens
-from ..ir.states import Layout, Pairing
+from ..ir.specialize.one_graph import on_one_graph
+from ..ir.specialize.speculator import as_configured
+from ..ir.states import Pairing
 from ..ir.symbolic.dims import substitute
 from ..ir.symbolic.symbols import dims_of
 from .base import Pass, Report
 from .simplify import Simplify
-
-COVERED_BY_PREFILL = ("qaic",)  # targets whose prefill must be as long as the longest decode
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,8 @@ class CloneDecode(Pass):
        graph. ``fold=true`` gives each clone nodes of its own, simplified for its sizes;
        an input of which only the shape was used is gone then.
     5. ``static=false`` keeps the symbols; the manifest's bindings tell the sizes.
+       ``form=specializations`` leaves one graph and names its bindings ``Prefill``, ``Decode_0`` …: one call of a
+       compiler that reads them, and the weights once on the device. One graph that picks is ``package{as=branches}``.
     6. Operands of Range that are no scalars are squeezed: with known shapes a runtime refuses them.
 
     Left alone: graphs that carry nothing from run to run. Refused: K that the context cannot hold, a dimension that the
@@ -71,6 +71,8 @@ class CloneDecode(Pass):
         static: Whether sizes take the place of symbols.
         fold: Whether each clone is simplified for its sizes.
         target: The compiler that the clones are for, where it forbids something.
+        form: graphs, specializations, or auto: as the target takes them, and graphs where sizes are folded or symbols
+            kept; for presets branches too, one graph that picks.
     """
 
     name: ClassVar[str] = "clone-decode"
@@ -86,6 +88,7 @@ class CloneDecode(Pass):
     static: bool = True
     fold: bool = False
     target: str | None = None
+    form: Form = Form.GRAPHS
 
     def __post_init__(self) -> None:
         """Sorts K and takes each once; UsageError for sizes below their least, and for folding what stays symbolic."""
@@ -99,12 +102,20 @@ class CloneDecode(Pass):
                 raise UsageError("too small", where=f"pass {self.name!r}, {name}", found=size, wanted=f">= {lowest}")
         if self.fold and not self.static:
             raise UsageError("folding needs sizes", where=f"pass {self.name!r}", found="fold=true static=false")
+        if self.fold and self.form is Form.SPECIALIZATIONS:
+            raise UsageError(
+                "one graph of many sizes cannot be folded for each",
+                where=f"pass {self.name!r}",
+                found="fold=true form=specializations",
+                hint="form=graphs writes a graph each.",
+            )
 
     def run(self, program: Program) -> Report:
         """Replaces each decoder of the program by its clones; raises PassRefused before it changes anything."""
         self._check_lengths()
         check_symbols(self.bind, program.graphs.values(), where=f"{self.name}, bind")
-        chosen, warnings = _own_config(self, program)
+        ks, warnings = as_configured((origin.path.parent for origin in program.origins), self.k)
+        chosen = replace(self, k=ks, form=form_for(self.form, self.target, each=self.fold or not self.static))
         decoders = {name: analysis_of(model).dimensions() for name, model in program.graphs.items()}
         decoders = {name: found for name, found in decoders.items() if _is_decoder(found)}
         if not decoders:
@@ -129,13 +140,25 @@ class CloneDecode(Pass):
             if changed:
                 forget(program.graphs[name], {Known.STATES, Known.ROLES})
             squeezed += changed
-            placed[name] = _prefixed(specs, name if len(plans) > 1 else "")
-            chosen.place(program, name, placed[name], decoders[name].needed)
-        counts = {"graphs": len(program.names), "squeezed": squeezed}
-        warnings += _unhidden(decoders, chosen)
-        padding = (*_whole_chunks(placed, blind, chosen), *_spare_rows(decoders, placed, chosen))
-        contracts = (*_clones(placed), *_static_past(decoders, chosen), *padding, _claimed(chosen))
-        return Report(True, counts, notes=_notes(decoders, chosen), warnings=warnings, contracts=contracts)
+            if chosen.form is Form.SPECIALIZATIONS:
+                placed[name] = chosen.record(program, name, specs, decoders[name])
+            else:
+                placed[name] = _prefixed(specs, name if len(plans) > 1 else "")
+                chosen.place(program, name, placed[name], decoders[name].needed)
+        counts = {"graphs": len(program.names), "specializations": len(program.specializations), "squeezed": squeezed}
+        warnings += unhidden(decoders) if self.static else ()
+        padding = (*whole_chunks(placed, blind, self.prefill or 1), *spare_rows(decoders, placed, self.ctx))
+        clones = [] if chosen.form is Form.SPECIALIZATIONS else clones_of(placed)
+        pasts = static_past(decoders) if self.static else ()
+        claims = Claims(prefill=(self.prefill or 0) > 1, ks=chosen.k)  # a prompt of one token is a decode
+        contracts = (*clones, *pasts, *padding, claims)
+        return Report(
+            True,
+            counts,
+            notes=notes_on(decoders, self.batch, max(chosen.k, default=0)),
+            warnings=warnings,
+            contracts=contracts,
+        )
 
     def _check_lengths(self) -> None:
         """Refuses what the context or the target cannot hold."""
@@ -150,7 +173,7 @@ class CloneDecode(Pass):
             )
         if over := [size for size in self.ccl if size > self.ctx]:
             raise PassRefused("longer than the context", where=f"{self.name}, ccl", found=over, wanted=f"<= {self.ctx}")
-        if self.target in COVERED_BY_PREFILL and self.prefill is not None and longest + 1 > self.prefill:
+        if deployment_of(self.target).covers and self.prefill is not None and longest + 1 > self.prefill:
             raise PassRefused(
                 f"target {self.target!r} wants a prefill at least as long as the longest decode",
                 where=self.name,
@@ -217,6 +240,17 @@ class CloneDecode(Pass):
         name = f"{role.value}_k{k}{tail}" if k is not None else f"{role.value}{tail}"
         return Specialization(name=name, role=role, binding=binding, k=k, logits_rows=rows)
 
+    def record(
+        self, program: Program, base: str, specs: Sequence[Specialization], found: DimensionAnalysis
+    ) -> list[Specialization]:
+        """Leaves the graph as it is, and its bindings among the program's specializations."""
+        for spec in specs:
+            refuse_other_defaults(program.graphs[base], spec.binding, f"{self.name}, graph {base!r}")
+        others = [item for item in program.specializations if item.graph not in ("", base)]
+        own = on_one_graph(specs, found, base if len(program.names) > 1 else "", others)
+        program.specializations = list(Manifest.of([*others, *own]).specializations)
+        return own
+
     def place(self, program: Program, base: str, specs: Sequence[Specialization], needed: Sequence[str]) -> None:
         """Puts the clones of one graph into the program, and what they are into its specializations."""
         model = program.graphs[base]
@@ -265,85 +299,3 @@ def _logits_rows(graph: DimensionAnalysis, binding: Mapping[str, int]) -> int | 
             if isinstance(size, int):
                 return size
     return None
-
-
-def _own_config(settings: CloneDecode, program: Program) -> tuple[CloneDecode, tuple[str, ...]]:
-    """The settings as the model's own speculative configuration leaves them, and what that dropped."""
-    own = own_speculative_tokens(origin.path.parent for origin in program.origins)
-    dropped = [k for k in settings.k if own is not None and k not in (0, own.tokens)]
-    if own is None or not dropped:
-        return settings, ()
-    kept = (*(k for k in settings.k if k == 0), own.tokens)
-    given = ", ".join(f"K={k}" for k in dropped)
-    text = f"the model's own {own.file} proposes {own.tokens} tokens, which overrides {given}: dropped"
-    return replace(settings, k=kept), (text,)
-
-
-def _notes(graphs: Mapping[str, DimensionAnalysis], settings: CloneDecode) -> tuple[str, ...]:
-    fused = any(
-        s.update is not None and s.update.op_type == "GroupQueryAttention" for g in graphs.values() for s in g.states
-    )
-    longest = max(settings.k, default=0)
-    if fused and settings.batch > 1 and longest:
-        return ("onnxruntime's CPU GroupQueryAttention takes several tokens after a past in a batch of 1 only",)
-    return ()
-
-
-def _unhidden(graphs: Mapping[str, DimensionAnalysis], settings: CloneDecode) -> tuple[str, ...]:
-    """Caches of fixed length that nothing among the inputs tells the filled rows of."""
-    found: list[str] = []
-    for graph in graphs.values() if settings.static else ():
-        counted = _TELLS_ROWS & set(graph.roles.values())
-        grown = [s for s in graph.states if s.traits.gains_rows and s.pairing is Pairing.BOTH and s.axis is not None]
-        if grown and not counted and not any(state.shares_buffer for state in grown):
-            found.append(
-                f"graph {graph.model.graph.name!r}: no input hides rows of {grown[0].name!r} that hold no token: "
-                "a decode is right only where its past is full"
-            )
-    return tuple(found)
-
-
-_TELLS_ROWS = {Role.ATTENTION_MASK, Role.CONTEXT_LENGTHS}
-
-
-def _clones(placed: Mapping[str, Sequence[Specialization]]) -> list[CloneOf]:
-    """Which graph each clone is of, and what it is for."""
-    return [
-        CloneOf(graph=spec.name, base=base, role=spec.role.value, k=spec.k)
-        for base, specs in placed.items()
-        for spec in specs
-    ]
-
-
-def _static_past(graphs: Mapping[str, DimensionAnalysis], settings: CloneDecode) -> tuple[StaticPast, ...]:
-    """What a static growing cache asks of its caller."""
-    grown = [state for graph in graphs.values() for state in graph.states if state.layout is Layout.APPEND]
-    if not grown or not settings.static:
-        return ()
-    names = [state.input.name or "" for state in grown if state.input is not None]
-    return (StaticPast(tuple(dict.fromkeys(names))),)
-
-
-def _whole_chunks(
-    placed: Mapping[str, Sequence[Specialization]], blind: set[str], settings: CloneDecode
-) -> tuple[WholeChunks, ...]:
-    """Which prefills answer the last row of a run, padding or not."""
-    specs = [spec for base, own in placed.items() if base in blind for spec in own]
-    prefills = tuple(spec.name for spec in specs if spec.role is SpecRole.PREFILL)
-    return (WholeChunks(settings.prefill or 1, graphs=prefills),) if prefills else ()
-
-
-def _spare_rows(
-    graphs: Mapping[str, DimensionAnalysis], placed: Mapping[str, Sequence[Specialization]], settings: CloneDecode
-) -> Iterator[SpareRows]:
-    """Which caches keep a row for padding: those written at positions (TensorScatter takes an index instead)."""
-    for base, graph in graphs.items():
-        written = (s for s in graph.states if s.inside is Layout.SCATTER and s.pairing is Pairing.BOTH)
-        at_positions = [s.name for s in written if s.update is None or s.update.op_type != "TensorScatter"]
-        if at_positions:
-            yield SpareRows(tuple(at_positions), settings.ctx, graphs=tuple(spec.name for spec in placed[base]))
-
-
-def _claimed(settings: CloneDecode) -> Claims:
-    """What the specializations claim to cover: a prompt of one token is a decode."""
-    return Claims(prefill=(settings.prefill or 0) > 1, ks=settings.k)

@@ -42,6 +42,7 @@ class ConvertStates(Pass):
     3. ``→ delta``: only the new rows leave the graph, the host owns the cache; ``transpose_keys`` hands keys in and
        out as ``[B, H, size, rows]``. ``delta →`` hands out the whole cache again. Bit-equal.
     4. ``none`` is strip-states.
+    5. ``names=retained`` names the two ends of every carried state alike, of those too that need no conversion.
 
     Left alone, and said so: fused operators (past = total = ctx with a fixed mask is their static form),
     cross-attention, and recurrent states where no padding comes in. Refused: lengths baked into the graph, caches that
@@ -91,6 +92,8 @@ class ConvertStates(Pass):
             counts |= {"states": outcome.states}
             if self.to is To.SCATTER and (clamped := clamp_positions(model, self.name)):
                 counts |= {"positions clamped": clamped}
+        elif outcome.renamed:
+            counts |= {"renamed": len(outcome.renamed)}
         forget(model)
         notes = outcome.notes if outcome.states or outcome.notes else ("no carried state to convert in this graph",)
         return GraphResult(
@@ -101,7 +104,7 @@ class ConvertStates(Pass):
 def _contracts(model: ir.Model, before: Sequence[tuple[str, str, str]], outcome: Outcome) -> tuple[Contract, ...]:
     """The states whose layout changed, what positions must hold now, and names; ``before`` has names and layouts."""
     if not outcome.states:
-        return ()
+        return (RenamedIO(tuple(outcome.renamed.items())),) if outcome.renamed else ()
     new = {old: outcome.renamed.get(old, old) for old, _, _ in before}
     now = {state.input.name: state.layout.value for state in analysis_of(model).states if state.input is not None}
     changed = [(old, out, was, now.get(new[old])) for old, out, was in before if now.get(new[old]) not in (None, was)]

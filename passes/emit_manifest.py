@@ -6,13 +6,16 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from ..ir.core.errors import PassRefused, UnknownNameError
+from ..ir.core.errors import PassRefused, UnknownNameError, UsageError
 from ..ir.core.specialization import Manifest
 from ..ir.interface.analysis import ALL, GraphAnalysis, Known, analysis_of
-from ..ir.manifests import GraphInterface, Target, get_target, interface_of
+from ..ir.manifests import Command, GraphInterface, Target, get_target, interface_of
+from ..ir.manifests.deployment import deployment_of
+from ..ir.manifests.flags import with_flags
 from ..ir.manifests.partition import PARTITION
+from ..ir.manifests.retained import refuse_unretained
 from ..ir.manifests.targets import has_table, table_of
 from ..ir.manifests.targets.survey import survey
 from ..ir.program.program import Program
@@ -22,8 +25,7 @@ from ..ir.symbolic.dims import free_symbols
 from .base import Pass, Report
 
 ARGUMENTS = "compile_args.json"
-RETAINED = "-retained-state"
-SUFFIX = "_RetainedState"  # the compiler pairs output X_RetainedState with input X
+FORMS = {"named": "qaic", "flat": "qaic-flat"}  # manifest form -> the target that writes it
 
 
 class Unsupported(Enum):
@@ -47,17 +49,21 @@ class EmitManifest(Pass):
        partition where ``partition`` ran before.
     3. A program of several graphs gets ``<graph>.`` before each file's name.
 
-    Warned of, where states are to stay on the device: outputs whose names pair with no input (the compiler pairs
-    ``X_RetainedState`` with ``X``), and caches that grow, whose two ends have different sizes.
-
-    Refused: no specialization; one that leaves a symbol of the graph open, binds a symbol no graph has, or does not fit
-    the graph, as ``check`` proves it.
-
+    4. ``manifest=named,flat`` writes the sizes with and without names: compilers before the named form want the other.
+       The first is the one that the arguments name, the other is ``specializations.flat.json`` (or ``named``).
     5. Operators and forms that the target's table does not have are warned of (``unsupported=refuse`` refuses
        them, ``allow`` says nothing).
+    6. ``flags="-aic-num-cores=16 -mxfp6-matmul"`` go to the compiler as they are; one that it is not known by is warned
+       of.
+
+    Refused: no specialization; one that leaves a symbol of the graph open, binds a symbol no graph has, or does not fit
+    the graph, as ``check`` proves it. Where the target keeps states on the device: outputs whose names pair with no
+    input (it pairs ``X_RetainedState`` with ``X``), and caches that grow, whose two ends have different sizes.
 
     Attributes:
         unsupported: What is done about operators that the target does not take.
+        flags: Further flags of the target's compiler.
+        manifest: The forms of specializations.json, named or flat, of a target that has both; its own by default.
         target: The compiler or runtime, by its name in docs/manifests.md; any other name is answered with all of them.
     """
 
@@ -66,24 +72,46 @@ class EmitManifest(Pass):
 
     target: str
     unsupported: Unsupported = Unsupported.WARN
+    flags: str = ""
+    manifest: tuple[Literal["named", "flat"], ...] = ()
 
     def run(self, program: Program) -> Report:
         """Adds the files to what a save writes."""
-        target = get_target(self.target)
+        target, others = self._writers()
         manifest = Manifest.of(program.specializations)
         sheets = list(_sheets(program, manifest))
         for interface in sheets:
             _check(interface, target, _written(program, interface.graph))
+        if deployment_of(target.name).retained:
+            _refuse_unretained(program, self.target)
         _prove(program, manifest, target)
         warnings = self._survey(program)
         files = {name: text for interface in sheets for name, text in target.write(interface).items()}
-        commands = [command for interface in sheets for command in _commands(interface, target)]
-        files[ARGUMENTS] = json.dumps({"target": target.name, "commands": commands}, indent=2) + "\n"
+        for form, other in others.items():
+            files |= {name: text for interface in sheets for name, text in _renamed(other, interface, form)}
+        commands = [(interface.graph, command) for interface in sheets for command in target.commands(interface)]
+        flagged = with_flags(self.target, [c for _, c in commands], self.flags, where=f"{self.name}, flags")
+        calls = zip((graph for graph, _ in commands), flagged.commands, strict=True)
+        content = {"target": target.name, "commands": [_call(graph, command) for graph, command in calls]}
+        files[ARGUMENTS] = json.dumps(content, indent=2) + "\n"
         program.artifacts |= files
         counts = {"files": len(files), "specializations": len(manifest.specializations)}
-        if any(RETAINED in c["arguments"] for c in commands):
-            warnings = (*warnings, *_retained(program, sheets))
-        return Report(modified=True, counts=counts, warnings=warnings)
+        return Report(modified=True, counts=counts, warnings=(*warnings, *flagged.warnings))
+
+    def _writers(self) -> tuple[Target, dict[str, Target]]:
+        """The target that writes, and those of further forms; UsageError where there is but one form."""
+        if not self.manifest:
+            return get_target(self.target), {}
+        if self.target not in FORMS.values():
+            get_target(self.target)
+            raise UsageError(
+                f"target {self.target!r} has one form of manifest",
+                where=f"{self.name}, manifest",
+                found=",".join(self.manifest),
+                hint="Leave manifest= out.",
+            )
+        first, *others = dict.fromkeys(self.manifest)
+        return get_target(FORMS[first]), {form: get_target(FORMS[form]) for form in others}
 
     def _survey(self, program: Program) -> tuple[str, ...]:
         """What the target does not take of the graphs that are written; raises PassRefused where that is asked for."""
@@ -121,32 +149,6 @@ def _sheets(program: Program, manifest: Manifest) -> Iterator[GraphInterface]:
         partition = prefix + PARTITION if prefix + PARTITION in program.artifacts else ""
         yield interface_of(
             graph, base, left, custom_io=program.custom_io, partition=partition, prefix=prefix, binding=bound
-        )
-
-
-def _retained(program: Program, sheets: list[GraphInterface]) -> Iterator[str]:
-    """What stands against states that stay on the device: names that do not pair, ends of two sizes."""
-    states = [
-        state
-        for sheet in sheets
-        for state in analysis_of(program.resolve(sheet.graph)[0]).states
-        if state.input is not None and state.output is not None and state.traits.changes
-    ]
-    unpaired = dict.fromkeys(
-        f"{s.input.name} -> {s.output.name}"
-        for s in states
-        if s.input is not None and s.output is not None and s.output.name != f"{s.input.name}{SUFFIX}"
-    )
-    growing = dict.fromkeys(s.name for s in states if s.gains_row_per_token and not s.is_written)
-    if unpaired:
-        yield (
-            f"{len(unpaired)} states are retained under names that the compiler does not pair ({next(iter(unpaired))}; "
-            f"it looks for X -> X{SUFFIX}): convert-states{{names=retained}}, or rename-io"
-        )
-    if growing:
-        yield (
-            f"{len(growing)} caches grow ({next(iter(growing))}) and cannot stay in place on the device: "
-            "convert-states{names=retained} before specialize writes them at positions"
         )
 
 
@@ -199,8 +201,20 @@ def _symbols(interface: GraphInterface) -> set[str]:
     }
 
 
-def _commands(interface: GraphInterface, target: Target) -> list[dict[str, Any]]:
-    return [
-        {"graph": interface.graph, "program": command.program, "arguments": list(command.arguments)}
-        for command in target.commands(interface)
-    ]
+def _call(graph: str, command: Command) -> dict[str, Any]:
+    return {"graph": graph, "program": command.program, "arguments": list(command.arguments)}
+
+
+def _renamed(target: Target, interface: GraphInterface, form: str) -> Iterator[tuple[str, str]]:
+    """The file of specializations that another form has, under a name of its own."""
+    text = target.write(interface).get(interface.file(target.file))
+    if text is not None:
+        stem, _, tail = target.file.rpartition(".")
+        yield interface.file(f"{stem}.{form}.{tail}"), text
+
+
+def _refuse_unretained(program: Program, target: str) -> None:
+    """Raises PassRefused for states that cannot stay on the device."""
+    bases = {id(base): (name, base) for name in program.names for base in (program.resolve(name)[0],)}
+    for name, base in bases.values():
+        refuse_unretained(analysis_of(base).states, where=f"{EmitManifest.name}, graph {name!r}", target=target)

@@ -16,13 +16,25 @@ class Preset:
     """A caption, parameters with defaults, and a template in which ``option=$parameter`` is filled in.
 
     A parameter's default is text as it would be written after the equals sign; None leaves the option to its pass.
-    ``at_target`` has those that another target changes.
+    ``at_target`` has those that another target changes, ``forms`` the templates of values of ``form`` that need others.
     """
 
     caption: str
     template: str
     parameters: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
     at_target: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, "Mapping[str, str]"])
+    forms: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def template_of(self, given: Mapping[str, Value], where: str) -> str:
+        """The template for the parameters that are given; UsageError for one that it does not take."""
+        form = _word(given.get("form"))
+        if form not in self.forms:
+            return self.template
+        template = self.forms[form]
+        for name in given.keys() - {"form"}:
+            if f"${name}" not in template:
+                raise UsageError(f"form={form} takes no {name}", where=where, hint=f"Leave {name}= out.")
+        return template
 
     def defaults(self, target: str | None) -> dict[str, str | None]:
         """The parameters' defaults for a target."""
@@ -46,12 +58,23 @@ _SIZES: dict[str, str | None] = {
     "fold": None,
     "kv": None,
     "target": "qaic",
+    "form": "auto",
+    "flags": None,
+    "manifest": None,
 }
 _RETAINED = {name: {"names": "retained"} for name in ("qaic", "qaic-flat")}
 """Its compiler pairs the output X_RetainedState with the input X, and keeps what it pairs on the device."""
+_SAFE = "check-speculation-safe{k=$k dynamic_scales=$dynamic_scales},"
 _CLONES = (
     "clone-decode{k=$k prefill=$prefill ctx=$ctx batch=$batch cache_batch=$cache_batch ccl=$ccl bind=$bind "
-    "static=$static fold=$fold target=$target},custom-io{kv=$kv},emit-manifest{target=$target},check"
+    "static=$static fold=$fold target=$target form=$form},custom-io{kv=$kv},"
+    "emit-manifest{target=$target flags=$flags manifest=$manifest},check"
+)
+_BRANCHES = (  # one session picks among them: no compiler's manifest speaks of such a graph
+    _CLONES.replace("form=$form", "form=graphs").replace(
+        "emit-manifest{target=$target flags=$flags manifest=$manifest},", ""
+    )
+    + ",package{as=branches}"
 )
 
 _TEXT = (
@@ -75,6 +98,7 @@ PRESETS: dict[str, Preset] = {
         _DECODER + _CLONES.replace("k=$k ", ""),
         {**_SIZES, **_STATES},
         _RETAINED,
+        {"branches": _DECODER + _BRANCHES.replace("k=$k ", "")},
     ),
     "classifier": Preset(
         "A classifier or cross-encoder in one run, at the asked lengths, with its manifest",
@@ -103,9 +127,10 @@ PRESETS: dict[str, Preset] = {
     ),
     "speculative": Preset(
         "A chat model as a prefill and one decode for each number of speculative tokens, on one weight file",
-        _DECODER + "check-speculation-safe{k=$k dynamic_scales=$dynamic_scales}," + _CLONES,
+        _DECODER + _SAFE + _CLONES,
         {"k": "0,4", "dynamic_scales": None, **_SIZES, **_STATES},
         _RETAINED,
+        {"branches": _DECODER + _SAFE + _BRANCHES},
     ),
     "single-shot": Preset(
         "One run over the whole text, no cache: embedders, rerankers, classifiers, CTC",
@@ -143,14 +168,19 @@ def _fill(spec: PassSpec, preset: Preset) -> list[PassSpec]:
         if name not in preset.parameters:
             hint = f"Its parameters are {', '.join(preset.parameters)}." if preset.parameters else "It takes none."
             raise UnknownNameError("parameter", name, preset.parameters, where=f"preset {spec.name!r}", hint=hint)
-    target = preset.parameters.get("target")
-    match given.get("target"):
-        case ((Atom(text),),):
-            target = text
-        case _:
-            pass
+    target = _word(given.get("target")) or preset.parameters.get("target")
+    template = preset.template_of(given, f"preset {spec.name!r}")
     values = {name: given.get(name, _parse_default(text)) for name, text in preset.defaults(target).items()}
-    return [PassSpec(part.name, tuple(_filled(part.options, values))) for part in parse_specs(preset.template)]
+    return [PassSpec(part.name, tuple(_filled(part.options, values))) for part in parse_specs(template)]
+
+
+def _word(value: Value | None) -> str:
+    """The one word of a value; empty where it has none or several."""
+    match value:
+        case ((Atom(text),),):
+            return text
+        case _:
+            return ""
 
 
 def _parse_default(text: str | None) -> Value | None:

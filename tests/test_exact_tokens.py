@@ -187,7 +187,7 @@ def test_a_prefill_that_tells_padding_claims_nothing(name: str, tmp_path: Path) 
 def test_the_row_that_padding_is_written_to_is_recorded_and_kept_free(tmp_path: Path) -> None:
     program = cloned("scatter", tmp_path / "p")
     spare = next(contract for contract in program.contracts if isinstance(contract, SpareRows))
-    assert (spare.rows, spare.spare, spare.graphs) == (32, 1, ("prefill", "decode_k0", "decode_k2"))
+    assert (spare.rows, spare.spare, spare.graphs) == (32, 1, ("Prefill", "Decode_0", "Decode_1"))
     assert any("hold 31 tokens in 32 rows" in sentence for sentence in program.assumptions)
     assert Decoder(program).last == 30
     program.contracts = [replace(spare, spare=3)]

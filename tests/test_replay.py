@@ -183,7 +183,8 @@ def test_a_converted_program_is_compared_token_by_token(options: str) -> None:
 def test_presets(tmp_path: Path, preset: str) -> None:
     program = Program({"model": append_decoder()})
     PassManager(parse_pipeline(preset)).run(program)
-    assert program.names[0] == "prefill"
+    assert program.names == ["model"]
+    assert program.specializations[0].name == "Prefill"
     assert "compile_args.json" in program.artifacts
     program.save(tmp_path)
     assert verify(Program({"model": append_decoder()}), Program.load(tmp_path)).equal

@@ -33,6 +33,17 @@ def own_speculative_tokens(folders: Iterable[Path]) -> OwnTokens | None:
     return None
 
 
+def as_configured(folders: Iterable[Path], ks: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The speculative lengths ``ks`` as the model's own configuration leaves them, and what that dropped, as text."""
+    own = own_speculative_tokens(folders)
+    dropped = [k for k in ks if own is not None and k not in (0, own.tokens)]
+    if own is None or not dropped:
+        return ks, ()
+    given = ", ".join(f"K={k}" for k in dropped)
+    text = f"the model's own {own.file} proposes {own.tokens} tokens, which overrides {given}: dropped"
+    return (*(k for k in ks if k == 0), own.tokens), (text,)
+
+
 def _read(path: Path) -> Mapping[str, Any]:
     try:
         if not path.is_file() or path.stat().st_size > MAX_BYTES:

@@ -13,6 +13,7 @@ from ...ir.core.specialization import Specialization, SpecRole
 from ...ir.interface.roles import Role
 from ...ir.program.contracts.padding import spare_rows, takes_whole_chunks
 from ...ir.program.program import Program
+from ...ir.program.unrolled import unrolled
 from ...ir.symbolic.symbols import dims_of
 from ..session.session import Optimization
 from ..session.subject import Subject
@@ -42,6 +43,8 @@ class Decoder:
         ks: Sequence[int] | None = None,
         optimization: Optimization | None = None,
     ) -> None:
+        each = unrolled(program)
+        program = each.program
         self.graphs = _taking_tokens(program, ctx)
         self.rows = self._batch(rows)
         refuse_starts(self.graphs[0])
@@ -60,8 +63,15 @@ class Decoder:
         # graph -> whether it takes whole chunks only, as a pass recorded, or once tried
         self._whole = dict.fromkeys((name for name in names if takes_whole_chunks(program.contracts, name)), True)
         try:
+            opened: dict[str, Host] = {}  # of a graph that specializations share there is one session
             for graph in self.graphs:
-                graph.open(optimization=optimization)
+                base = each.shared.get(graph.name)
+                if base in opened:
+                    graph.opened = opened[base].opened
+                    continue
+                graph.open(program.graphs[base] if base is not None else None, optimization)
+                if base is not None:
+                    opened[base] = graph
             self._apart = writes_rows_apart(self, self.graphs[0])
             self.decodes, self._prefills = self._sort(program.specializations, ks)
             if not self.ks:

@@ -12,7 +12,7 @@ def claims_of(result: Program) -> list[tuple[str, str]]:
     specs = result.specializations
     found: list[tuple[str, str]] = []
     for name in result.names:
-        own = [spec.name or name for spec in specs if spec.graph == name]
+        own = [spec.name or name for spec in specs if spec.graph in ("", name)]
         found += [(name, claim) for claim in own or [""]]
     return found
 

@@ -92,9 +92,13 @@ class VerifyReport:
 
     @property
     def not_verified(self) -> list[str]:
-        """The claims of the result that no case ran: a graph, and the specialization where it has any."""
+        """The claims of the result that no case ran: a graph, and the specialization where it has any.
+
+        Where a graph's specializations were run one by one, a run of the graph as a whole stands for none of them.
+        """
         ran = {name for case in self.cases if case.ran for name in ((case.graph, case.claim), (case.graph, ""))}
-        whole = {case.graph for case in self.cases if case.ran and not case.claim}
+        by_claim = {graph for graph, claim in ran if claim}
+        whole = {case.graph for case in self.cases if case.ran and not case.claim and case.graph not in by_claim}
         left = [(graph, claim) for graph, claim in self.claims if graph not in whole and (graph, claim) not in ran]
         return [f"{graph}: {claim}" if claim and claim != graph else graph for graph, claim in left]
 

@@ -14,6 +14,8 @@ from ...ir.core.errors import UsageError
 from ...ir.interface.analysis import kept_analyses
 from ...ir.program.contracts.chain import Chain
 from ...ir.program.program import Program
+from ...ir.program.unrolled import Unrolled, unrolled
+from ...ir.proof.whole_run import scales_of_runs
 from ..session.bound import at_sizes_of
 from ..session.exact_products import exact_products
 from ..session.session import KernelMissing, SessionError
@@ -173,8 +175,13 @@ def _replayed(original: Program, result: Program, report: VerifyReport) -> set[s
 
 
 def _replay(original: Program, result: Program, report: VerifyReport) -> set[str]:
-    """Plays a text through the prefills and decodes of the result; the names of the graphs that were dealt with."""
-    graphs = {spec.graph for spec in replays(result)}
+    """Plays a text through the prefills and decodes of the result; the names of the graphs that were dealt with.
+
+    A graph that several of them share was played at their sizes: at others it is still to be compared, but where its
+    answers depend on how a text is cut into runs.
+    """
+    each = unrolled(result)
+    graphs = {spec.graph for spec in replays(each.program)}
     if not graphs:
         return graphs
     report.tolerance = max(report.tolerance, OTHER_SUMS)
@@ -182,16 +189,18 @@ def _replay(original: Program, result: Program, report: VerifyReport) -> set[str
         report.limits.append(f"optional inputs were left out in every run of clones: {', '.join(optional)}")
     try:
         with kept_analyses(original.graphs), kept_analyses(result.graphs):
-            report.cases.extend(_played(original, result, report))
+            report.cases.extend(_played(original, each, report))
     except KernelMissing as error:
         report.lacks(error.what)
-        report.structure.extend(_sound(name, result.graph(name)) for name in sorted(graphs))
-    return graphs
+        report.structure.extend(_sound(name, each.program.graph(name)) for name in sorted(graphs))
+    by_run = any(scales_of_runs(model) for model in original.graphs.values())
+    return (graphs - each.shared.keys()) | set(each.shared.values() if by_run else ())
 
 
-def _played(original: Program, result: Program, report: VerifyReport) -> Iterator[CaseReport]:
-    for found in replay(original, result, report.seed, report.notes.append, report.limits.append):
-        yield CaseReport(found.graph, found.case, found.outputs, found.skipped, found.failed, found.claim)
+def _played(original: Program, result: Unrolled, report: VerifyReport) -> Iterator[CaseReport]:
+    for found in replay(original, result.program, report.seed, report.notes.append, report.limits.append):
+        graph = result.shared.get(found.graph, found.graph)
+        yield CaseReport(graph, found.case, found.outputs, found.skipped, found.failed, found.claim)
 
 
 def _layers(original: Program, result: Program, report: VerifyReport) -> set[str]:

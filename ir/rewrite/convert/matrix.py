@@ -14,7 +14,7 @@ from ...states.suspects import suspected_states
 from .context import ConversionContext, survey
 from .opset import raise_opset
 from .options import Ops, Options, To
-from .outcome import Outcome
+from .outcome import Outcome, rename_retained
 from .to_append import scatter_to_append
 from .to_delta import delta_to_whole, whole_to_delta
 from .to_scatter import append_to_scatter
@@ -93,7 +93,15 @@ def convert(model: ir.Model, to: To, options: Options, states: Sequence[State] |
             cache_rows=(*total.cache_rows, *found.cache_rows),
             renamed={**total.renamed, **found.renamed},
         )
+    if to is To.SCATTER:
+        total.renamed |= _rename_others(model, states, options, converted=bool(path))
     return total
+
+
+def _rename_others(model: ir.Model, states: Sequence[State], options: Options, *, converted: bool) -> dict[str, str]:
+    """Old names and new ones of the states that were written in place already, or have no rows to write."""
+    carried = [s for s in states if s.pairing is Pairing.BOTH and s.traits.changes and s.layout is not Layout.FUSED]
+    return rename_retained(model, [s for s in carried if not (converted and s.is_movable)], options)
 
 
 def _path(model: ir.Model, states: Sequence[State], to: To, options: Options) -> tuple[Step, ...]:

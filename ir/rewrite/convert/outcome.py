@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -9,10 +10,13 @@ import onnx_ir as ir
 from ...core.scopes import nested
 from ...shapes.infer import Facts
 from ...shapes.infer.declared import is_fresh
+from ...states import State
 from ...symbolic.dims import free_symbols
 from ...symbolic.symbols import dims_of
 from .context import ConversionContext
-from .options import Names
+from .options import Names, Options
+
+RETAINED = "_RetainedState"  # the qaic compiler pairs the output X_RetainedState with the input X
 
 
 @dataclass
@@ -57,24 +61,29 @@ def _settle(value: ir.Value, gone: set[str], facts: Facts) -> None:
         value.shape = None
 
 
-def rename_retained(context: ConversionContext) -> dict[str, str]:
+def rename_retained(model: ir.Model, states: Sequence[State], options: Options) -> dict[str, str]:
     """``names=retained``: each output is called after its input, ``past_key.0`` and ``past_key.0_RetainedState``.
 
-    Returns old names and new ones.
+    Returns old names and new ones; states whose names pair already keep theirs.
     """
-    if context.options.names is not Names.RETAINED:
+    if options.names is not Names.RETAINED:
         return {}
     moved: dict[str, str] = {}
-    states = [state for state in context.states if state.input is not None and state.output is not None]
+    states = [state for state in states if state.input is not None and state.output is not None]
+    states = [state for state in states if not _is_retained(state)]
     plain = {id(s): f"past_{s.kind}.{s.layer}" for s in states if s.kind in ("key", "value") and s.layer is not None}
     unique = len(set(plain.values())) == len(states)
-    taken = {v.name for v in (*context.model.graph.inputs, *context.model.graph.outputs)}
+    taken = {v.name for v in (*model.graph.inputs, *model.graph.outputs)}
     for state in states:
         assert state.input is not None and state.output is not None
         name = plain[id(state)] if unique and plain[id(state)] not in taken else state.name
-        moved |= {state.input.name or "": name, state.output.name or "": f"{name}_RetainedState"}
-        state.input.name, state.output.name = name, f"{name}_RetainedState"
+        moved |= {state.input.name or "": name, state.output.name or "": f"{name}{RETAINED}"}
+        state.input.name, state.output.name = name, f"{name}{RETAINED}"
     return {old: new for old, new in moved.items() if old != new}
+
+
+def _is_retained(state: State) -> bool:
+    return state.input is not None and state.output is not None and state.output.name == f"{state.input.name}{RETAINED}"
 
 
 def unused(graph: ir.Graph) -> list[ir.Node]:

@@ -49,7 +49,7 @@ def append_to_scatter(context: ConversionContext) -> Outcome:
     notes = (f"input {positions.name!r} is new: the cache row of each token, -1 for padding",) if added else ()
     outcome = Outcome(states=len(context.states), notes=notes, cache_rows=(positions.name or "",))
     _drop_mask(context, outcome)
-    outcome.renamed = rename_retained(context)
+    outcome.renamed = rename_retained(context.model, context.states, context.options)
     return outcome
 
 
