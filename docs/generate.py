@@ -213,11 +213,15 @@ def conformance() -> str:
 def targets() -> str:
     """The targets of manifests, with what their files say they are."""
     from onnx_llm_passes.ir.manifests import TARGETS
+    from onnx_llm_passes.ir.manifests.deployment import deployment_of
 
-    rows = ["| target | what it writes |", "|---|---|"]
+    rows = ["| target | what it writes | `form=auto` | states | a cache may grow |", "|---|---|---|---|---|"]
     for name, module in sorted(TARGETS.items()):
         doc = ast.get_docstring(ast.parse((ROOT / "ir/manifests" / f"{module}.py").read_text(encoding="utf-8"))) or ""
-        rows.append(f"| `{name}` | {doc.replace('``', '`')} |")
+        kind = deployment_of(name)
+        states = "on the device: `X`, `X_RetainedState`" if kind.retained else "the host's"
+        wanted = f"{kind.form.value} | {states} | {'yes' if kind.grows else 'no'}"
+        rows.append(f"| `{name}` | {doc.replace('``', '`')} | {wanted} |")
     return "\n".join([*rows, ""])
 
 

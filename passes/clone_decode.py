@@ -145,7 +145,8 @@ class CloneDecode(Pass):
             else:
                 placed[name] = _prefixed(specs, name if len(plans) > 1 else "")
                 chosen.place(program, name, placed[name], decoders[name].needed)
-        counts = {"graphs": len(program.names), "specializations": len(program.specializations), "squeezed": squeezed}
+        made = {"specializations": len(program.specializations)} if chosen.form is Form.SPECIALIZATIONS else {}
+        counts = {"graphs": len(program.names), **made, "squeezed": squeezed}
         warnings += unhidden(decoders) if self.static else ()
         padding = (*whole_chunks(placed, blind, self.prefill or 1), *spare_rows(decoders, placed, self.ctx))
         clones = [] if chosen.form is Form.SPECIALIZATIONS else clones_of(placed)

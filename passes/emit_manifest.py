@@ -82,8 +82,7 @@ class EmitManifest(Pass):
         sheets = list(_sheets(program, manifest))
         for interface in sheets:
             _check(interface, target, _written(program, interface.graph))
-        if deployment_of(target.name).retained:
-            _refuse_unretained(program, self.target)
+        _refuse_unretained(program, self.target)
         _prove(program, manifest, target)
         warnings = self._survey(program)
         files = {name: text for interface in sheets for name, text in target.write(interface).items()}
@@ -217,4 +216,5 @@ def _refuse_unretained(program: Program, target: str) -> None:
     """Raises PassRefused for states that cannot stay on the device."""
     bases = {id(base): (name, base) for name in program.names for base in (program.resolve(name)[0],)}
     for name, base in bases.values():
-        refuse_unretained(analysis_of(base).states, where=f"{EmitManifest.name}, graph {name!r}", target=target)
+        kind = deployment_of(target)
+        refuse_unretained(analysis_of(base).states, kind, where=f"{EmitManifest.name}, graph {name!r}", target=target)

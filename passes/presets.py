@@ -71,10 +71,7 @@ _CLONES = (
     "emit-manifest{target=$target flags=$flags manifest=$manifest},check"
 )
 _BRANCHES = (  # one session picks among them: no compiler's manifest speaks of such a graph
-    _CLONES.replace("form=$form", "form=graphs").replace(
-        "emit-manifest{target=$target flags=$flags manifest=$manifest},", ""
-    )
-    + ",package{as=branches}"
+    f"{_CLONES.partition(',emit-manifest')[0].replace('form=$form', 'form=graphs')},check,package{{as=branches}}"
 )
 
 _TEXT = (

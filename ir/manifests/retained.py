@@ -6,16 +6,17 @@ from collections.abc import Iterable
 
 from ..core.errors import PassRefused
 from ..states import Layout, State
+from .deployment import Deployment
 
 SUFFIX = "_RetainedState"  # the compiler pairs output X_RetainedState with input X
 REMEDY = "convert-states{names=retained}"
 
 
-def refuse_unretained(states: Iterable[State], *, where: str, target: str) -> None:
+def refuse_unretained(states: Iterable[State], kind: Deployment, *, where: str, target: str) -> None:
     """Raises PassRefused for states that a target which keeps them on the device cannot pair, or keep in place."""
     carried = [s for s in states if s.traits.changes and s.input is not None and s.output is not None]
     growing = [s for s in carried if s.gains_row_per_token and not s.is_written]
-    if growing:
+    if growing and not kind.grows:
         raise PassRefused(
             f"caches grow, and target {target!r} keeps them on the device, where both ends have one size",
             where=where,
@@ -24,7 +25,8 @@ def refuse_unretained(states: Iterable[State], *, where: str, target: str) -> No
             hint=f"Put {_fused(growing, target)}{REMEDY} before the pass that chooses sizes.",
         )
     pairs = [(s.input.name or "", s.output.name or "") for s in carried if s.input and s.output]
-    if unpaired := [f"{old} -> {new}" for old, new in pairs if new != f"{old}{SUFFIX}"]:
+    unpaired = [f"{old} -> {new}" for old, new in pairs if new != f"{old}{SUFFIX}"]
+    if unpaired and kind.retained:
         raise PassRefused(
             f"target {target!r} cannot pair states: it looks for X -> X{SUFFIX}",
             where=where,
