@@ -20,6 +20,7 @@ from ..session.subject import Subject
 from .caches import CacheBinding, CachePolicy
 from .host import Host, NotDecodable, Rows
 from .kv_cache import Caches
+from .opening import open_each
 from .probes import gives_all, refuse_starts, writes_rows_apart
 from .prompt_reader import PromptReader
 from .step import Step, Writing
@@ -43,8 +44,7 @@ class Decoder:
         ks: Sequence[int] | None = None,
         optimization: Optimization | None = None,
     ) -> None:
-        each = unrolled(program)
-        program = each.program
+        program = (each := unrolled(program)).program
         self.graphs = _taking_tokens(program, ctx)
         self.rows = self._batch(rows)
         refuse_starts(self.graphs[0])
@@ -63,15 +63,7 @@ class Decoder:
         # graph -> whether it takes whole chunks only, as a pass recorded, or once tried
         self._whole = dict.fromkeys((name for name in names if takes_whole_chunks(program.contracts, name)), True)
         try:
-            opened: dict[str, Host] = {}  # of a graph that specializations share there is one session
-            for graph in self.graphs:
-                base = each.shared.get(graph.name)
-                if base in opened:
-                    graph.opened = opened[base].opened
-                    continue
-                graph.open(program.graphs[base] if base is not None else None, optimization)
-                if base is not None:
-                    opened[base] = graph
+            open_each(self.graphs, each, optimization)
             self._apart = writes_rows_apart(self, self.graphs[0])
             self.decodes, self._prefills = self._sort(program.specializations, ks)
             if not self.ks:
