@@ -145,6 +145,7 @@ def brief(model: ir.Model) -> dict[str, Any]:
         "outputs": [value.name for value in model.graph.outputs],
         "symbols": sorted(symbols_of(model)),
         "nodes": len(model.graph),
+        "operators": _operators(model),
     }
 
 

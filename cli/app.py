@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -25,6 +26,7 @@ from .suggest_k import suggest_k
 from .verify import verify
 
 PROGRAM = "onnx-passes"
+COMPLETE = "_ONNX_PASSES_COMPLETE"  # the variable of click's shell completion for a program of this name
 
 
 @dataclass
@@ -36,7 +38,6 @@ class Settings:
 
 app = typer.Typer(
     name=PROGRAM,
-    add_completion=False,
     rich_markup_mode=None,  # plain help: no library to load, and shapes in brackets stay as they are
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -85,9 +86,20 @@ app.command("demo", short_help="See it work on two small models.")(demo)
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command on ``arguments``; returns its exit code. Everything it says has been printed."""
+    if COMPLETE in os.environ:
+        return _complete()
     settings = Settings()
     as_json = "--json" in arguments
     return guarded(lambda: _invoke(list(arguments), settings), debug=lambda: settings.debug, as_json=as_json)
+
+
+def _complete() -> int:
+    """What a shell's Tab asks for: the shell calls the command with the words so far in its environment."""
+    try:
+        typer.main.get_command(app).main(prog_name=PROGRAM, complete_var=COMPLETE)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    return 0
 
 
 def _invoke(arguments: list[str], settings: Settings) -> int:

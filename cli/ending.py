@@ -76,6 +76,8 @@ def explain(error: BaseException) -> tuple[str, int]:
     code = getattr(error, "exit_code", None)
     if isinstance(code, int):  # --help, --version: click ends a command by raising Exit
         return "", code
+    if isinstance(error, SystemExit):  # typer ends --install-completion so
+        return "", error.code if isinstance(error.code, int) else 1
     for kind, reply in _REPLIES:
         if isinstance(error, kind):
             return reply(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import shlex
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -32,9 +33,23 @@ class Proving(enum.StrEnum):
     ALWAYS = "always"
 
 
+def _complete_pipeline(incomplete: str) -> list[str]:
+    """Pipelines that a Tab may make of what is written: the last name completed, from the tables alone."""
+    from ..passes.presets import PRESETS
+    from ..passes.registry import PASSES
+
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in sorted({*PRESETS, *PASSES}) if name.startswith(last)]
+
+
 Pipeline = Annotated[
     str,
-    typer.Argument(metavar="PIPELINE", help="Passes and presets, like 'strip-states,simplify'.", show_default=False),
+    typer.Argument(
+        metavar="PIPELINE",
+        help="Passes and presets, like 'strip-states,simplify'.",
+        show_default=False,
+        autocompletion=_complete_pipeline,
+    ),
 ]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="The folder to write.", show_default=False)]
 Report = Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a report in one HTML file.")]
@@ -91,6 +106,7 @@ def run_pipeline(
     allow_scripts: AllowScripts = False,
     force: Force = False,
     prove: ProveChoice = Proving.AUTO,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors alone.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -121,16 +137,19 @@ def run_pipeline(
         outcome = execute(job, progress)
     if report is not None:
         write_report(report, outcome)
-    _tell(outcome, timing=timing)
-    render.show_json(outcome.as_json()) if as_json else _show(outcome)
+    _tell(outcome, timing=timing, quiet=quiet)
+    if as_json:
+        render.show_json(outcome.as_json())
+    elif not quiet:
+        _show(outcome)
 
 
-def _tell(outcome: Outcome, *, timing: bool) -> None:
+def _tell(outcome: Outcome, *, timing: bool, quiet: bool) -> None:
     """What the passes and the save said, on stderr."""
     for record in outcome.records:
-        render.tell_all("note", record.notes)
+        render.tell_all("note", () if quiet else record.notes)
         render.tell_all("warning", record.warnings)
-    render.tell_all("note", outcome.save_notes)
+    render.tell_all("note", () if quiet else outcome.save_notes)
     if timing:
         total = time.perf_counter() - outcome.began
         for step, seconds in [*outcome.seconds.items(), ("in all", total)]:
@@ -150,6 +169,7 @@ def _show(outcome: Outcome) -> None:
             gone = [entry for entry in before[what] if entry not in after[what]]
             if gone:
                 render.show(f"  {what} gone: {render.few(gone)}")
+        _show_operators(before["operators"], after["operators"])
     for record in outcome.records:
         render.show(f"  {record.text}: {render.counts(record.counts)}")
     for assumption in outcome.assumptions:
@@ -159,6 +179,19 @@ def _show(outcome: Outcome) -> None:
     _show_files(outcome)
 
 
+def _show_operators(before: Mapping[str, int], after: Mapping[str, int]) -> None:
+    """The kinds of operators whose numbers changed, the largest changes first."""
+    rows = [(name, before.get(name, 0), after.get(name, 0)) for name in sorted({*before, *after})]
+    changed = sorted((row for row in rows if row[1] != row[2]), key=lambda row: -abs(row[1] - row[2]))
+    for name, was, now in changed[:MOST_OPERATORS]:
+        render.show(f"  {name:<24} {was:>7} -> {now}")
+    if len(changed) > MOST_OPERATORS:
+        render.show(
+            f"  and {render.count(len(changed) - MOST_OPERATORS, 'further kind')} of operators: `onnx-passes diff`"
+        )
+
+
+MOST_OPERATORS = 6  # kinds shown after a run
 WEIGHTS = {  # what a save did with weights -> how it is said
     "referred": "{} of weights referred to where they are, nothing copied",
     "copied": "{} of weights copied",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ..ir.core.errors import UsageError
 from . import render
 from .ending import guarded
 from .options import Debug, FollowLinks, Json, OrtOptimization
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from ..runtime.verify.verify import CaseReport, VerifyReport
 
 
+Tolerance = float | Literal["ulp"] | None
 LONGEST_REASON = 160  # of why a case was left out; --json has all of it
 
 
@@ -28,6 +31,10 @@ def verify(
         Path | None, typer.Option(metavar="F.npz", help="Run on these arrays, named like the inputs.")
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="The seed of generated inputs.")] = 0,
+    tolerance: Annotated[
+        str | None,
+        typer.Option(metavar="X|ulp", help="Allowed difference, of an output's largest value; ulp: one float16 step."),
+    ] = None,
     ort_optimization: OrtOptimization = "none",
     as_json: Json = False,
     follow_links: FollowLinks = False,
@@ -39,19 +46,36 @@ def verify(
     """
     from ..runtime.session.isolate import in_child
 
+    allowed = tolerance_of(tolerance)
+
     def work() -> int:
         from ..runtime.session.session import optimized
         from ..runtime.session.settings import optimization_of
 
         with optimized(optimization_of(ort_optimization)):
-            return _compare((original, result), inputs, seed, as_json, follow_links)
+            return _compare((original, result), inputs, (seed, allowed), as_json, follow_links)
 
     code = in_child(lambda: guarded(work, debug=lambda: debug), "comparing the two models")
     if code:
         raise typer.Exit(code)
 
 
-def _compare(models: tuple[Path, Path], inputs: Path | None, seed: int, as_json: bool, follow_links: bool) -> int:
+def tolerance_of(text: str | None) -> Tolerance:
+    """The tolerance that ``--tolerance`` names; UsageError for what is neither a size nor ``ulp``."""
+    if text is None or text == "ulp":
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < 1:
+        raise UsageError("--tolerance takes a share of the largest value, or ulp", found=repr(text), wanted="0 to 1")
+    return number
+
+
+def _compare(
+    models: tuple[Path, Path], inputs: Path | None, how: tuple[int, Tolerance], as_json: bool, follow_links: bool
+) -> int:
     from ..ir.program.program import Program
     from ..runtime.session.arrays import read_arrays
     from ..runtime.session.settings import saturation_note
@@ -59,7 +83,7 @@ def _compare(models: tuple[Path, Path], inputs: Path | None, seed: int, as_json:
 
     given = read_arrays(inputs) if inputs is not None else None
     before, after = (Program.load(path, follow_links=follow_links) for path in models)
-    report = compare(before, after, inputs=given, seed=seed)
+    report = compare(before, after, inputs=given, seed=how[0], tolerance=how[1])
     if note := saturation_note([before, after]):
         report.notes.append(note)
     render.tell_all("note", report.notes)

@@ -217,3 +217,19 @@ def test_the_manager_checks_each_pass_unless_told_otherwise(decoder: Path) -> No
 
 def test_the_version_is_the_distributions() -> None:
     assert command("--version").split()[-1] == ox.__version__
+
+
+def test_a_run_shows_which_operators_went_and_is_quiet_when_asked(decoder: Path, tmp_path: Path) -> None:
+    printed = command("run", "single-shot", decoder, "-o", tmp_path / "out")
+    assert "Shape" in printed
+    assert "further kinds of operators" in printed
+    assert command("run", "single-shot", decoder, "-o", tmp_path / "out", "--quiet") == ""
+
+
+def test_verify_takes_a_tolerance(decoder: Path, tmp_path: Path) -> None:
+    ox.single_shot(decoder, out=tmp_path / "out")
+    assert '"tolerance": 0.25' in command("verify", decoder, tmp_path / "out", "--tolerance", "0.25", "--json")
+    line = [sys.executable, "-m", "onnx_llm_passes", "verify", decoder, tmp_path, "--tolerance", "tight"]
+    done = subprocess.run(line, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.returncode == 2
+    assert "ulp" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -67,3 +68,23 @@ def test_the_module_is_the_command() -> None:
     assert done.returncode == 0
     assert done.stdout.startswith("onnx-passes 0.")
     assert done.stderr == ""
+
+
+def completed(words: str, at: int) -> list[str]:
+    """What a bash offers behind these words."""
+    given = {"_ONNX_PASSES_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(at)}
+    line = [sys.executable, "-m", "onnx_llm_passes"]
+    return subprocess.run(line, env={**os.environ, **given}, capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_a_tab_completes_commands_options_and_the_last_pass_of_a_pipeline() -> None:
+    assert completed("onnx-passes ver", 1) == ["verify"]
+    assert "--tolerance" in completed("onnx-passes verify --tol", 2)
+    assert completed("onnx-passes run single-shot,argm", 2) == ["single-shot,argmax-tail"]
+
+
+def test_completion_is_installed_where_the_shell_looks(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "onnx_llm_passes", "--install-completion", "bash"]
+    done = subprocess.run(line, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "onnx-passes" in (tmp_path / ".bash_completions" / "onnx-passes.sh").read_text(encoding="utf-8")
