@@ -21,6 +21,7 @@ from .inspect import inspect
 from .list import list_passes
 from .options import Debug
 from .predict import predict
+from .recipe import recipe
 from .run import run_pipeline
 from .suggest_k import suggest_k
 from .verify import verify
@@ -80,6 +81,7 @@ app.command("predict", short_help="Which vectors or scores do texts get?")(predi
 app.command("generate", short_help="What does a program say, and how fast?")(generate)
 app.command("suggest-k", short_help="Which speculative lengths are worth compiling?")(suggest_k)
 app.command("calibrate", short_help="What ranges do the tensors of a model take?")(calibrate)
+app.command("recipe", short_help="Which tensors does a recipe give how many bits?")(recipe)
 app.command("compare", short_help="How far is a quantized model from its original?")(compare)
 app.command("demo", short_help="See it work on two small models.")(demo)
 

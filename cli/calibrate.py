@@ -38,7 +38,7 @@ def calibrate(
     tokenizer: Annotated[Path | None, typer.Option(metavar="F", help="The tokenizer.json of a text.")] = None,
     form: Annotated[str, typer.Option("--format", help="native, ort, aimet-1.0.0 and others.")] = "native",
     bits: Annotated[
-        int, typer.Option(min=4, max=16, help="Bits of activations: of grids, and of what mse chooses for.")
+        int, typer.Option(min=4, max=16, help="Bits of activations, where the format holds no histograms.")
     ] = 16,
     kv_bits: Annotated[int, typer.Option(min=8, max=16, help="Bits of caches, where the format holds grids.")] = 8,
     as_json: Json = False,
@@ -63,7 +63,7 @@ def calibrate(
     ):
         if name not in known:
             raise UnknownNameError(kind, name, known)
-    plan = Plan(Method(method), chunk, Envelope(k_envelope), percentile, bits)
+    plan = Plan(Method(method), chunk, Envelope(k_envelope), percentile)
     spread = parse_engine(engine)
     program = Program.load(model, follow_links=follow_links)
     texts = read_tokens(tokens, limit=samples, tokenizer=tokenizer or _beside(model))
@@ -72,7 +72,7 @@ def calibrate(
         table = run(program, texts, plan, engine=spread, follow_links=follow_links, graph=graph, **keeping)
     text, notes = _printed(program, table, form, bits, kv_bits)
     _write(out, text)
-    _tell(table, plan, ctx, notes)
+    _tell(table, plan, ctx, (form, bits), notes)
     _show(out, table, as_json)
 
 
@@ -89,11 +89,12 @@ def _partial(out: Path) -> Path:
 def _printed(program: Program, table: EncodingTable, form: str, bits: int, kv_bits: int) -> tuple[str, list[str]]:
     """The text of the file; grids are made where the format holds grids and no ranges."""
     from ..ir.quantization import print_encodings
+    from ..runtime.calibrate.grids import grids_of, resolved
 
-    if form in ("native", "ort"):
+    if form == "native":
         return print_encodings(table, form), []
-    from ..runtime.calibrate.grids import grids_of
-
+    if form == "ort":
+        return print_encodings(resolved(table, bits), form), []
     grids, left_out = grids_of(program, table, form, bits, kv_bits)
     names = render.few(left_out, 4)
     notes = [f"{len(left_out)} tensors have no usable range and no grid: {names}"] if left_out else []
@@ -110,8 +111,8 @@ def _write(out: Path, text: str) -> None:
         raise WriteError(f"cannot be written: {error.strerror}", where=str(out)) from error
 
 
-def _tell(table: EncodingTable, plan: Plan, ctx: int | None, notes: list[str]) -> None:
-    facts = table.calibration
+def _tell(table: EncodingTable, plan: Plan, ctx: int | None, written: tuple[str, int], notes: list[str]) -> None:
+    facts, (form, bits) = table.calibration, written
     assert facts is not None, "calibrate says how it found what it found"
     if masks := list(facts.clamped):
         notes.append(f"mask fills were clamped to -120 in {len(masks)} tensors: {render.few(masks)}")
@@ -122,8 +123,8 @@ def _tell(table: EncodingTable, plan: Plan, ctx: int | None, notes: list[str]) -
             f"the graph answers {facts.answers} of {facts.tokens} tokens (the last of a run): the ranges of its "
             "last layers rest on these alone; a smaller --chunk shows more"
         )
-    if facts.bits is not None:
-        notes.append(f"ranges were chosen for {facts.bits} bits: --bits 8 for insert-qdq{{activations=a8}}")
+    if form != "native" and plan.method.value != "minmax":
+        notes.append(f"{form} holds no histograms: ranges were chosen for {bits} bits (--bits)")
     unseen = [name for name, seen in table.ranges.items() if not seen.usable]
     if unseen:
         notes.append(f"{len(unseen)} tensors showed no range: {render.few(unseen)}")

@@ -22,9 +22,12 @@ import onnx.printer
 import typer
 
 import onnx_llm_passes
+from onnx_llm_passes.ir.quantization.recipe import recipe_schema
+from onnx_llm_passes.ir.quantization.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
 STUB, PICTURE = ROOT / "__init__.pyi", ROOT / "docs" / "rooms.svg"
+SCHEMA = ROOT / "docs" / "recipe.schema.json"
 BLOCK = re.compile(r"(<!-- begin ([a-z-]+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHOWN = (  # what the README shows: pass, fixture, and what it says over it
@@ -238,6 +241,11 @@ def families() -> str:
     return "\n".join([*rows, ""])
 
 
+def recipes() -> str:
+    """The shipped recipes as they would be written."""
+    return "\n\n".join(f"**{name}**\n\n{fenced('yaml', text)}" for name, text in RECIPES.items())
+
+
 def fill(text: str, blocks: dict[str, str]) -> str:
     """``text`` with what stands between each pair of markers replaced; KeyError for a marker that nothing fills."""
     return BLOCK.sub(lambda found: f"{found[1]}{blocks[found[2]]}{found[3]}", text)
@@ -324,10 +332,11 @@ def everything() -> dict[Path, str]:
             "verify-contracts": equal["contracts"](),
             "targets": targets(),
             "families": families(),
+            "recipes": recipes(),
             "commands": commands(),
             **example(Path(folder)),
         }
-    return {STUB: stub(), PICTURE: house["picture"]()} | {
+    return {STUB: stub(), PICTURE: house["picture"](), SCHEMA: recipe_schema()} | {
         page: fill(page.read_text(encoding="utf-8"), blocks) for page in PAGES
     }
 

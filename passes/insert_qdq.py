@@ -9,14 +9,16 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from ..ir.core.errors import PassRefused, UnknownNameError
+from ..ir.core.errors import PassRefused, UnknownNameError, UsageError
 from ..ir.program.program import Program
 from ..ir.quantization import Encoding, EncodingsInvalid, EncodingTable, encoding_groups, print_encodings
 from ..ir.quantization.carried import put_table, table_of
-from ..ir.quantization.choose import activations_of, as_held, check_tied, encoding_for, weight_encoding, weights_of
+from ..ir.quantization.choose import activations_of, as_held, check_tied, encoding_for, weights_of
+from ..ir.quantization.decide import Choice, Decider, Taken, taken_of
 from ..ir.quantization.grid import plain
-from ..ir.quantization.qdq import MARK, check_grid, grid_type, on_grid, pair, plain_pairs, quantized, weight
+from ..ir.quantization.qdq import MARK, PAIR, check_grid, grid_type, on_grid, pair, plain_pairs, quantized, weight
 from ..ir.quantization.variants import Ports, Rules, Variant
+from ..ir.quantization.weight_grids import weight_encoding
 from ..ir.rewrite.builder import Builder
 from ..ir.shapes.float_values import element_types
 from ..ir.states import State, find_states
@@ -44,15 +46,19 @@ class InsertQdq(Pass):
     4. Widths other than 8 use com.microsoft's operators below opset 21.
     5. What was applied becomes the program's encodings, and ``encodings.json`` (AIMET 1.0.0) beside the graphs.
 
-    6. An operator goes by a rule of exactly the asked variant, else by a common one, else it is refused: prefill and
+    6. With a recipe its rules decide, tensor by tensor: bits, symmetry, granularity, method; later rules win, every
+       rule tells how many tensors it took, and one that takes none is refused. What no rule takes stays in float.
+       A grid of other bits that a file brought is made anew.
+    7. An operator goes by a rule of exactly the asked variant, else by a common one, else it is refused: prefill and
        decode have none of their own until somebody opts in (``rules`` here, ``add_rule`` in Python).
 
     Refused, naming it: a float tensor without evidence, and an operator that no rule covers.
 
     Attributes:
-        activations: a16, a8, or none.
-        weights: w8, w4, or none.
+        activations: a16, a8, or none; auto is a16, or what the recipe says.
+        weights: w8, w4, or none; auto is w8, or what the recipe says.
         per_channel: One grid a channel of a weight, or one a weight.
+        recipe: A shipped recipe's name, or a file of rules; `onnx-passes recipe` shows both.
         keep: Nodes that stay in float, by name or operator type; `*` and `?` stand for any characters.
         variant: Whose rules count where an operator has some of its own: common, prefill, decode.
         rules: Operator type -> all (what it reads and gives), outputs (it reads floats) or states, for this variant.
@@ -60,9 +66,10 @@ class InsertQdq(Pass):
 
     name: ClassVar[str] = "insert-qdq"
 
-    activations: Literal["a16", "a8", "none"] = "a16"
-    weights: Literal["w8", "w4", "none"] = "w8"
+    activations: Literal["auto", "a16", "a8", "none"] = "auto"
+    weights: Literal["auto", "w8", "w4", "none"] = "auto"
     per_channel: bool = True
+    recipe: str | None = None
     keep: tuple[str, ...] = ()
     variant: Variant = Variant.COMMON
     rules: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -77,11 +84,17 @@ class InsertQdq(Pass):
         table = table_of(program)
         rules = self._rules()
         rules.check_keep(program.graphs.values(), where=self.name)
-        plans = [(name, self._plan(model, table, rules)) for name, model in program.graphs.items()]
+        taken = self._taken()
+        plans = [(name, self._plan(model, table, rules, taken)) for name, model in program.graphs.items()]
+        if taken is not None:
+            taken.check(KINDS, optional=any(_is_quantized(model) for model in program.graphs.values()))
         shared: _Shared = {}
         for _, plan in plans:
-            plan.integers = {v: self._integers(plan, v, axis, table, shared) for v, axis in plan.weights.items()}
-        applied = EncodingTable(dict(table.encodings), dict(table.ranges))
+            for value, (axis, choice) in plan.weights.items():
+                plan.integers[value] = self._integers(plan, value, axis, choice, table, shared)
+        # grids are made: what they were chosen from has done its work
+        ranges = {name: replace(seen, method="", histogram=None) for name, seen in table.ranges.items()}
+        applied = EncodingTable(dict(table.encodings), ranges)
         results = [(name, self._apply(plan, applied)) for name, plan in plans]
         if any(result.modified for _, result in results):
             put_table(program, applied)
@@ -89,17 +102,35 @@ class InsertQdq(Pass):
             program.artifacts["encodings.json"] = print_encodings(stated, "aimet-1.0.0")
         report = merge_results(results)
         widths = Counter(encoding.bits for _, plan in plans for encoding, _ in plan.activations.values())
-        return replace(report, warnings=(*report.warnings, *self._other_widths(widths)))
+        notes = taken.notes(KINDS) if taken is not None else ()
+        return replace(report, notes=(*report.notes, *notes), warnings=(*report.warnings, *self._other_widths(widths)))
+
+    def _taken(self) -> Taken | None:
+        """What the rules of the recipe take, nothing yet; UsageError where it stands beside options that it decides."""
+        if self.recipe is not None and (self.activations != "auto" or self.weights != "auto" or not self.per_channel):
+            raise UsageError(
+                "a recipe decides bits and granularity: activations, weights and per_channel do not stand beside it",
+                where=self.name,
+                hint="Write it as the recipe's last rule.",
+            )
+        return taken_of(self.recipe)
+
+    @property
+    def _asked(self) -> tuple[int, int]:
+        """The bits of activations and of weights, 0 for float."""
+        activations = {"auto": "a16"}.get(self.activations, self.activations)
+        weights = {"auto": "w8"}.get(self.weights, self.weights)
+        return ACTIVATION_BITS.get(activations, 0), WEIGHT_BITS.get(weights, 0)
 
     def _other_widths(self, widths: Counter[int]) -> tuple[str, ...]:
         """A warning where the program's encodings decided for other widths than were asked for; states are apart."""
-        asked = ACTIVATION_BITS.get(self.activations, 0)
+        asked, _ = self._asked
         wider = sum(number for bits, number in widths.items() if bits > asked)
-        if not asked or not wider:
+        if self.recipe is not None or not asked or not wider:
             return ()
         counts = ", ".join(f"a{bits} {number}" for bits, number in sorted(widths.items()))
         return (
-            f"activations={self.activations} was asked, and the encodings hold grids of more bits, which count: "
+            f"activations=a{asked} was asked, and the encodings hold grids of more bits, which count: "
             f"{counts}; calibrate with --bits {asked}, or with --format native, which leaves the width open",
         )
 
@@ -111,29 +142,44 @@ class InsertQdq(Pass):
             raise UnknownNameError("kind of ports", unknown, known, where=self.name)
         return Rules(self.variant, {op: known[kind] for op, kind in self.rules.items()}, self.keep)
 
-    def _plan(self, model: ir.Model, table: EncodingTable, rules: Rules) -> _GraphPlan:
+    def _plan(self, model: ir.Model, table: EncodingTable, rules: Rules, taken: Taken | None) -> _GraphPlan:
         types = element_types(model)
-        plan = _GraphPlan(model, rules, {}, weights_of(model, rules) if self.weights != "none" else {})
-        if self.activations == "none":
+        plan = _GraphPlan(model, rules, {})
+        decider = Decider.of(model, taken) if taken is not None else None
+        plan.weights = self._weights(model, rules, decider)
+        if decider is None and not self._asked[0]:
             return plan
         with plain_pairs(model):
             states = find_states(model)
             _refuse_functions(states)
             plan.states = {v: s.name for s in states if s.keeps_rows for v in (s.input, s.output) if v is not None}
-            check_tied(encoding_groups(model, states), table)
-        for value in activations_of(model, states, rules):
+            groups = decider.groups if decider is not None else encoding_groups(model, states)
+            check_tied([group for group in groups if decider is None or decider.group(group) is not None], table)
+        for value, choice in self._activations(activations_of(model, states, rules), decider).items():
             if not any(rules.reads(node) for node, _ in value.uses()) and not value.is_graph_output():
                 continue
             if on_grid(value):
                 continue
             name, dtype = value.name or "", types.get(value, ir.DataType.FLOAT)
-            encoding = as_held(encoding_for(table, value, ACTIVATION_BITS[self.activations]), dtype)
+            encoding = as_held(encoding_for(table, value, choice), dtype)
             if encoding.block is not None or encoding.levels:
                 raise EncodingsInvalid(f"tensor {name!r} is computed, and has scales of blocks", where=self.name)
             shape = [dim if isinstance(dim, int) else None for dim in value.shape] if value.shape is not None else None
             check_grid(name, encoding, dtype, shape, plan.opset)
             plan.activations[value] = (encoding, dtype)
         return plan
+
+    def _weights(self, model: ir.Model, rules: Rules, decider: Decider | None) -> dict[ir.Value, tuple[int, Choice]]:
+        found = weights_of(model, rules) if decider is not None or self._asked[1] else {}
+        if decider is not None:
+            return {value: made for value, made in decider.weights(found).items() if _is_free(value, rules)}
+        choice = Choice(self._asked[1], symmetric=True, block=0 if self.per_channel else None)
+        return {value: (axis, choice) for value, axis in found.items()}
+
+    def _activations(self, values: Sequence[ir.Value], decider: Decider | None) -> dict[ir.Value, Choice]:
+        if decider is not None:
+            return decider.activations(values)
+        return dict.fromkeys(values, Choice(self._asked[0], symmetric=False))
 
     def _apply(self, plan: _GraphPlan, applied: EncodingTable) -> GraphResult:
         builder = Builder(plan.model.graph, self.name)
@@ -151,7 +197,7 @@ class InsertQdq(Pass):
         return GraphResult(plan.model, bool(counts), counts=counts)
 
     def _integers(
-        self, plan: _GraphPlan, value: ir.Value, axis: int, table: EncodingTable, shared: _Shared
+        self, plan: _GraphPlan, value: ir.Value, axis: int, choice: Choice, table: EncodingTable, shared: _Shared
     ) -> _Integers:
         """A weight's encoding, its grid, and its integers; made once where graphs share it."""
         tensor = value.const_value
@@ -160,14 +206,36 @@ class InsertQdq(Pass):
         if key not in shared:
             array = tensor.numpy()
             given = table.encodings.get(name)
-            bits = WEIGHT_BITS[self.weights]
-            made = given or weight_encoding(name, array, bits, axis if self.per_channel else None)
+            if given is not None and choice.strict and given.bits != choice.bits:
+                given = None
+            made = given or weight_encoding(name, array, choice, axis)
             stated = as_held(made, tensor.dtype)
             encoding = as_held(plain(stated), tensor.dtype)
             check_grid(name, encoding, tensor.dtype, array.shape, plan.opset)
             kind = grid_type(name, encoding)
             shared[key] = stated, encoding, ir.tensor(quantized(array, encoding).astype(kind.numpy()), kind)
-        return shared[key]
+        found = shared[key]
+        if choice.strict and found[0].bits != choice.bits:
+            raise PassRefused(
+                f"weight {name!r} stands in several graphs or under several names, and rules give it different bits",
+                where=self.name,
+                found=f"{found[0].bits} and {choice.bits}",
+                hint="Let one rule take it by its name.",
+            )
+        return found
+
+
+KINDS = ("weights", "activations")
+
+
+def _is_quantized(model: ir.Model) -> bool:
+    """Rules took their tensors in an earlier run: what is left of them may be nothing."""
+    return any(node.op_type in PAIR for node in model.graph)
+
+
+def _is_free(value: ir.Value, rules: Rules) -> bool:
+    """A weight that something reads on a grid: not one whose readers are all kept."""
+    return any(rules.reads(node) for node, _ in value.uses())
 
 
 _Integers = tuple[Encoding, Encoding, ir.TensorProtocol]
@@ -188,7 +256,7 @@ class _GraphPlan:
     model: ir.Model
     rules: Rules
     activations: dict[ir.Value, tuple[Encoding, ir.DataType]]
-    weights: dict[ir.Value, int]
+    weights: dict[ir.Value, tuple[int, Choice]] = field(default_factory=dict[ir.Value, "tuple[int, Choice]"])
     states: dict[ir.Value, str] = field(default_factory=dict[ir.Value, str])
     integers: dict[ir.Value, _Integers] = field(default_factory=dict[ir.Value, "_Integers"])
 
@@ -252,7 +320,7 @@ def _replace_weight(
 ) -> None:
     """The operators that multiply by the weight read its integers; anything else keeps the floats."""
     floats = weight(builder, value, encoding, integers)
-    for reader, index in _multiplying(value, plan.rules):
+    for reader, index in _multiplying(value, plan.rules, plan.weights[value][1].strict):
         reader.replace_input_with(index, floats)
     _place(builder, None)
     if not value.uses() and not value.is_graph_output():
@@ -261,6 +329,6 @@ def _replace_weight(
         floats.name = name
 
 
-def _multiplying(value: ir.Value, rules: Rules) -> Iterable[tuple[ir.Node, int]]:
-    """The uses of a weight that are no table lookup, and whose node reads grids."""
-    return [(node, index) for node, index in value.uses() if node.op_type != "Gather" and rules.reads(node)]
+def _multiplying(value: ir.Value, rules: Rules, tables: bool) -> Iterable[tuple[ir.Node, int]]:
+    """The uses of a weight whose node reads grids; ``tables`` says whether lookups in it are among them."""
+    return [(node, index) for node, index in value.uses() if (tables or node.op_type != "Gather") and rules.reads(node)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -13,6 +13,7 @@ from ..ir.core.errors import PassRefused
 from ..ir.manifests.custom_io_yaml import CUSTOM_IO, write_custom_io
 from ..ir.program.contracts.interface import Grid, QuantizedIO
 from ..ir.program.program import Program
+from ..ir.quantization.decide import Decider, taken_of
 from ..ir.quantization.qdq import MARK, plain_pairs
 from ..ir.states import State, find_states
 from .base import GraphResult, Pass, Report
@@ -43,21 +44,27 @@ class KvIo(Pass):
 
     Refused: a state that no pair stands at (insert-qdq first), or whose grid has another width.
 
+    6. With a recipe its rules of caches say which states are integers, and of what width; the others stay.
+
     Attributes:
         bits: 8 or 16.
+        recipe: A shipped recipe's name, or a file of rules.
     """
 
     name: ClassVar[str] = "kv-io"
 
     bits: Literal[8, 16] = 8
+    recipe: str | None = None
 
     def call(self, model: ir.Model) -> GraphResult:
         """Changes one graph; PassRefused, naming the state, before anything is changed."""
         with plain_pairs(model):
             found = find_states(model)
         states = [state for state in found if state.axis is not None and _is_float(state)]
-        plans = [self._plan(state) for state in states if state.layout.value not in ("fixed", "recurrent")]
-        plans += self._marked(model, {id(node) for plan in plans for node in plan})
+        widths = self._widths(model)
+        states = [state for state in states if state.layout.value not in ("fixed", "recurrent")]
+        plans = [self._plan(s, widths.get(s.name, 0)) for s in states if self.recipe is None or s.name in widths]
+        plans += self._marked(model, {id(node) for plan in plans for node in plan}, widths)
         passed = _passed(plans)
         for past, present in plans:
             if past is not None:
@@ -74,10 +81,20 @@ class KvIo(Pass):
             _unlist(program)
         return report
 
-    def _plan(self, state: State) -> tuple[ir.Node | None, ir.Node | None]:
+    def _widths(self, model: ir.Model) -> dict[str, int]:
+        """The bits of each state that the recipe puts on a grid, by name."""
+        taken = taken_of(self.recipe)
+        if taken is None:
+            return {}
+        decider = Decider.of(model, taken)
+        chosen = [(group, decider.group(group)) for group in decider.groups]
+        return {state.name: c.bits for group, c in chosen if c is not None for state in group.states}
+
+    def _plan(self, state: State, bits: int = 0) -> tuple[ir.Node | None, ir.Node | None]:
         """The first node behind the past, and the last before the present."""
-        past = self._behind(state) if state.input is not None else None
-        present = self._before(state) if state.output is not None else None
+        bits = bits or self.bits
+        past = self._behind(state, bits) if state.input is not None else None
+        present = self._before(state, bits) if state.output is not None else None
         if past is not None and present is not None and _grid(past) != _grid(present):
             raise PassRefused(
                 f"state {state.name!r} enters and leaves on different grids",
@@ -87,41 +104,44 @@ class KvIo(Pass):
             )
         return past, present
 
-    def _marked(self, model: ir.Model, planned: Container[int]) -> list[tuple[None, ir.Node]]:
+    def _marked(
+        self, model: ir.Model, planned: Container[int], widths: Mapping[str, int]
+    ) -> list[tuple[None, ir.Node]]:
         """Presents that have no past, which the pairs hide from the search: insert-qdq left a mark at them."""
         found: list[tuple[None, ir.Node]] = []
         for node in model.graph:
             if node.op_type != "QuantizeLinear" or MARK not in node.metadata_props or id(node) in planned:
                 continue
             if any(user.outputs[0].is_graph_output() for user, _ in node.outputs[0].uses()):
-                found.append((None, self._wide(node.metadata_props[MARK], node)))
+                state = node.metadata_props[MARK]
+                found.append((None, self._wide(state, node, widths.get(state, self.bits))))
         return found
 
-    def _behind(self, state: State) -> ir.Node:
+    def _behind(self, state: State, bits: int) -> ir.Node:
         assert state.input is not None
         readers = [node for node, _ in state.input.uses() if node.op_type != "Shape"]
         if len(readers) != 1 or readers[0].op_type != "QuantizeLinear":
             raise self._bare(state, ", ".join(node.op_type for node in readers[:4]) or "nothing")
-        return self._wide(state.name, readers[0])
+        return self._wide(state.name, readers[0], bits)
 
-    def _before(self, state: State) -> ir.Node:
+    def _before(self, state: State, bits: int) -> ir.Node:
         assert state.output is not None
         back = state.output.producer()
         source = back.inputs[0] if back is not None and back.op_type == "DequantizeLinear" else None
         node = source.producer() if source is not None else None
         if node is None or node.op_type != "QuantizeLinear":
             raise self._bare(state, back.op_type if back is not None else "nothing")
-        return self._wide(state.name, node)
+        return self._wide(state.name, node, bits)
 
-    def _wide(self, state: str, node: ir.Node) -> ir.Node:
+    def _wide(self, state: str, node: ir.Node, bits: int) -> ir.Node:
         dtype = _integers(node)
-        if _BITS.get(dtype) != self.bits:
+        if _BITS.get(dtype) != bits:
             raise PassRefused(
                 f"state {state!r} is on a grid of another width",
                 where=self.name,
                 found=dtype.name,
-                wanted=f"{self.bits} bits",
-                hint=f"tie-states{{bits={self.bits}}} before insert-qdq, or kv-io with the width that it has.",
+                wanted=f"{bits} bits",
+                hint=f"tie-states{{bits={bits}}} before insert-qdq, or kv-io with the width that it has.",
             )
         return node
 

@@ -138,10 +138,11 @@ PRESETS: dict[str, Preset] = {
     "quantize": Preset(
         "Calibrated ranges become grids: states tied, activations and weights quantized, caches as integers",
         # tied before pairs stand anywhere: an untied past would be rounded to nothing without a word
-        "load-encodings{file=$file ctx=$ctx},tie-states{bits=$kv},"
-        "insert-qdq{activations=$activations weights=$weights per_channel=$per_channel keep=$keep "
-        "variant=$variant rules=$rules},kv-io{bits=$kv}",
-        {"file": "encodings.json"} | dict.fromkeys("ctx kv activations weights per_channel keep variant rules".split()),
+        "load-encodings{file=$file ctx=$ctx},tie-states{bits=$kv recipe=$recipe},"
+        "insert-qdq{recipe=$recipe activations=$activations weights=$weights per_channel=$per_channel keep=$keep "
+        "variant=$variant rules=$rules},kv-io{bits=$kv recipe=$recipe}",
+        {"file": "encodings.json"}
+        | dict.fromkeys("recipe ctx kv activations weights per_channel keep variant rules".split()),
     ),
 }
 

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
+from ..ir.core.errors import PassRefused
 from ..ir.program.program import Program
 from ..ir.quantization import (
     Encoding,
@@ -23,6 +24,8 @@ from ..ir.quantization import (
     join,
 )
 from ..ir.quantization.carried import put_table, table_of
+from ..ir.quantization.clip import resolve
+from ..ir.quantization.decide import Choice, Decider, taken_of
 from ..ir.quantization.grid import no_evidence
 from .base import GraphResult, Pass, Report
 
@@ -44,13 +47,17 @@ class TieStates(Pass):
     Refused, naming the tensor: a state without evidence (infinite, NaN, or one value only), for a default scale would
     destroy the cache without a word.
 
+    4. With a recipe its rules of caches decide the bits of each state; those that it leaves in float are not tied.
+
     Attributes:
         bits: 8 or 16.
+        recipe: A shipped recipe's name, or a file of rules.
     """
 
     name: ClassVar[str] = "tie-states"
 
     bits: Literal[8, 16] = 8
+    recipe: str | None = None
 
     def call(self, model: ir.Model) -> GraphResult:
         """Runs on a program of this one graph; the graph stays as it is."""
@@ -60,46 +67,63 @@ class TieStates(Pass):
     def run(self, program: Program) -> Report:
         """Ties the states of every graph; NoEvidence names the state that nothing is known of."""
         table, before = table_of(program), dict(program.encodings)
-        groups = _merged([group for model in program.graphs.values() for group in encoding_groups(model)])
+        taken = taken_of(self.recipe)
+        choices: dict[int, Choice | None] = {}
+        groups: list[Group] = []
+        for model in program.graphs.values():
+            decider = Decider.of(model, taken) if taken is not None else None
+            found = decider.groups if decider is not None else encoding_groups(model)
+            groups += found
+            uniform = Choice(self.bits, symmetric=True)
+            choices |= {id(group): uniform if decider is None else decider.group(group) for group in found}
+        merged = [together for together in _merged(groups) if choices[id(together[0])] is not None]
+        if taken is not None:
+            taken.check(("caches",))
         if not groups:
             return Report(notes=("no carried state to tie",))
-        for together in groups:
-            self._tie(table, together)
+        for together in merged:
+            self._tie(table, together, [choices[id(group)] for group in together])
         put_table(program, table)
-        tied = sum(len({name for group in together for name in group.names()}) for together in groups)
-        return Report(program.encodings != before, {"groups": len(groups), "tensors": tied})
+        tied = sum(len({name for group in together for name in group.names()}) for together in merged)
+        notes = taken.notes(("caches",)) if taken is not None else ()
+        return Report(program.encodings != before, {"groups": len(merged), "tensors": tied}, notes)
 
-    def _tie(self, table: EncodingTable, together: Sequence[Group]) -> None:
-        leader = together[0].leader.name or ""
-        chosen = self._given(table, together) or self._derived(table, together)
+    def _tie(self, table: EncodingTable, together: Sequence[Group], choices: Sequence[Choice | None]) -> None:
+        leader, choice = together[0].leader.name or "", choices[0]
+        if choice is None or any(other != choice for other in choices):
+            bits = sorted({str(other.bits) if other is not None else "float" for other in choices})
+            what = f"state {together[0].name!r} is one tensor of several graphs, and rules give it different bits"
+            raise PassRefused(what, where=self.name, found=" and ".join(bits))
+        chosen = self._given(table, together, choice) or self._derived(table, together, choice)
         for group in together:
             for member in group.names():
                 table.encodings[member] = replace(group.adapt(chosen, member), low=None, high=None)
         assert leader in table.encodings
 
-    def _given(self, table: EncodingTable, together: Sequence[Group]) -> Encoding | None:
+    def _given(self, table: EncodingTable, together: Sequence[Group], choice: Choice) -> Encoding | None:
         """The leader's own encoding, where nothing was watched and it is what is wanted."""
         for group in together:
             own = table.encodings.get(group.leader.name or "")
             watched = any(table.ranges[name].usable for name in group.names() if name in table.ranges)
-            fits = own is not None and own.bits == self.bits and own.symmetric and not own.levels
+            fits = own is not None and own.bits == choice.bits and own.symmetric and not own.levels
             if own is not None and fits and (not watched or not own.per_tensor):
                 return own
         return None
 
-    def _derived(self, table: EncodingTable, together: Sequence[Group]) -> Encoding:
+    def _derived(self, table: EncodingTable, together: Sequence[Group], choice: Choice) -> Encoding:
         leader = together[0].leader.name or ""
         names = [name for group in together for name in group.names()]
         seen = {name: table.ranges[name] for name in names if name in table.ranges}
         bad = next((name for name, e in seen.items() if math.isnan(e.low) or math.isnan(e.high)), None)
         if bad is not None:
             raise no_evidence(bad, seen[bad])
-        whole = join(e for e in seen.values() if e.usable)
+        usable = [e for e in seen.values() if e.usable]
+        whole = join(resolve(e, choice.bits, symmetric=True, method=choice.method) for e in usable)
         if not whole.usable:
             whole = _covered(table, [group.leader.name or "" for group in together])
         if not whole.usable:
             raise self._unknown(together[0], seen.get(leader))
-        return encoding_of(leader, whole, self.bits, Symmetry.SYMMETRIC)
+        return encoding_of(leader, whole, choice.bits, Symmetry.SYMMETRIC)
 
     def _unknown(self, group: Group, seen: Evidence | None) -> NoEvidence:
         error = no_evidence(group.leader.name or "", seen)

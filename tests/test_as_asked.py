@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -12,9 +13,18 @@ import pytest
 
 from onnx_llm_passes import PassManager, PassRefused, Program, parse_pipeline
 from onnx_llm_passes import verify as verify_programs
+from onnx_llm_passes.ir.core.encoding import Calibration
 from onnx_llm_passes.ir.proof.whole_run import scales_of_runs
-from onnx_llm_passes.ir.quantization import EncodingTable, print_encodings
+from onnx_llm_passes.ir.quantization import (
+    EncodingsInvalid,
+    EncodingTable,
+    Evidence,
+    parse_encodings,
+    print_encodings,
+    read_encodings,
+)
 from onnx_llm_passes.ir.quantization.carried import table_of
+from onnx_llm_passes.ir.quantization.clip import resolve
 from onnx_llm_passes.passes.pipeline import expand_pipeline
 from onnx_llm_passes.runtime.calibrate.calibrate import Method, Plan, calibrate
 from onnx_llm_passes.runtime.calibrate.grids import grids_of
@@ -63,11 +73,42 @@ def test_ranges_leave_the_width_open(tmp_path: Path) -> None:
     assert not warned(run(load + EIGHT, Program(graphs={"model": append_decoder()})), "insert-qdq")
 
 
-def test_mse_says_for_how_many_bits(tmp_path: Path) -> None:
-    load = f"load-encodings{{file={written(tmp_path, Plan(method=Method.MSE, bits=16))}}}"
+def test_mse_chooses_for_the_bits_in_force(tmp_path: Path) -> None:
+    """One file of histograms; each width has its own range, and neither is written into the file."""
+    file = written(tmp_path, Plan(method=Method.MSE))
+    table = read_encodings(file)
+    tails = {name: seen for name, seen in table.ranges.items() if seen.histogram is not None}
+    spans = {bits: {name: resolve(seen, bits) for name, seen in tails.items()} for bits in (4, 8, 16)}
+    assert all(width(spans[4][name]) <= width(spans[8][name]) <= width(spans[16][name]) for name in tails)
+    assert sum(width(spans[4][name]) < 0.99 * width(spans[16][name]) for name in tails) > len(tails) // 3
+    made = {}
+    for bits in (8, 16):
+        pipeline = f"load-encodings{{file={file}}},tie-states,insert-qdq{{activations=a{bits}}}"
+        program = run(pipeline, Program(graphs={"model": append_decoder()}))
+        assert not [name for name, known in program.encodings.items() if known.range and known.range.histogram]
+        made[bits] = program.encodings["logits"].encoding
+        assert made[bits].scale[0] == pytest.approx(width(resolve(table.ranges["logits"], bits)) / (2**bits - 1))
+
+
+def test_an_old_file_says_for_how_many_bits_its_ranges_are(tmp_path: Path) -> None:
+    table = EncodingTable(ranges={"logits": Evidence(0.0, 1.0)}, calibration=Calibration(method="mse", bits=16))
+    (tmp_path / "e.json").write_text(print_encodings(table))
+    load = f"load-encodings{{file={tmp_path / 'e.json'}}}"
     assert "chosen by mse for 16 bits" in noted(run(load, Program(graphs={"model": append_decoder()})), "load")
     load = f"load-encodings{{file={written(tmp_path)}}}"
     assert not noted(run(load, Program(graphs={"model": append_decoder()})), "load")
+
+
+def width(seen: Evidence) -> float:
+    return max(seen.high, 0.0) - min(seen.low, 0.0)
+
+
+@pytest.mark.parametrize("counts", ["", "!!", "eJwDAAAAAAE=", "eJxjYEAFAAAQAAE="])
+def test_counts_that_are_none_are_refused_by_name(tmp_path: Path, counts: str) -> None:
+    entry = {"range": [0, 1], "method": "mse", "histogram": {"edges": [0, 1], "bins": 3, "counts": counts}}
+    document = {"format": "onnx-llm-passes/encodings", "schema_version": 1, "tensors": {"logits": entry}}
+    with pytest.raises(EncodingsInvalid, match=r"'logits', histogram: holds no counts"):
+        parse_encodings(json.dumps(document))
 
 
 def test_calibration_tells_progress_from_0_on() -> None:

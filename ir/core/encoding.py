@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import InputError, PassRefused
+from .histogram import Histogram
 
 
 class EncodingsInvalid(InputError):
@@ -108,13 +109,16 @@ class Encoding:
 class Evidence:
     """The numbers that a tensor held while it was watched; an empty tensor leaves ``(inf, -inf)``.
 
-    ``more`` keeps what a file says beside (histograms, averages), as it stands there.
+    ``more`` keeps what a file says beside (averages), as it stands there. With a ``histogram``, ``method`` says how the
+    range of a grid is chosen from it once the grid's bits are known: ``mse``, ``entropy``, ``percentile 99.9``.
     """
 
     low: float
     high: float
     dtype: str = "float32"
     more: dict[str, Any] = field(default_factory=dict[str, Any])
+    method: str = ""
+    histogram: Histogram | None = None
 
     @property
     def usable(self) -> bool:

@@ -8,13 +8,14 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from ..core.encoding import Encoding, EncodingTable, Kind
+from ..core.encoding import Encoding, EncodingTable
 from ..core.errors import PassRefused
 from ..core.operators import of
 from ..interface.roles import Role, find_roles
 from ..shapes.float_values import float_values
 from ..states import State
-from .grid import encoding_of, no_evidence
+from .decide import Choice
+from .grid import Symmetry, encoding_of, evidence_of, no_evidence
 from .groups import Group
 from .layout_ops import axes_after, is_move, is_one_to_one, moved_input
 from .qdq import on_grid
@@ -46,8 +47,10 @@ def activations_of(model: ir.Model, states: list[State], rules: Rules) -> list[i
     return found
 
 
-def encoding_for(table: EncodingTable, value: ir.Value, bits: int) -> Encoding:
+def encoding_for(table: EncodingTable, value: ir.Value, choice: Choice) -> Encoding:
     """The table's encoding of an activation, else one of what was watched; NoEvidence names the tensor.
+
+    Where the choice is strict, a grid of other bits is made anew, of what was watched or of what it covers.
 
     A tensor that the table does not know, but that only moves numbers of one that it does (rows chosen by a pass after
     the calibration), is on that one's grid.
@@ -56,9 +59,14 @@ def encoding_for(table: EncodingTable, value: ir.Value, bits: int) -> Encoding:
     known = next((at for at in moved_from(value) if at in table.encodings or at in table.ranges), None)
     if known is None:
         raise no_evidence(name, None)
-    if known not in table.encodings:
-        return encoding_of(known, table.ranges[known], bits)
-    found = table.encodings[known]
+    symmetry = Symmetry.SYMMETRIC if choice.symmetric else Symmetry.ASYMMETRIC
+    found = table.encodings.get(known)
+    if found is None or (choice.strict and found.bits != choice.bits and found.per_tensor and found.scale):
+        seen = table.ranges.get(known)
+        if seen is None or (not seen.usable and found is not None):
+            assert found is not None, "one of the two is there"
+            seen = evidence_of(found)
+        return encoding_of(known, seen, choice.bits, symmetry, choice.method)
     if known != name and not found.per_tensor:
         raise no_evidence(name, None)  # what became of the channels is not known
     return found
@@ -147,20 +155,3 @@ def _initializer(value: ir.Value, axis: int) -> tuple[ir.Value, int] | None:
         value, axis = source, axes[axis] or 0
     is_weight = value.is_initializer() and len(value.const_value.shape) >= 2
     return (value, axis) if is_weight and value.const_value.dtype.is_floating_point() else None
-
-
-def weight_encoding(name: str, array: np.ndarray, bits: int, axis: int | None) -> Encoding:
-    """The symmetric grid of a weight, one a channel of ``axis`` or one for all; NoEvidence where it is not finite."""
-    from ..core.encoding import Evidence
-
-    others = tuple(i for i in range(array.ndim) if i != axis) if axis is not None else None
-    high, low = array.max(axis=others, initial=0), array.min(axis=others, initial=0)
-    reach = np.maximum(high.astype(np.float64), -low.astype(np.float64))
-    if not np.isfinite(reach).all():
-        raise no_evidence(name, Evidence(float(array.min()), float(array.max())))
-    # a channel of zeros is zeros on any grid
-    scale = np.where(reach > 0, reach, 1.0) / ((1 << (bits - 1)) - 1)
-    flat = tuple(float(s) for s in np.maximum(scale, 1e-30).reshape(-1))
-    shape = (len(flat),) if axis is not None else ()
-    zeros = (0,) * len(flat)
-    return Encoding(flat, zeros, bits, signed=True, symmetric=True, shape=shape, axis=axis, kind=Kind.PARAM)

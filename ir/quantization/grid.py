@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..core.encoding import Encoding, EncodingsInvalid, Evidence, Kind, NoEvidence
+from .clip import resolve
 
 
 class Symmetry(enum.Enum):
@@ -18,13 +19,17 @@ class Symmetry(enum.Enum):
     ASYMMETRIC = "asymmetric"
 
 
-def encoding_of(name: str, seen: Evidence, bits: int, symmetry: Symmetry = Symmetry.ASYMMETRIC) -> Encoding:
+def encoding_of(
+    name: str, seen: Evidence, bits: int, symmetry: Symmetry = Symmetry.ASYMMETRIC, method: str = ""
+) -> Encoding:
     """The grid of ``bits`` bits that holds 0 and all that was seen; NoEvidence, naming the tensor, where nothing was.
 
-    Asymmetric grids are unsigned, symmetric ones signed with zero point 0.
+    Asymmetric grids are unsigned, symmetric ones signed with zero point 0. Where the evidence has a histogram, the
+    range is what ``method`` (its own, where empty) chooses for these bits.
     """
     if not seen.usable:
         raise no_evidence(name, seen)
+    seen = resolve(seen, bits, symmetric=symmetry is Symmetry.SYMMETRIC, method=method)
     low, high = min(seen.low, 0.0), max(seen.high, 0.0)
     if symmetry is Symmetry.SYMMETRIC:
         return _symmetric(max(-low, high), bits)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from ..core.encoding import Encoding, EncodingsInvalid, Evidence, Kind, Number, TensorEncoding, check_encoding
+from ..core.histogram import Histogram, unpacked
 from .encoding_fields import Fields, as_number, as_whole, flatten, nest
 
 _FIELDS = (
@@ -28,7 +29,13 @@ def _entry(tensor: TensorEncoding) -> dict[str, Any]:
         entry["range"] = [seen.low, seen.high] if seen.low <= seen.high else None
         entry |= {"dtype": seen.dtype} if seen.dtype != "float32" else {}
         entry |= {"more": seen.more} if seen.more else {}
+        entry |= {"method": seen.method} if seen.method else {}
+        entry |= {"histogram": _histogram(seen.histogram)} if seen.histogram is not None else {}
     return entry
+
+
+def _histogram(held: Histogram) -> dict[str, Any]:
+    return {"edges": [held.first, held.last], "bins": held.bins, "counts": held.text()}
 
 
 def from_entries(entries: Mapping[str, Any], where: str) -> dict[str, TensorEncoding]:
@@ -38,7 +45,7 @@ def from_entries(entries: Mapping[str, Any], where: str) -> dict[str, TensorEnco
 
 def _tensor(name: str, entry: object, at: str) -> TensorEncoding:
     fields = Fields(entry, at)
-    fields.only(("encoding", "range", "dtype", "more"))
+    fields.only(("encoding", "range", "dtype", "more", "method", "histogram"))
     held = fields.get("encoding")
     encoding = from_fields(name, held, at) if held is not None else None
     return TensorEncoding(encoding, _evidence(fields, at) if "range" in fields.names() else None)
@@ -54,7 +61,22 @@ def _evidence(fields: Fields, at: str) -> Evidence:
     if low > high:
         raise EncodingsInvalid("range is the wrong way round", where=at, found=f"{low:g} to {high:g}")
     dtype = fields.text("dtype") if fields.get("dtype") is not None else "float32"
-    return Evidence(low, high, dtype, fields.mapping("more") if fields.get("more") is not None else {})
+    more = fields.mapping("more") if fields.get("more") is not None else {}
+    method = fields.text("method") if fields.get("method") is not None else ""
+    return Evidence(low, high, dtype, more, method, _read_histogram(fields, at))
+
+
+def _read_histogram(fields: Fields, at: str) -> Histogram | None:
+    if fields.get("histogram") is None:
+        return None
+    held = Fields(fields.get("histogram"), f"{at}, histogram")
+    held.only(("edges", "bins", "counts"))
+    edges = [as_number(edge, f"{held.where}, edges") for edge in held.listed("edges")]
+    try:
+        first, last = edges
+        return unpacked(first, last, held.whole("bins"), held.text("counts"))
+    except ValueError as error:
+        raise EncodingsInvalid("holds no counts", where=held.where, found=str(error)) from None
 
 
 def to_fields(e: Encoding) -> dict[str, Any]:

@@ -16,11 +16,11 @@ import onnx_ir as ir
 
 from ...ir.core.encoding import Calibration
 from ...ir.core.errors import InputError
+from ...ir.core.histogram import Histogram
 from ...ir.program.program import Program
 from ...ir.quantization import EncodingTable, Evidence, NoEvidence
 from ..session.session import Session
 from .feed import Arrays, Feeder, graph_of
-from .method import clip
 from .rows import feeder_of, keep_to
 from .watch import BINS, MASK_FLOOR, ROWS, SCORE_ROOM, Watch, counts, envelope_of, high, low, watch
 
@@ -51,7 +51,11 @@ class Plan:
     chunk: int = 256
     envelope: Envelope = Envelope.NONE
     percentile: float = 99.99
-    bits: int = 8
+
+    def chooser(self) -> str:
+        """The method as evidence with a histogram tells it: a grid's range is chosen once its bits are known."""
+        share = f" {self.percentile:g}" if self.method is Method.PERCENTILE else ""
+        return "" if self.method is Method.MINMAX else self.method.value + share
 
 
 @dataclass
@@ -208,7 +212,7 @@ def calibrate(
         edges = [(max(a, MASK_FLOOR) if name in plain.masks else a, b) for name, (a, b) in named]
         _check_finite(plain.names, edges)
         counted = checkpoint.run(job, engine, edges, len(plain.names))
-    table = _table(plain, seen, counted, plan, on_progress)
+    table = _table(plain, seen, counted, plan)
     keep_to(job.model, table)
     table.calibration = _calibration(name, feeder, samples, plan, plain, seen)
     checkpoint.forget()
@@ -238,25 +242,22 @@ def _check_finite(names: Sequence[str], edges: Sequence[tuple[float, float]]) ->
             raise no_evidence(name, Evidence(first, last))
 
 
-def _table(
-    plain: Watch, seen: Partial, counted: Partial | None, plan: Plan, on_progress: Progress | None
-) -> EncodingTable:
+def _table(plain: Watch, seen: Partial, counted: Partial | None, plan: Plan) -> EncodingTable:
     table = EncodingTable()
     for index, name in enumerate(plain.names):
         first, last = float(seen.low[index]), float(seen.high[index])
         if abs(first) >= np.finfo(np.float32).max and abs(last) >= np.finfo(np.float32).max:
             first, last = float("inf"), float("-inf")  # every entry was masked
-        if counted is not None and on_progress is not None:
-            on_progress("choosing ranges", index, len(plain.names))
+        held: Histogram | None = None
         if counted is not None and first < last:
-            edges = (max(first, MASK_FLOOR) if name in plain.masks else first, last)
-            first, last = clip(plan.method.value, counted.counts[index][:BINS], edges, plan.percentile, plan.bits)
+            edge = max(first, MASK_FLOOR) if name in plain.masks else first
+            held = Histogram.of(counted.counts[index][:BINS], edge, last)
         if name in plain.masks:
             first = max(first, MASK_FLOOR) if last > MASK_FLOOR else first
             first = MASK_FLOOR if name in plain.added else first
         if name in plain.scores and first <= last:
             first -= SCORE_ROOM
-        table.ranges[name] = Evidence(first, last)
+        table.ranges[name] = Evidence(first, last, method=plan.chooser() if held else "", histogram=held)
     _widen_by_pairs(table, [name for name in plain.names if envelope_of(name) in table.ranges])
     return table
 
@@ -277,7 +278,6 @@ def _calibration(
     return Calibration(
         graph=graph,
         method=plan.method.value,
-        bits=plan.bits if plan.method is Method.MSE else None,
         chunk=feeder.chunk,
         samples=len(samples),
         tokens=sum(used),

@@ -10,6 +10,7 @@ from ...ir.interface.analysis import analysis_of
 from ...ir.program.program import Program
 from ...ir.quantization import Encoding, EncodingTable, encoding_of
 from ...ir.quantization.carried import put_table, table_of
+from ...ir.quantization.clip import resolve
 from ...ir.quantization.kv_scales import cache_name
 from ...passes.tie_states import TieStates
 
@@ -35,6 +36,12 @@ def grids_of(
             left_out.append(name)
     grids.encodings |= {name: encoding for name, encoding in states.items() if name not in grids.encodings}
     return grids, left_out
+
+
+def resolved(table: EncodingTable, bits: int) -> EncodingTable:
+    """The table with each range as its method chooses it for ``bits`` bits, for a format without histograms."""
+    ranges = {name: replace(resolve(seen, bits), method="", histogram=None) for name, seen in table.ranges.items()}
+    return replace(table, ranges=ranges)
 
 
 def _by_layer(program: Program, states: Mapping[str, Encoding]) -> EncodingTable:
