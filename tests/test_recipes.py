@@ -66,12 +66,13 @@ def notes(program: Program, name: str = "insert-qdq") -> str:
     return " ".join(text for record in program.history if record.text.startswith(name) for text in record.notes)
 
 
+_A16 = {("activation", 16, None): 107, ("activation", 8, None): 30}
 WANTED = {
-    "a16w8kv8": {("activation", 16, None): 107, ("activation", 8, None): 30, ("param", 8, None): 15},
-    "a16w4b32": {("activation", 16, None): 107, ("activation", 8, None): 30, ("param", 4, 32): 14, ("param", 8, None): 1},
+    "a16w8kv8": {**_A16, ("param", 8, None): 15},
+    "a16w4b32": {**_A16, ("param", 4, 32): 14, ("param", 8, None): 1},
     "a8w8": {("activation", 8, None): 137, ("param", 8, None): 15},
     "w4-only": {("param", 4, 32): 14, ("param", 8, None): 1},
-    "qnn-htp": {("activation", 16, None): 107, ("activation", 8, None): 30, ("param", 8, None): 15},
+    "qnn-htp": {**_A16, ("param", 8, None): 15},
     "ort-cpu": {("activation", 8, None): 107, ("param", 8, None): 15},
 }  # fmt: skip
 
