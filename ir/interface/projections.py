@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from ..core.operators import key_of, of
+from ..core.operators.walks import ACTIVATED, WEIGHT_PICKED
 from ..states import State
 from ..states.attention import comes_from_softmax, path_to_softmax
 from ..states.ports import KEY_VALUE_INPUTS
@@ -32,11 +33,6 @@ class Part(enum.Enum):
     SCORE = "score"
 
 
-_ACTIVATIONS = frozenset(
-    "Sigmoid Tanh Erf Gelu Relu Elu Swish HardSwish HardSigmoid LeakyRelu Softplus FastGelu BiasGelu QuickGelu Mish "
-    "Selu".split()
-)
-_PICKS = frozenset("Gather Squeeze Unsqueeze Transpose Reshape Identity Cast DequantizeLinear".split())
 MAX_PICKS = 12  # operators between a weight and what multiplies by it
 MAX_WALK = 600  # nodes between a projection and the attention that it is for
 
@@ -70,7 +66,7 @@ def weight_behind(value: ir.Value | None) -> ir.Value | None:
         if value.is_initializer() and value.const_value is not None:
             return value if len(value.const_value.shape) >= 2 else None
         node = value.producer()
-        if node is None or node.domain or node.op_type not in _PICKS:
+        if node is None or node.domain or node.op_type not in WEIGHT_PICKED:
             return None
         value = node.inputs[0]
     return None
@@ -257,7 +253,7 @@ class _Own:
         while work and len(own.values) < MAX_WALK:
             for node, _ in work.pop().uses():
                 if own._holds(node):
-                    own.activated |= node.op_type in _ACTIVATIONS
+                    own.activated |= node.op_type in ACTIVATED
                     own.cut |= of(node).moves and not of(node).keeps_all
                     new = [output for output in node.outputs if output not in own.values]
                     own.values.update(new)

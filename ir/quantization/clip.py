@@ -66,13 +66,14 @@ def clip(
 
 def _percentile(counts: np.ndarray, bounds: np.ndarray, percentile: float, bits: int, symmetric: bool) -> Edges:
     """As many at each end left out as the percentile allows."""
-    tail = (1.0 - percentile / 100.0) / 2.0 * counts.sum()
-    below = np.cumsum(counts)
-    above = np.cumsum(counts[::-1])
-    first = int(np.searchsorted(below, tail, side="right"))
-    last = len(counts) - int(np.searchsorted(above, tail, side="right"))
-    edges: list[float] = bounds.tolist()
-    return edges[first], edges[last]
+    tail = (1.0 - percentile / 100.0) / 2.0 * float(counts.sum())
+    first, last = _behind(counts, tail), len(counts) - _behind(counts[::-1], tail)
+    return float(bounds[first]), float(bounds[last])
+
+
+def _behind(counts: np.ndarray, tail: float) -> int:
+    """The first bin up to which more than ``tail`` numbers were counted."""
+    return int((np.cumsum(counts) <= tail).sum())
 
 
 def _mse(counts: np.ndarray, bounds: np.ndarray, percentile: float, bits: int, symmetric: bool) -> Edges:

@@ -6,7 +6,7 @@ for what it means on that way: a scale between a product and its softmax is none
 
 from __future__ import annotations
 
-from . import keys, names
+from . import MS, keys, names
 
 PAIRS = keys(lambda row: row.quantizes or row.dequantizes)
 SIZES = names(lambda row: row.sizes)
@@ -90,6 +90,12 @@ NUMBERS_END = _and(
 # weights, tables, heads
 WEIGHT_DERIVED = _and(SAME_PLACE, more="Transpose DequantizeLinear")
 """What may stand between a stored weight and the product it enters."""
+WEIGHT_PICKED = WEIGHT_DERIVED | _and(LAYOUT, more="Gather")
+"""And where it is one of a stack, as experts' weights are."""
+ACTIVATED = _and(
+    more="Sigmoid Tanh Erf Gelu Relu Elu Swish HardSwish HardSigmoid LeakyRelu Softplus Mish Selu"
+) | names(lambda row: row.elementwise and not row.quantizes and not row.dequantizes, MS)
+"""What an MLP's gate goes through; onnxruntime's own operators of one number each are all of this kind."""
 WORDS_CHOSEN = PICKS - {"Split", "GatherND"}
 """What chooses rows or words behind a head, along one axis and with one result."""
 POSITIONS_TO_EXTREME = _and(IN_ORDER, more="Gather Slice")
