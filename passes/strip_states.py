@@ -60,8 +60,9 @@ class StripStates(Pass):
     5. ``fused``: the operator's past ports are cleared, its present outputs kept unconnected; bit-equal.
     6. ``recurrent``: the state starts from zeros of its own shape (a convolution's: as many rows as it looks back);
        counters of rows written start from 0.
-    7. ``window``, ``delta``: as append. ``fixed`` (cross-attention): refused unless ``kinds`` names ``cross``; then
-       the output goes and the input stays.
+    7. ``window``, ``delta``: as append; a window of fixed length in a graph without tokens (the left context of a
+       streaming encoder) starts from zeros of its own shape. ``fixed`` (cross-attention): refused unless ``kinds``
+       names ``cross``; then the output goes and the input stays.
     8. An attention over a written cache (Attention-24) that counts its valid keys in an input loses the count, which
        must be the number of tokens: recorded. TensorScatter may be ``circular``, and may leave its index out.
     9. States inside local functions: the past leaves the function's signature and body, once for all calls (or, with
@@ -182,7 +183,8 @@ def _prepare(model: ir.Model, roles: dict[str, Role], chosen: Sequence[State]) -
     tokens = [v for v in stay if roles.get(v.name or "") in (Role.TOKEN_IDS, Role.EMBEDDINGS) and v.shape]
     batch = (tokens[0], 0) if tokens else None
     sequence = (tokens[0], 1) if tokens and len(tokens[0].shape or ()) > 1 else None
-    return Unbinding(Builder(model.graph, StripStates.name), anchors_of(stay), batch, sequence)
+    text = bool(tokens) or Role.POSITIONS in roles.values()
+    return Unbinding(Builder(model.graph, StripStates.name), anchors_of(stay), batch, sequence, text=text)
 
 
 def _drop_outputs(graph: ir.Graph, states: Iterable[State]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
@@ -24,6 +24,8 @@ from .contract import Contract, check_empty, check_given
 from .converted import Unplayable, changes_layout, play
 from .report import CaseReport, VerifyReport
 
+MAX_NAMED = 3  # inputs by whose sizes a run is named
+
 
 @dataclass(eq=False)
 class Pair:
@@ -37,6 +39,7 @@ class Pair:
     unbound: ir.Model  # the original as it is run; as a subject it has the sizes of its result
     sessions: tuple[Session, Session] | None = None
     leaving_out: bool = False
+    names: set[str] = field(default_factory=set[str])
 
     @property
     def optional(self) -> list[str]:
@@ -94,14 +97,22 @@ class Pair:
                 continue
             for leaving_out in (False, True) if self.optional else (False,):
                 self.leaving_out = leaving_out
-                yield self._run(case)
+                ran = self._run(case)
+                if not self._sized or ran.skipped or ran.case not in self.names:  # else sizes that have run already
+                    self.names.add(ran.case)
+                    yield ran
+
+    @property
+    def _sized(self) -> bool:
+        """Whether no input counts tokens: runs are then named by the sizes of what they were given."""
+        return not self.original.takes_length
 
     def _cases(self, seed: int) -> list[Case]:
         batch, length = (self._fixed(axis) for axis in (0, 1))
         paddings = self._paddings()
         if len(paddings) == 1:
             self.report.notes.append(f"{self.name}: no input tells padding, so only full rows are run")
-        lengths = LENGTHS if self.original.takes_length else LENGTHS[:1]
+        lengths = LENGTHS if self.original.takes_length or self.original.states else LENGTHS[:1]
         return plan([batch] if batch else BATCHES, [length] if length else lengths, paddings, seed)
 
     def _fixed(self, axis: int) -> int | None:
@@ -117,8 +128,11 @@ class Pair:
             return ORDERED
         return (*ORDERED, Padding.LEFT) if self.original.masks else (Padding.FULL,)
 
-    def _title(self, case: Case) -> str:
-        return f"{case.name}, optional inputs left out" if self.leaving_out else case.name
+    def _title(self, case: Case, inputs: Mapping[str, np.ndarray] | None = None) -> str:
+        carried = set(self.original.by_input)
+        sizes = [f"{name} {list(array.shape)}" for name, array in (inputs or {}).items() if name not in carried]
+        name = ", ".join(sizes[:MAX_NAMED]) if self._sized and sizes else case.name
+        return f"{name}, optional inputs left out" if self.leaving_out else name
 
     def _run(self, case: Case) -> CaseReport:
         inputs, outputs, rejected = self._run_original(case)
@@ -130,7 +144,8 @@ class Pair:
         """Runs the original; sizes that nothing explains are guessed until it accepts one, which is kept."""
         assert self.sessions is not None, "open() comes first"
         rejected = ""
-        for guess in dict.fromkeys((self.original.guess, *GUESSES)):
+        own = (case.length,) if self._sized and self.original.states else ()  # of frames, where nothing else says it
+        for guess in dict.fromkeys((*own, self.original.guess, *GUESSES)):
             self.original.guess = guess
             try:
                 inputs = self.contract.allowed(build_inputs(self.original, case))
@@ -146,12 +161,12 @@ class Pair:
         try:
             others = self.sessions[1].run(self._inputs_of_result(case, inputs))
         except RunError as error:
-            return CaseReport(self.name, self._title(case), failed=error.what)
+            return CaseReport(self.name, self._title(case, inputs), failed=error.what)
         chain = self.contract.chain
         expected = chain.expected(outputs, inputs)
         shared = [name for name in others if name in expected]
         if not shared:
-            return CaseReport(self.name, self._title(case), failed="the graphs share no output")
+            return CaseReport(self.name, self._title(case, inputs), failed="the graphs share no output")
         found: list[Difference] = []
         for name in shared:
             before, after = chain.comparable(name, expected[name], others[name], inputs)
@@ -162,7 +177,7 @@ class Pair:
             found = self._without_chance(found, inputs, outputs)
         if self._cache_left and not all(output.equal for output in found):
             found = [self._at_tokens(case, output, expected, others) for output in found]
-        return CaseReport(self.name, self._title(case), tuple(found))
+        return CaseReport(self.name, self._title(case, inputs), tuple(found))
 
     def _without_chance(
         self, found: list[Difference], inputs: dict[str, np.ndarray], outputs: dict[str, np.ndarray]

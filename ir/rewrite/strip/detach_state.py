@@ -33,6 +33,7 @@ class Unbinding:
         sequence: What counts the tokens of a run.
         sources: Where each scatter state's positions come from, by the state's id.
         dead: Nodes that may have lost their last use.
+        text: Whether the graph reads token ids, so that a cache of fixed length holds rows of no token at first.
     """
 
     builder: Builder
@@ -41,6 +42,11 @@ class Unbinding:
     sequence: Anchor | None
     sources: dict[int, PositionSource | None] = field(default_factory=dict[int, "PositionSource | None"])
     dead: list[ir.Node] = field(default_factory=list[ir.Node])
+    text: bool = True
+
+    def keeps_context(self, state: State) -> bool:
+        """True for a left context of fixed length in a graph without tokens: it starts as zeros, as recurrences do."""
+        return not self.text and state.layout is Layout.WINDOW and isinstance(state.length, int)
 
     def source(self, state: State) -> PositionSource | None:
         """Where the state's positions come from; remembered, as taking states out cuts the way."""
@@ -76,7 +82,7 @@ def initial_dims(state: State, unbinding: Unbinding) -> list[Source | None]:
     source = unbinding.source(state)
     dims: list[Source | None] = []
     for axis, dim in enumerate(dims_of(state.input) or ()):
-        if axis == state.axis and state.layout is not Layout.RECURRENT:
+        if axis == state.axis and state.layout is not Layout.RECURRENT and not unbinding.keeps_context(state):
             dims.append(unbinding.tokens(state) if state.in_place else 0)
         elif axis == 0 and state.selector is not None and source is not None and source.batch_axis is not None:
             dims.append((source.input, source.batch_axis))
@@ -94,7 +100,9 @@ def take_out(state: State, unbinding: Unbinding) -> None:
     """Rewires the graph around ``state``; its input and output lose their uses but stay in the graph's lists."""
     assert state.input is not None
     _forget_lines(state, unbinding)
-    if state.update is not None and not state.stacked:  # else a function has let go of it, or parts take it
+    if (
+        state.update is not None and not state.stacked and not unbinding.keeps_context(state)
+    ):  # else a function has let go of it, or parts take it
         _TAKE_OUT[Layout.FUSED if state.inside is Layout.FUSED else state.layout](state, unbinding)
     remove_dead(unbinding.dead)
     for node, index in tuple(state.input.uses()):

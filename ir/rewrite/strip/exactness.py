@@ -40,7 +40,7 @@ def refuse_unprovable(
         _refuse_positions(where, state, unbinding)  # before their lengths: a ring is refused as a ring
     for state in chosen:
         if state.pairing is not Pairing.OUTPUT_ONLY and state.traits.changes:
-            _refuse_length(where, state)
+            _refuse_length(where, state, unbinding)
             _refuse_unknown_dims(where, state, unbinding)
     scattered = [state for state in chosen if state.in_place]
     signatures = Signatures(model)
@@ -193,7 +193,7 @@ def _refuse_shared_lengths(where: str, states: Sequence[State], chosen: Sequence
             )
 
 
-def _refuse_length(where: str, state: State) -> None:
+def _refuse_length(where: str, state: State, unbinding: Unbinding) -> None:
     if state.layout is Layout.WINDOW and state.axis is None:
         raise PassRefused(
             f"state {state.name!r} is rewritten in place in a way that is not understood",
@@ -210,7 +210,7 @@ def _refuse_length(where: str, state: State) -> None:
             hint="Give the graph's input and output their shapes (symbolic ones will do), then run again.",
         )
     rows = state.length
-    if state.layout is not Layout.RECURRENT and isinstance(rows, int) and rows != 0:
+    if state.layout is not Layout.RECURRENT and isinstance(rows, int) and rows and not unbinding.keeps_context(state):
         raise PassRefused(
             f"the length of state {state.name!r} is baked into the graph",
             where=where,
