@@ -90,8 +90,15 @@ class Outcome:
         }
 
 
-def execute(job: Job, on_progress: Callable[[str, int, int], None] | None = None) -> Outcome:
-    """Runs the job; where the floors below raise, nothing was written but what ``job.reproducer`` asks for."""
+def execute(
+    job: Job,
+    on_progress: Callable[[str, int, int], None] | None = None,
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> Outcome:
+    """Runs the job; where the floors below raise, nothing was written but what ``job.reproducer`` asks for.
+
+    ``on_stage`` is called with what comes next, ``on_progress`` with the bytes of a large file that are written.
+    """
     from ..ir.core.gc_off import collector_off
     from ..passes.pipeline import parse_pipeline
 
@@ -101,21 +108,25 @@ def execute(job: Job, on_progress: Callable[[str, int, int], None] | None = None
     from ..ir.interface.analysis import kept_analyses  # loads onnx, which a misspelt pass needs not wait for
 
     with collector_off():
+        on_stage(f"loading {job.model}")
         program = _timed(outcome, "load", lambda: _load(job))
         outcome.before = _facts(program)
         first = _described(program) if job.describe else None
         done, nodes = len(program.history), sum(facts["nodes"] for facts in outcome.before.values())
         with kept_analyses(program.graphs):  # from the first pass to what program.json tells of the graphs
             try:
-                _run(job, passes, program)
+                _run(job, passes, program, on_stage)
             except OnnxPassesError:
+                on_stage("")
                 _tell(program.history[done:])  # what went before may be why
                 raise
             outcome.records = program.history[done:]
             outcome.seconds.update({record.text: record.seconds for record in outcome.records})
             outcome.pipeline, outcome.assumptions = program.pipeline, program.assumptions
             outcome.after = _facts(program)
+            on_stage("running the result beside its original on tiny sizes")
             outcome.proof = _timed(outcome, "prove", lambda: _prove(job, program, done, nodes))
+            on_stage("" if on_progress is not None else f"writing {job.out}")  # a large file has a bar of its own
             saved = _timed(outcome, "save", lambda: _save(job, program, on_progress))
         outcome.files = {path.name: path.stat().st_size for path in saved.files}
         outcome.weights = {"referred": saved.referred, "copied": saved.copied, "moved": saved.moved}
@@ -150,12 +161,14 @@ def _prove(job: Job, program: Program, done: int, before: int) -> str:
     return prove_result(lambda: _load(job), program, done, Prove(job.prove), before).text
 
 
-def _run(job: Job, passes: list[Pass], program: Program) -> None:
+def _run(job: Job, passes: list[Pass], program: Program, on_stage: Callable[[str], None]) -> None:
     from ..passes.failure import Reproducer
+    from ..passes.instruments import Announce
     from ..passes.manager import PassManager
 
     reproducer = None if job.reproducer is None else Reproducer(job.reproducer, lambda: _load(job))
-    manager = PassManager(passes, _instruments(job), allow_scripts=job.allow_scripts, reproducer=reproducer)
+    watching = [Announce(on_stage, len(passes)), *_instruments(job)]
+    manager = PassManager(passes, watching, allow_scripts=job.allow_scripts, reproducer=reproducer)
     manager.run(program)
 
 

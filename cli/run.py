@@ -15,6 +15,7 @@ from . import render
 from .job import Job, Outcome, execute
 from .options import Debug, FollowLinks, Json, ModelPath
 from .report import require_template_engine, write_report
+from .stages import Stages
 
 
 class Weights(enum.StrEnum):
@@ -133,8 +134,8 @@ def run_pipeline(
         reproducer=reproducer,
         prove=prove.value,
     )
-    with render.Progress() as progress:
-        outcome = execute(job, progress)
+    with Stages() as stages, render.Progress() as progress:
+        outcome = execute(job, progress, stages)
     if report is not None:
         write_report(report, outcome)
     _tell(outcome, timing=timing, quiet=quiet)

@@ -13,6 +13,7 @@ from ..ir.core.errors import UsageError
 from . import render
 from .ending import guarded
 from .options import Debug, FollowLinks, Json, OrtOptimization
+from .stages import Stages
 
 if TYPE_CHECKING:
     from ..runtime.verify.verify import CaseReport, VerifyReport
@@ -82,8 +83,10 @@ def _compare(
     from ..runtime.verify.verify import verify as compare
 
     given = read_arrays(inputs) if inputs is not None else None
-    before, after = (Program.load(path, follow_links=follow_links) for path in models)
-    report = compare(before, after, inputs=given, seed=how[0], tolerance=how[1])
+    with Stages("loading the two models") as stage:
+        before, after = (Program.load(path, follow_links=follow_links) for path in models)
+        stage("comparing the two models")
+        report = compare(before, after, inputs=given, seed=how[0], tolerance=how[1])
     if note := saturation_note([before, after]):
         report.notes.append(note)
     render.tell_all("note", report.notes)

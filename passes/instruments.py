@@ -106,6 +106,24 @@ def check_paired(model: ir.Model, states: Iterable[Ends]) -> None:
             )
 
 
+class Announce(Instrument):
+    """Says which pass of how many comes next, before it runs."""
+
+    def __init__(self, on_stage: Callable[[str], None], number: int) -> None:
+        self.on_stage = on_stage
+        self.number = number
+        self._done = 0
+
+    def start(self, program: Program) -> None:
+        """Counts from one again."""
+        self._done = 0
+
+    def before(self, pass_: Pass, program: Program) -> None:
+        """Names the pass."""
+        self._done += 1
+        self.on_stage(f"pass {self._done} of {self.number}: {pass_.name}")
+
+
 class Timing(Instrument):
     """Measures each pass; ``seconds`` holds (pass text, seconds) in the order they ran."""
 
