@@ -10,11 +10,41 @@ import onnx_ir as ir
 
 from onnx_llm_passes.ir.core.verifier import check_structure
 from onnx_llm_passes.passes.convert_states import ConvertStates
-from onnx_llm_passes.runtime.decode.step import Chunk
-from onnx_llm_passes.runtime.decode.stepper import Stepper
+from onnx_llm_passes.runtime.decode.host import Host
+from onnx_llm_passes.runtime.decode.kv_cache import Caches
+from onnx_llm_passes.runtime.decode.step import Chunk, Step
+from onnx_llm_passes.runtime.session.subject import Subject
 
-Step = list[Chunk]
+Chunks = list[Chunk]
 CTX, CLOSE = 24, 2e-6
+
+
+class Stepper:
+    """Sequences in one graph: together where caches are written in place, else each alone in a cache that grows.
+
+    ``others`` feeds inputs that no chunk tells, one line a sequence.
+    """
+
+    def __init__(self, model: ir.Model, batch: int = 1, ctx: int = 0, *, others: dict[str, Any] | None = None) -> None:
+        self.host = Host(Subject.of(model, "graph"), ctx=ctx, guesses=False)
+        self.host.open()
+        self.states, self.others = self.host.changing, others or {}
+        self.in_place = any(state.in_place for state in self.states)
+        self.caches = [Caches(batch)] if self.in_place else [Caches(1) for _ in range(batch)]
+
+    def step(self, chunks: Sequence[Chunk], width: int = 0) -> list[np.ndarray[Any, Any]]:
+        """Logits of each sequence's chunk, padded to ``width`` where they run together."""
+        if self.in_place:
+            step = Step.of(chunks, width=width, lengths=self.caches[0].lengths)
+            logits = self.host.run(self.caches[0], step, others=self.others)[self.host.answer]
+            return [found[: len(chunk.tokens)] for found, chunk in zip(logits, chunks, strict=True)]
+        return [self._alone(row, chunk) for row, chunk in enumerate(chunks)]
+
+    def _alone(self, row: int, chunk: Chunk) -> np.ndarray[Any, Any]:
+        if not len(chunk.tokens):
+            return np.zeros((0, 0), np.float32)
+        others = {name: array[row : row + 1] for name, array in self.others.items()}
+        return self.host.run(self.caches[row], Step.of([chunk]), others=others)[self.host.answer][0]
 
 
 def rel(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
@@ -29,20 +59,19 @@ def rel(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
 def rows(stepper: Stepper, layer: int | None, kind: str, row: int) -> np.ndarray[Any, Any]:
     """What the cache holds of one sequence, rows in order on the last axis but one: ``[heads, length, size]``."""
     state = next(s for s in stepper.states if (s.layer, s.kind) == (layer, kind))
-    caches = stepper.caches[0] if stepper.in_place else stepper.caches[row]
-    binding = stepper.host.bind(stepper.batch if stepper.in_place else 1)[0][state.name]
+    caches, row = (stepper.caches[0], row) if stepper.in_place else (stepper.caches[row], 0)
+    binding = stepper.host.bind(len(caches.lengths))[0][state.name]
     axes = (binding.batch_axis, state.axis or 0)
-    held = np.moveaxis(caches.states[state.name].array(), axes, (0, -2))[row if stepper.in_place else 0]
-    return held[..., : stepper.lengths[row], :]
+    return np.moveaxis(caches.states[state.name].array(), axes, (0, -2))[row][..., : caches.lengths[row], :]
 
 
-def script(rng: np.random.Generator, batch: int, most: int) -> list[Step]:
+def script(rng: np.random.Generator, batch: int, most: int) -> list[Chunks]:
     """Chunks of mixed lengths, rewinds over rejected tokens, an idle row, the last slot, a fresh start."""
     lengths = [0] * batch
-    steps: list[Step] = []
+    steps: list[Chunks] = []
 
     def add(counts: Sequence[int], starts: Sequence[int]) -> None:
-        step: Step = []
+        step: Chunks = []
         for row, (asked, start) in enumerate(zip(counts, starts, strict=True)):
             count = min(asked, most, CTX - start)
             step.append(Chunk(tuple(int(x) for x in rng.integers(0, 30, count)), start))

@@ -14,7 +14,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FLOORS = ("ir", "passes", "runtime", "api", "cli")
 MAX_FILE, MAX_FUNCTION = 350, 60
 FEEDERS = (
-    *(f"runtime/decode/{name}.py" for name in "caches kv_cache step host stepper decoder prompt_reader inputs".split()),
+    *(f"runtime/decode/{name}.py" for name in "caches kv_cache step host decoder prompt_reader inputs".split()),
     "runtime/session/in_place.py",
     "runtime/calibrate/feed.py",
     "runtime/verify/layer_play.py",

@@ -18,13 +18,12 @@ from onnx_llm_passes.ir.symbolic.symbols import substitute_symbols
 from onnx_llm_passes.passes.convert_states import ConvertStates, MaskInput, Names, Ops, To
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.runtime.decode.step import Chunk
-from onnx_llm_passes.runtime.decode.stepper import Stepper
 from onnx_llm_passes.runtime.samples.samples import append_decoder
 
 from .append_graphs import append_by_data, append_other_axes, append_plain, append_three_dims, one_token
 from .builders import BUILDERS, OTHERS
 from .convert_graphs import COUNTED
-from .convert_tools import CLOSE, CTX, compare, convert, rel, rows, unpadded
+from .convert_tools import CLOSE, CTX, Stepper, compare, convert, rel, rows, unpadded
 from .renaming import rename_everything
 
 Build = Callable[[], ir.Model]
@@ -283,6 +282,6 @@ def test_nothing_to_convert_is_said() -> None:
     assert result.notes == ("no carried state to convert in this graph",)
 
 
-def test_a_stepper_refuses_a_gap() -> None:
-    with pytest.raises(UsageError, match="starts behind the end"):
+def test_a_run_that_leaves_a_gap_is_refused() -> None:
+    with pytest.raises(UsageError, match="starts behind the end of its text"):
         Stepper(append_decoder()).step([Chunk((1,), 3)])

@@ -80,9 +80,15 @@ def test_a_damaged_weight_is_found() -> None:
     assert "logits" in report.first_difference
 
 
-def test_what_cannot_be_played_is_compared_in_first_runs() -> None:
+def test_a_past_of_fixed_length_is_played_as_far_as_it_reaches() -> None:
     after = baked_length()
     ConvertStates(to=To.DELTA).call(after)
     report = verified(baked_length(), after)
+    assert report.verdict is Verdict.EQUAL, report.first_difference
+    assert [case.case for case in report.cases] == ["batch 2, chunk by chunk"]
+
+
+def test_what_cannot_be_played_is_compared_in_first_runs() -> None:
+    report = verified(append_decoder(), convert(append_decoder(), ctx="4"))
     assert any("only first runs are compared" in note for note in report.notes)
     assert report.runs

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from ...ir.core.errors import OnnxPassesError, UsageError
 from ...ir.interface.logits import logits_output
 from ...ir.interface.roles import Role
-from ...ir.states import Layout
+from ...ir.states import Layout, Pairing, State
 from ...ir.symbolic.symbols import dims_of
 from ..session.in_place import InPlaceSession
 from ..session.legalize import legalized
@@ -148,6 +148,11 @@ class Host:
     def rewinds(self) -> bool:
         """Whether rejected tokens can be taken back."""
         return all(not s.takes_padding and not s.is_ring for s in self.subject.states)
+
+    @property
+    def changing(self) -> list[State]:
+        """The states that come back changed."""
+        return [s for s in self.subject.states if s.pairing is Pairing.BOTH and s.traits.changes]
 
     @property
     def chooses_rows(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from ...ir.core.errors import UsageError
 from .caches import CacheBinding, CachePolicy
 
 
@@ -164,9 +165,12 @@ class Caches:
         self.lengths += counts
 
     def rewind(self, texts: Sequence[int] | np.ndarray, past: Sequence[int] | np.ndarray) -> None:
-        """These texts hold ``past`` tokens, where they held more."""
+        """These texts hold ``past`` tokens, where they held more. Raises UsageError where they held fewer."""
         before = self.lengths.copy()
-        self.lengths[texts] = np.minimum(self.lengths[texts], past)
+        if (before[texts] < past).any():
+            wanted = f"at most {before[texts].tolist()}"
+            raise UsageError("a run starts behind the end of its text", found=list(past), wanted=wanted)
+        self.lengths[texts] = past
         if (behind := before - self.lengths).any():
             for cache in self.states.values():
                 cache.keep(self.lengths, np.zeros_like(behind), behind)

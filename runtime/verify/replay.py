@@ -21,19 +21,17 @@ from ..decode.kv_cache import Caches
 from ..decode.step import Step
 from ..session.session import RunError, SessionError
 from ..session.subject import Subject
-from .adapted import of_contract
-from .closeness import OTHER_SUMS, compare_rows, sums_of
+from .closeness import OTHER_SUMS, sums_of
 from .compare import Difference, compare
 from .contract import Contract
 from .observe import observing
 from .outside import outside_sizes
 from .replay_graphs import decoder_of, has_branches, open_clone, replays, same_layouts
-from .tapped import TappedRows
+from .text import TOKENS, Feed, Text
 
 TEXT = 48  # tokens after the prompt, at most
 BY_RUN = "scales are taken over all tokens of a run"
 REMAINDERS = 8  # lengths of prompts that a prefill reads beside its first one, about
-Feed = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,8 @@ def replay(
         tell(f"{base}: {why}: the clones are compared with the original on their own inputs only")
         limit(f"{base}: the past was full in every run; rows of it that hold no token were not tried")
     if context.by_run:
-        limit(f"{base}: {BY_RUN}: logits depend on how a text is cut into runs, by up to {context.sums:.2g}")
-    prompt = Caches(len(context.text))
+        limit(f"{base}: {BY_RUN}: logits depend on how a text is cut into runs, by up to {context.text.sums:.2g}")
+    prompt = context.text.empty()
     for spec in sorted(specs, key=lambda spec: spec.role is SpecRole.DECODE):
         player = players[spec.graph + spec.name]
         try:
@@ -105,19 +103,14 @@ class _BothReject(OnnxPassesError):
 
 @dataclass
 class _Context:
-    """One text, what the original says of it token by token, and what was compared since the last report."""
+    """A text as the original reads it, of which ``length`` tokens are replayed, and what was compared since then."""
 
-    original: Host
-    text: np.ndarray
-    contract: Contract
+    text: Text
+    length: int
     same_layout: bool
     static_past: bool
-    tapped: TappedRows
-    expected: list[np.ndarray] = field(default_factory=list[np.ndarray])
-    pairs: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list[tuple[np.ndarray, np.ndarray]])
     twins: dict[str, Difference] = field(default_factory=dict[str, Difference])
     packed: bool = False
-    sums: float = OTHER_SUMS
     runs: int = 0
     by_run: bool = False
 
@@ -134,15 +127,32 @@ class _Context:
         length = max(min(room - longest, prompt + TEXT), 1)
         ids = next(iter(original.subject.tables.values()), 64)
         batch = max(player.batch or 1 for player in players)
-        text = np.random.default_rng([seed, length]).integers(0, ids, (batch, room + longest))
-        same, tapped = same_layouts(original, players, contract.old_input), TappedRows.of(contract)
-        context = cls(original, text, contract, same, any(player.fixed_past for player in players), tapped)
-        context.sums, context.by_run = sums_of(model), bool(scales_of_runs(model))
+        tokens = np.random.default_rng([seed, length]).integers(0, ids, (batch, room + longest))
+        same, fixed = same_layouts(original, players, contract.old_input), any(player.fixed_past for player in players)
+        context = cls(Text(original, tokens, contract, sums_of(model)), length, same, fixed)
+        context.by_run = bool(scales_of_runs(model))
         if not context.unplayable():
-            context.expected = context._one_by_one(length)
-        else:
-            context.expected = [np.zeros(0)] * length
+            width = original.length or 1
+            context.text.read([width] * -(-length // width), context._switched())
+            context.length = len(context.text)
+            if not context.text.whole:
+                raise OnnxPassesError("the original gives no logits of some tokens", where=original.name)
         return context
+
+    @property
+    def original(self) -> Host:
+        """The original as it is played."""
+        return self.text.original
+
+    @property
+    def contract(self) -> Contract:
+        """What leads from it to the clones."""
+        return self.text.contract
+
+    @property
+    def batch(self) -> int:
+        """How many texts are played."""
+        return len(self.text.tokens)
 
     def unplayable(self) -> str:
         """Why clones cannot continue a text of their own: a fixed past without anything that hides its empty rows."""
@@ -150,21 +160,6 @@ class _Context:
             return ""
         given = [bool(self.original.subject.inputs(role)) for role in (Role.ATTENTION_MASK, Role.POSITIONS)]
         return "" if all(given) else "a growing cache of fixed length needs a mask and positions among the inputs"
-
-    def _one_by_one(self, length: int) -> list[np.ndarray]:
-        """The original's logits of every token, from runs of one token (or as many as it takes)."""
-        caches, width = self.empty(), self.original.length or 1
-        rows = tuple(range(len(self.text))) if self.original.chooses_rows else None
-        expected = list[np.ndarray]()
-        for start in range(0, length, width):
-            step = self.original.step(self.text[:, start : start + width], start, width, rows)
-            outputs = self.original.run(caches, step, others=self._switched(self.original))
-            answers = self.original.rows(outputs, step)
-            if answers.first.any():
-                raise OnnxPassesError("the original gives no logits of some tokens", where=self.original.name)
-            expected += [answers.values[:, row] for row in range(answers.values.shape[1])]
-            self.tapped.expect(outputs)
-        return expected
 
     def prefill(self, player: Host) -> Caches:
         """Runs a prompt in one run, padded where the graph tells padding, and leaves its caches.
@@ -176,16 +171,12 @@ class _Context:
         if self.takes_whole(player):
             count = length if length <= player.ctx else 1
         else:
-            room = min(len(self.expected), player.ctx - length)
+            room = min(self.length, player.ctx - length)
             count = max(1, min(length - length // 4, room))
             self._remainders(player, count)
-        caches = self.empty()
+        caches = self.text.empty()
         self._read(player, caches, 0, count)
         return caches
-
-    def empty(self) -> Caches:
-        """Caches of as many texts as are played, without a token."""
-        return Caches(len(self.text))
 
     def takes_whole(self, player: Host) -> bool:
         """Whether a prefill may not be padded: nothing tells padding, or the row that it answers does not heed it."""
@@ -194,11 +185,11 @@ class _Context:
             return player.whole or not player.pads
         answers: list[np.ndarray] = []
         for padding in (0, 1):
-            tokens = self.text[:, :length].copy()
+            tokens = self.text.tokens[:, :length].copy()
             tokens[:, 1:] = padding
             rows = (0,) * len(tokens) if player.chooses_rows else None
             step = player.step(tokens[: player.batch or len(tokens)], 0, 1, rows[: player.batch] if rows else None)
-            found = player.rows(player.run(self.empty(), step), step).values
+            found = player.rows(player.run(self.text.empty(), step), step).values
             if found.shape[1] == length:
                 return False  # every row is answered: that of the last token is known
             answers.append(found)
@@ -206,24 +197,24 @@ class _Context:
 
     def _remainders(self, player: Host, done: int) -> None:
         """Prompts of every other length up to the prefill's, or of some of them where they are many."""
-        length, limit = player.length or 1, min(len(self.expected), player.ctx)
+        length, limit = player.length or 1, min(self.length, player.ctx)
         lengths = [count for count in range(1, length + 1) if count != done]
         whole: Caches | None = None
         for at, count in enumerate(lengths[:: max(1, len(lengths) // REMAINDERS)]):
             if at % 2 and 2 * length <= limit:
                 if whole is None:
-                    whole = self.empty()
+                    whole = self.text.empty()
                     self._read(player, whole, 0, length, alone=True)
                 self._read(player, whole.copy(), length, count, alone=True)
             elif count <= limit:
-                self._read(player, self.empty(), 0, count, alone=True)
+                self._read(player, self.text.empty(), 0, count, alone=True)
 
     def _read(self, player: Host, caches: Caches, start: int, count: int, *, alone: bool = False) -> None:
         """One chunk of the text into every row, row by row where the graph takes fewer than there are."""
-        together = player.batch in (None, len(self.text))
-        groups = [tuple(range(len(self.text)))] if together else [(row,) for row in range(len(self.text))]
+        every = tuple(range(self.batch))
+        groups = [every] if player.batch in (None, self.batch) else [(row,) for row in every]
         for rows in groups if player.chooses_rows else [None]:
-            tokens = self.text if rows is None or together else self.text[list(rows)]
+            tokens = self.text.tokens[list(rows or every)]
             width = player.length or count
             step = player.step(tokens[:, start : start + width], start, count, rows)
             self._run(player, caches, step, count, alone=alone)
@@ -231,21 +222,22 @@ class _Context:
     def decode(self, player: Host, caches: Caches, k: int) -> None:
         """Continues the text with proposals of K tokens, fewer and none, of which all, some or none are right."""
         length, number = player.length or k + 1, 0
-        rows = tuple(range(len(self.text))) if player.chooses_rows else None
-        limit = min(len(self.expected), player.ctx)
+        rows = tuple(range(self.batch)) if player.chooses_rows else None
+        limit = min(self.length, player.ctx)
         if caches.held + length > limit:
-            caches = self.empty()  # the prefill leaves no room behind it: the text begins anew
+            caches = self.text.empty()  # the prefill leaves no room behind it: the text begins anew
         while (start := caches.held) + length <= limit:
             made, right = proposals(k, number) if player.rewinds else (k, k)
             made = k if not player.pads and not player.rewinds else made
-            tokens = self.text[:, start : start + length].copy()
-            tokens[:, right + 1 : made + 1] = (tokens[:, right + 1 : made + 1] + 1) % max(int(self.text.max()), 2)
+            tokens = self.text.tokens[:, start : start + length].copy()
+            other = max(int(self.text.tokens.max()), 2)
+            tokens[:, right + 1 : made + 1] = (tokens[:, right + 1 : made + 1] + 1) % other
             self._run(player, caches, player.step(tokens, start, made + 1, rows), right + 1)
             number += 1
 
-    def _switched(self, player: Host) -> Feed:
+    def _switched(self) -> Feed:
         """Switches that the result has set for good, as the original's inputs."""
-        types = {value.name or "": value for value in player.subject.model.graph.inputs}
+        types = {value.name or "": value for value in self.original.subject.model.graph.inputs}
         named = {name: value for name, value in self.contract.fixed.items() if name in types}
         return {
             name: np.full([dim if isinstance(dim, int) else 1 for dim in dims_of(types[name]) or ()], value)
@@ -258,36 +250,19 @@ class _Context:
         ``alone``: not on its inputs.
         """
         self.runs += 1
-        feed = self._adapted(player, player.feeds(caches, step), step)
+        feed = self.text.adapted(player, player.feeds(caches, step), step)
         theirs = self._of_original(player, feed, step) if self.same_layout and not alone else {}
         outputs = player.session.run(feed)
         player.take(caches, step, outputs, keep)
         self._twin(player, theirs, outputs, feed, step)
-        if self.unplayable():
-            return
-        self.tapped.found(outputs, step, keep)
-        answers, start = player.rows(outputs, step), int(step.past[0])
-        first = int(answers.first[0])
-        for token in range(first, min(keep, len(self.expected) - start, first + answers.values.shape[1])):
-            self.pairs.append((self.expected[start + token][step.rows], answers.values[:, token - first]))
-
-    def _told(self, step: Step) -> Feed:
-        """The original's inputs in a step, from an empty past: what a contract makes the result's tokens of."""
-        return self.original.first(len(step.ids), step.width) | self.original.bind(len(self.text))[1].feeds(step)
-
-    def _adapted(self, player: Host, feed: Feed, step: Step) -> Feed:
-        """A clone's feeds, its tokens and adapters as the contracts between the original and it turn the original's."""
-        after = self.contract.on(player.subject.name).adapt_inputs(self._told(step))
-        return feed | of_contract(player.subject, after, feed)
+        self.text.hold(player, outputs, step, [keep] * len(step.ids))
 
     def _of_original(self, player: Host, feed: Feed, step: Step) -> Feed:
         """What a clone must give on its inputs by what the original gives; _BothReject where it does not take them."""
         known = {value.name or "": value.dtype for value in self.original.subject.model.graph.inputs}
         given, roles = self.contract.chain.restored(feed), self.original.subject.roles
-        for name, array in self._told(step).items():  # what folding left unread of a clone, its original still takes
-            if roles[name] in (Role.TOKEN_IDS, Role.EMBEDDINGS) or (
-                name not in given and roles[name] is not Role.STATE
-            ):
+        for name, array in self.text.told(step).items():  # what folding left unread of a clone, its original takes
+            if roles[name] in TOKENS or (name not in given and roles[name] is not Role.STATE):
                 given[name] = array
         given = {name: _typed(array, known[name]) for name, array in given.items() if name in known}
         try:
@@ -320,19 +295,16 @@ class _Context:
     def drain_results(self, spec: Specialization, player: Host) -> Iterator[Replayed]:
         """What was compared since the last call."""
         title, claim = f"{_title(spec)}, {self.runs} runs", spec.name or spec.graph
+        twins, rows = self.twins, self.text.differences(player)
+        self.twins, self.runs = {}, 0
         if self.by_run and spec.k:
-            self.twins, self.pairs, self.runs = {}, [], 0
             yield Replayed(spec.graph, title, skipped=f"{BY_RUN}: a run with proposals is not plain decoding")
             return
-        twins, pairs, self.twins, self.pairs, self.runs = self.twins, self.pairs, {}, [], 0
         if twins:
             yield Replayed(spec.graph, f"{title}, the original on the same inputs", tuple(twins.values()), claim=claim)
-        if pairs:
-            expected, found = (np.stack([pair[side] for pair in pairs]) for side in (0, 1))
-            expected = self.contract.answered(player.subject.name, player.answer, expected, found)
-            rows = (*compare_rows(expected, found, self.sums), *self.tapped.differences(self.sums))
+        if rows:
             yield Replayed(spec.graph, f"{title}, the original token by token", rows, claim=claim)
-        if not twins and not pairs:
+        if not twins and not rows:
             yield Replayed(spec.graph, title, skipped="no run gave an output to compare")
 
 
