@@ -14,7 +14,6 @@ from onnx_llm_passes.passes.tie_states import TieStates
 from onnx_llm_passes.runtime.calibrate.calibrate import Plan, calibrate
 from onnx_llm_passes.runtime.calibrate.feed import Feeder
 from onnx_llm_passes.runtime.samples.blocks import Tiny
-from onnx_llm_passes.runtime.session.session import Session
 
 FOUR = Tiny(layers=4, hidden=64, heads=4, kv_heads=2, head=16, ffn=96)
 
@@ -39,16 +38,9 @@ def calibrated(model: ir.Model, chunk: int = 16) -> Program:
 
 def logits(model: ir.Model, tokens: np.ndarray, chunk: int = 1) -> np.ndarray:
     feeder = Feeder.of(model, chunk, len(tokens))
-    session, found = Session(feeder.model), list[np.ndarray]()
+    feeder.host.open()
     states = {state.output.name for state in feeder.states}
-
-    def run(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        results = session.run(arrays)
-        found.append(next(array for name, array in results.items() if name not in states))
-        return results
-
-    for _ in feeder.feed(tokens, run):
-        pass
+    found = [next(array for name, array in results.items() if name not in states) for _, results in feeder.feed(tokens)]
     return np.concatenate(found, axis=1)[0].astype(np.float64)
 
 

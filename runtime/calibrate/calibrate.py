@@ -19,8 +19,7 @@ from ...ir.core.errors import InputError
 from ...ir.core.histogram import Histogram
 from ...ir.program.program import Program
 from ...ir.quantization import EncodingTable, Evidence, NoEvidence
-from ..session.session import Session
-from .feed import Arrays, Feeder, graph_of
+from .feed import Feeder, graph_of
 from .rows import feeder_of, keep_to
 from .watch import BINS, MASK_FLOOR, ROWS, SCORE_ROOM, Watch, counts, envelope_of, high, low, watch
 
@@ -99,21 +98,18 @@ class Worker:
     edges: list[tuple[float, float]] | None
     total: int
     watch: Watch = field(init=False)
-    session: Session = field(init=False)
 
     def __post_init__(self) -> None:
         """Opens the session on the watched copy."""
         envelope = self.plan.envelope is Envelope.PAIR_NORM
         self.watch = watch(self.feeder.model, self.feeder.states, self.edges, envelope=envelope)
-        self.session = Session(self.watch.model, "calibration")
+        self.feeder.host.open(self.watch.model)
 
     def look(self, index: int, tokens: np.ndarray) -> Partial:
         """What one sample says."""
         names = self.watch.names
         seen = Partial.empty(len(names), self.total, bins=0 if self.edges is None else BINS + 1)
-
-        def run(arrays: Arrays) -> dict[str, np.ndarray]:
-            results = self.session.run(arrays)
+        for _, results in self.feeder.feed(tokens):
             seen.rows += results[ROWS][1] if ROWS in results and len(results[ROWS]) == 3 else 0
             self._refuse_nan(results, index)
             if self.edges is None:
@@ -121,10 +117,6 @@ class Worker:
                 seen.high = np.maximum(seen.high, _vector(results, high, len(names)))
             else:
                 seen.counts += np.stack([results[counts(i)] for i in range(len(names))])
-            return results
-
-        for _ in self.feeder.feed(tokens, run):
-            pass
         seen.done[index] = True
         return seen
 

@@ -15,9 +15,10 @@ from ...ir.core.operators.walks import PAIRS, SAME_PLACE
 from ...ir.interface.logits import logits_output
 from ...ir.program.program import Program
 from ...ir.quantization.qdq import read_qdq
-from ...ir.states import Layout, State
-from ..calibrate.feed import WHOLE, Arrays, Feeder, graph_of
-from ..session.session import Session
+from ...ir.states import State
+from ..calibrate.feed import WHOLE, Feeder, graph_of
+from ..decode.host import Arrays, new_rows
+from ..decode.step import Step
 from .metrics import LOGIT_METRICS, METRICS, measure
 
 _ASIDE = SAME_PLACE | {"Reshape"} | {name for _, name in PAIRS}
@@ -136,7 +137,6 @@ class _Side:
     """One graph, run; what is compared is collected text by text."""
 
     feeder: Feeder
-    session: Session
     answer: str
     hidden: str | None
     grids: Mapping[str, tuple[float, int]]
@@ -152,26 +152,17 @@ class _Side:
         copy = feeder.model.clone()
         hidden = _expose_hidden(copy, answer.name or "")
         grids = {name: (e.scale[0], e.zero_point[0]) for name, e in read_qdq(model).encodings.items() if e.per_tensor}
-        return cls(feeder, Session(copy), answer.name or "", hidden, grids)
+        feeder.host.open(copy)
+        return cls(feeder, answer.name or "", hidden, grids)
 
     def look(self, tokens: np.ndarray) -> None:
         """Runs one text."""
-        start = 0
-
-        def run(arrays: Arrays) -> dict[str, np.ndarray]:
-            nonlocal start
-            results = self.session.run(arrays)
-            count = min(self.feeder.chunk, self.feeder.usable(len(tokens)) - start)
+        for step, results in self.feeder.feed(tokens):
             self._keep((LOGITS, None), results[self.answer], rank=1)
             if self.hidden is not None:
                 self._keep((HIDDEN, None), results[self.hidden], rank=1)
             for state in self.feeder.states:
-                self._keep((f"new_{state.kind}", state.layer), self._new_rows(state, results, start, count), rank=0)
-            start += count
-            return results
-
-        for _ in self.feeder.feed(tokens, run):
-            pass
+                self._keep((f"new_{state.kind}", state.layer), self._new_rows(state, results, step), rank=0)
 
     def collected(self) -> dict[Key, np.ndarray]:
         """Everything of one kind as one array."""
@@ -181,15 +172,11 @@ class _Side:
         flat = array.reshape(-1, array.shape[-1]) if rank else array.reshape(-1)
         self.parts.setdefault(key, []).append(flat.astype(np.float32))
 
-    def _new_rows(self, state: State, results: Arrays, start: int, count: int) -> np.ndarray:
+    def _new_rows(self, state: State, results: Arrays, step: Step) -> np.ndarray:
         """The rows that this run added, off their grid."""
         assert state.output is not None
         name = state.output.name or ""
-        array = results[name]
-        # without a past the run gives the text's own rows, all of them
-        if state.layout is not Layout.DELTA and state.input is not None and state.axis is not None:
-            first = array.shape[state.axis] - count if self.feeder.bounded and not state.is_written else start
-            array = np.take(array, np.arange(first, first + count), axis=state.axis)
+        array = new_rows(state, results[name], step)
         if state.axis is not None:
             array = np.moveaxis(array, state.axis, 0)  # a layout may hand keys out the other way round
         if array.dtype.kind in "iu":

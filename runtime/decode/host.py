@@ -257,3 +257,12 @@ class Host:
         """Lets the session go."""
         if self.opened is not None:
             self.opened.close()
+
+
+def new_rows(state: State, output: Array, step: Step) -> Array:
+    """Of what a state's output holds the rows that the run's tokens added; all of it where no axis tells them apart."""
+    if state.axis is None:
+        return output
+    alone = state.layout is Layout.DELTA or state.input is None  # without a past nothing else is there
+    first = step.held if state.is_written else output.shape[state.axis] - step.width
+    return np.take(output, np.arange(step.count) + (0 if alone else first), axis=state.axis)

@@ -84,6 +84,11 @@ class Step:
         return self.ids.shape[1]
 
     @property
+    def count(self) -> int:
+        """How many tokens the row with the most has."""
+        return int(self.counts.max(initial=0))
+
+    @property
     def valid(self) -> np.ndarray:
         """BOOL ``[rows, width]``: true for tokens, false for padding."""
         return self.positions >= 0

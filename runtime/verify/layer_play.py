@@ -14,7 +14,7 @@ from ...ir.program.clone import Clone, materialize
 from ...ir.program.program import Program
 from ...ir.rewrite.layer.open_norm import open_named
 from ...ir.states import Layout, State
-from ..decode.host import Host
+from ..decode.host import Host, new_rows
 from ..decode.kv_cache import Caches
 from ..decode.step import Step
 from .contract import Contract
@@ -36,11 +36,6 @@ class Run:
 
     known: Arrays
     step: Step
-
-    @property
-    def count(self) -> int:
-        """How many tokens it has."""
-        return int(self.step.counts.max())
 
 
 @dataclass(eq=False)
@@ -65,6 +60,11 @@ class WholeGraph:
     def length(self) -> int:
         """How many tokens a run takes."""
         return self.player.length or 1
+
+    @property
+    def states(self) -> dict[str, State]:
+        """What the whole graph carries, by output."""
+        return {s.output.name or "": s for s in self.player.subject.states if s.output is not None}
 
     def text(self, seed: int, runs: int) -> np.ndarray:
         """Random token ids for that many runs, or as many as the caches hold."""
@@ -92,26 +92,19 @@ class WholeGraph:
         return {name: run.known[self.contract.old_input(name)] for name in names}
 
     def answers(self, name: str, rows: np.ndarray, run: Run) -> tuple[np.ndarray, np.ndarray]:
-        """What the whole graph says of an output of the layer, and of the layer's own ``rows`` the same part."""
-        old = self.contract.old_output(name)
-        states = {s.output.name: s for s in self.player.subject.states if s.output is not None}
-        whole = run.known[old]
-        return (whole, rows) if old not in states else self._rows(states[old], whole, rows, run)
-
-    def _rows(self, state: State, whole: np.ndarray, rows: np.ndarray, run: Run) -> tuple[np.ndarray, np.ndarray]:
-        """The rows that this run's tokens added, of the whole state and of the layer's output.
+        """What the whole graph says of an output of the layer, and of the layer's own ``rows`` the same part.
 
         Of a state that leaves whole, all; of one inside an operator those that hold tokens, as others hold anything.
         """
-        if state.axis is None or whole.shape == rows.shape:
-            if state.axis is None or state.layout is not Layout.FUSED:
-                return whole, rows
-            used = range(min(run.step.held + run.count, whole.shape[state.axis]))
+        whole = run.known[self.contract.old_output(name)]
+        state = self.states.get(self.contract.old_output(name))
+        if state is None or state.axis is None or (whole.shape == rows.shape and state.layout is not Layout.FUSED):
+            return whole, rows
+        count = run.step.count
+        if whole.shape == rows.shape:
+            used = range(min(run.step.held + count, whole.shape[state.axis]))
             return np.take(whole, used, axis=state.axis), np.take(rows, used, axis=state.axis)
-        in_place = state.layout is Layout.SCATTER or state.is_buffer
-        first = run.step.held if in_place else whole.shape[state.axis] - rows.shape[state.axis]
-        numbers = range(first, first + run.count)
-        return np.take(whole, numbers, axis=state.axis), np.take(rows, range(run.count), axis=state.axis)
+        return new_rows(state, whole, run.step), np.take(rows, range(count), axis=state.axis)
 
     def is_settled(self, name: str, run: Run) -> bool:
         """Whether the whole graph answers the same when it runs again: not so in rows that it never initialized."""
