@@ -216,7 +216,7 @@ def _check(job: Job) -> Feeder:
         raise InputError("holds no text", where="the tokens", wanted="at least one sample")
     feeder = feeder_of(job.model, job.plan.chunk, job.capacity)
     for index, sample in enumerate(job.samples):
-        limit = feeder.vocabulary
+        limit = feeder.host.vocabulary
         if sample.min(initial=0) < 0 or (limit is not None and sample.max(initial=0) >= limit):
             found = f"{sample.min()} to {sample.max()}"
             what = f"sample {index} holds a token that the vocabulary has not"

@@ -96,11 +96,6 @@ class Feeder:
         """Whether the graph fixes how many tokens a run takes."""
         return self.host.length is not None
 
-    @property
-    def vocabulary(self) -> int | None:
-        """How many tokens there are, where the graph tells."""
-        return self.host.subject.tables.get(self.host.subject.inputs(Role.TOKEN_IDS)[0].name or "")
-
     def usable(self, length: int) -> int:
         """How many tokens of a text of that length are fed: whole chunks where the graph fixes them, what fits."""
         ends = self.host.fixed_past or any(state.is_written for state in self.states)

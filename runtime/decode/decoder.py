@@ -17,7 +17,7 @@ from ...ir.program.unrolled import unrolled
 from ...ir.symbolic.symbols import dims_of
 from ..session.session import Optimization
 from ..session.subject import Subject
-from .caches import CacheBinding, CachePolicy
+from .caches import CachePolicy
 from .host import Host, NotDecodable, Rows
 from .kv_cache import Caches
 from .opening import open_each
@@ -50,13 +50,14 @@ class Decoder:
         refuse_starts(self.graphs[0])
         bound = [graph.bind(self.rows) for graph in self.graphs]
         self.bindings = [binding for bindings, _ in bound for binding in bindings.values()]
-        self._refuse_other_sizes()
         self.writing = bound[0][1].writing
         self.untold = {graph.name: _untold(graph, self.rows) for graph in self.graphs}
         self.caches = Caches(self.rows)
+        for bindings, _ in bound:
+            self.caches.open(bindings)
         names = [graph.name for graph in self.graphs]
         self.words = words_of(program, names)
-        self.vocabulary = min(g.subject.tables.get(_tokens(g), 1 << 31) for g in self.graphs)
+        self.vocabulary = min(graph.vocabulary or 1 << 31 for graph in self.graphs)
         self.rewinds = all(binding.rewinds for binding in self.bindings)
         self.ctx = self._context(ctx)
         self._spare = spare_rows(program.contracts, names)
@@ -79,21 +80,6 @@ class Decoder:
     def lengths(self) -> np.ndarray:
         """How many tokens of each text the caches hold; a text's next token stands at that position."""
         return self.caches.lengths
-
-    def _refuse_other_sizes(self) -> None:
-        """Raises UsageError where two graphs keep a state in buffers of two sizes."""
-        found: dict[str, CacheBinding] = {}
-        for binding in self.bindings:
-            first = found.setdefault(binding.input, binding)
-            shared = first.policy is binding.policy and first.policy in (CachePolicy.SHARED, CachePolicy.SWAPPED)
-            if shared and first.sizes != binding.sizes:
-                raise UsageError(
-                    "two graphs keep this state in other sizes",
-                    where=f"input {binding.input!r}",
-                    found=list(binding.sizes),
-                    wanted=list(first.sizes),
-                    hint="Clone both with the same context and batch.",
-                )
 
     @property
     def ks(self) -> tuple[int, ...]:
@@ -220,7 +206,7 @@ class Decoder:
         if not decodes:
             hint = "Clone it with clone-decode, or keep the logits of the last K + 1 tokens."
             raise NotDecodable("no graph gives logits for every token it takes", hint=hint)
-        readers.sort(key=lambda graph: -(graph.subject.fixed(1) or 1 << 31))
+        readers.sort(key=lambda graph: -(graph.length or 1 << 31))
         if ks is not None and (lacking := set(ks) - decodes.keys()):
             raise UsageError("not compiled", found=f"K {sorted(lacking)}", wanted=f"of {sorted(decodes)}")
         return ({k: graph for k, graph in decodes.items() if ks is None or k in ks}, readers)
@@ -233,10 +219,6 @@ def _taking_tokens(program: Program, ctx: int) -> list[Host]:
     if not taking:
         raise NotDecodable("no graph takes token ids", found=", ".join(program.names))
     return [Host(subject, ctx=ctx, guesses=False, buffers=True) for subject in taking]
-
-
-def _tokens(graph: Host) -> str:
-    return graph.subject.inputs(Role.TOKEN_IDS)[0].name or ""
 
 
 def _ks_of(decoder: Decoder, graph: Host, ks: Sequence[int]) -> tuple[int, ...]:

@@ -121,6 +121,12 @@ class Host:
         return self.subject.fixed(0)
 
     @property
+    def vocabulary(self) -> int | None:
+        """How many token ids there are, where a table of the graph tells."""
+        ids = self.subject.inputs(Role.TOKEN_IDS)
+        return self.subject.tables.get(ids[0].name or "") if ids else None
+
+    @property
     def fixed_past(self) -> bool:
         """Whether a cache that grows has a fixed length, whose empty rows must be hidden."""
         grown = [s for s in self.subject.states if s.gains_row_per_token and not s.is_written]

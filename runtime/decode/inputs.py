@@ -103,14 +103,16 @@ class _Maker:
 
 def build_inputs(subject: Subject, case: Case) -> dict[str, np.ndarray]:
     """Every input of the graph for this case, the same for the same seed; states hold what a first run starts from."""
-    maker = _Maker(subject, case)
-    values = sorted(subject.model.graph.inputs, key=lambda value: _ORDER.index(subject.roles[value.name or ""]))
-    built = {value.name or "": _BUILDERS[subject.roles[value.name or ""]](maker, value) for value in values}
+    maker, roles = _Maker(subject, case), subject.roles
+    built: dict[str, np.ndarray] = {}
+    for value in sorted(subject.model.graph.inputs, key=lambda value: _ORDER.index(roles[value.name or ""])):
+        dtype = value.dtype.numpy() if value.dtype is not None else np.dtype(np.float32)
+        built[value.name or ""] = _BUILDERS[roles[value.name or ""]](maker, value).astype(dtype)
     return {value.name or "": built[value.name or ""] for value in subject.model.graph.inputs}
 
 
-def _dtype(value: ir.Value) -> np.dtype:
-    return value.dtype.numpy() if value.dtype is not None else np.dtype(np.float32)
+def _rank(value: ir.Value, unknown: int) -> int:
+    return len(value.shape) if value.shape is not None else unknown
 
 
 def _tokens(make: _Maker, value: ir.Value) -> np.ndarray:
@@ -118,10 +120,9 @@ def _tokens(make: _Maker, value: ir.Value) -> np.ndarray:
     shape = make.shape(value, make.case.batch, make.case.length)
     ids = make.random(name).integers(0, make.subject.tables.get(name, 64), shape)
     if make.subject.inputs(Role.PIXELS) and len(shape) == 2:
-        for special in _compared_with(value):
+        for special in _compared_with(value)[:1]:
             ids[:, : max(0, min(2, shape[1] - 1))] = special  # so that image rows are really read
-            break
-    return ids.astype(_dtype(value))
+    return ids
 
 
 def _compared_with(value: ir.Value) -> list[int]:
@@ -133,64 +134,58 @@ def _compared_with(value: ir.Value) -> list[int]:
 
 def _encoder_mask(make: _Maker, value: ir.Value) -> np.ndarray:
     """Every row of the encoder but the last, where there are more: a mask that hides nothing would not show."""
-    rank = len(value.shape) if value.shape is not None else 2
-    shape = make.shape(value, make.case.batch) if rank == 2 else make.shape(value, make.case.batch, 1, make.case.length)
+    rank, (batch, length) = _rank(value, 2), (make.case.batch, make.case.length)
+    shape = make.shape(value, *((batch,) if rank == 2 else (batch, 1, length)))
     seen = np.broadcast_to(np.arange(shape[-1]) < max(shape[-1] - 1, 1), shape)
     if value.dtype is not None and value.dtype.is_floating_point() and rank > 2:
-        return np.where(seen, 0, np.finfo(_dtype(value)).min).astype(_dtype(value))
-    return seen.astype(_dtype(value))
+        return np.where(seen, 0, np.finfo(value.dtype.numpy()).min)
+    return seen
 
 
 def _state(make: _Maker, value: ir.Value) -> np.ndarray:
+    """What a first run starts from: no rows, or all of a buffer; a state that is only read holds the encoder's."""
     state = make.subject.by_input[value.name or ""]
-    rank = len(value.shape) if value.shape is not None else 0
-    sizes: list[int | None] = [None] * rank
-    if rank:
-        sizes[batch_axis(make.subject.model, state)] = (
-            make.cache_rows if state.selector is not None else make.case.batch
-        )
-    if state.axis is not None and rank:
-        sizes[state.axis] = _STATE_LENGTH.get(state.layout, lambda m, s: None)(make, state)
+    sizes: list[int | None] = [None] * _rank(value, 0)
+    if sizes:
+        lines = make.cache_rows if state.selector is not None else make.case.batch
+        sizes[batch_axis(make.subject.model, state)] = lines
+        if state.axis is not None and state.layout is not Layout.FIXED:
+            sizes[state.axis] = _rows_of(make, state)
     shape = make.shape(value, *sizes)
-    if state.layout is Layout.FIXED:
-        return make.lasting(value.name or "").standard_normal(shape).astype(_dtype(value))
-    return np.zeros(shape, _dtype(value))
+    return make.lasting(value.name or "").standard_normal(shape) if state.layout is Layout.FIXED else np.zeros(shape)
 
 
-_STATE_LENGTH: Mapping[Layout, Callable[[_Maker, State], int | None]] = {
-    Layout.RECURRENT: lambda make, state: state.conv_rows,  # of the convolution that reads it
-    Layout.APPEND: lambda make, state: 0,
-    Layout.FUSED: lambda make, state: (state.window or 0) if state.is_ring else 0,  # a ring is never shorter
-    Layout.DELTA: lambda make, state: make.slots if state.in_place else 0,
-    Layout.WINDOW: lambda make, state: 0,
-    Layout.SCATTER: lambda make, state: make.slots,
-}
+def _rows_of(make: _Maker, state: State) -> int | None:
+    """How many rows a first run is given on the axis that holds them."""
+    if state.layout is Layout.RECURRENT:
+        return state.conv_rows  # of the convolution that reads it
+    if state.in_place:
+        return make.slots
+    return state.window or 0 if state.layout is Layout.FUSED and state.is_ring else 0  # a ring is never shorter
 
 
 def _grid(make: _Maker, value: ir.Value) -> np.ndarray:
-    rank = len(value.shape) if value.shape is not None else 2
+    rank = _rank(value, 2)
     if rank >= 3:  # only its shape is used: [batch, time, rows, columns]
-        return np.zeros(make.shape(value, make.case.batch, *[1] * (rank - 3), GRID, GRID), _dtype(value))
-    return np.broadcast_to(np.asarray([1, GRID, GRID]), make.shape(value, make.case.batch, 3)).astype(_dtype(value))
+        return np.zeros(make.shape(value, make.case.batch, *[1] * (rank - 3), GRID, GRID))
+    return np.broadcast_to(np.asarray([1, GRID, GRID]), make.shape(value, make.case.batch, 3))
 
 
 def _pixels(make: _Maker, value: ir.Value) -> np.ndarray:
-    rank = len(value.shape) if value.shape is not None else 4
-    images = make.subject.images
+    rank, images, batch = _rank(value, 4), make.subject.images, make.case.batch
     side = tuple(GRID * size for size in images.kernel[-2:]) or (GRID, GRID)
-    wanted = (make.case.batch * GRID * GRID, images.patch) if rank == 2 else (make.case.batch, images.channels, *side)
-    shape = make.shape(value, *wanted) if rank in (2, 4) else make.shape(value, make.case.batch)
-    return make.random(value.name or "").standard_normal(shape).astype(_dtype(value))
+    wanted = {2: (batch * GRID * GRID, images.patch), 4: (batch, images.channels, *side)}
+    return make.random(value.name or "").standard_normal(make.shape(value, *wanted.get(rank, (batch,))))
 
 
 def _hidden(make: _Maker, value: ir.Value) -> np.ndarray:
     """Rows of random tokens."""
     shape = make.shape(value, make.case.batch, make.case.length)
-    return embedded(shape[-1], make.random(value.name or "").integers(0, 64, shape[:-1])).astype(_dtype(value))
+    return embedded(shape[-1], make.random(value.name or "").integers(0, 64, shape[:-1]))
 
 
 def _features(make: _Maker, value: ir.Value) -> np.ndarray:
-    return make.lasting(value.name or "").standard_normal(make.shape(value, make.case.batch)).astype(_dtype(value))
+    return make.lasting(value.name or "").standard_normal(make.shape(value, make.case.batch))
 
 
 def _other(make: _Maker, value: ir.Value) -> np.ndarray:
@@ -199,8 +194,8 @@ def _other(make: _Maker, value: ir.Value) -> np.ndarray:
     known = [isinstance(dim, ir.SymbolicDim) and dim.value in make.binding for dim in value.shape or ()]
     shape = make.shape(value, *(None if bound else size for bound, size in zip(known, usual, strict=False)))
     if value.dtype is not None and value.dtype.is_floating_point():
-        return make.lasting(value.name or "").standard_normal(shape).astype(_dtype(value))
-    return np.zeros(shape, _dtype(value))
+        return make.lasting(value.name or "").standard_normal(shape)
+    return np.zeros(shape)
 
 
 _BUILDERS: Mapping[Role, Callable[[_Maker, ir.Value], np.ndarray]] = {

@@ -15,12 +15,15 @@ import numpy as np
 from ...ir.core.errors import UsageError
 from .caches import CacheBinding, CachePolicy
 
+BUFFERS = (CachePolicy.SHARED, CachePolicy.SWAPPED)
+
 
 class KVCache:
     """One state between runs. This class is a constant: read, never written, whatever the graph passes through."""
 
     def __init__(self, binding: CacheBinding) -> None:
         self.value: Any = binding.empty()
+        self.opened_as = binding
 
     def past(self, binding: CacheBinding) -> Any:
         """What a run of the graph reads."""
@@ -143,13 +146,25 @@ class Caches:
         self.lengths = np.zeros(texts, np.int64)
         self._width = 0
 
-    def open(self, bindings: Mapping[str, CacheBinding], constants: Mapping[str, np.ndarray]) -> None:
-        """Makes room for what is not open yet; states that are only read hold the ``constants``."""
+    def open(self, bindings: Mapping[str, CacheBinding], constants: Mapping[str, np.ndarray] | None = None) -> None:
+        """Makes room for what is not open yet; states that are only read hold the ``constants``.
+
+        Raises UsageError where a graph wants a buffer of another size than that which is there.
+        """
         for name, binding in bindings.items():
             if name not in self.states:
                 self.states[name] = open_cache(binding)
-                if binding.policy is CachePolicy.CONSTANT and name in constants:
+                if binding.policy is CachePolicy.CONSTANT and constants and name in constants:
                     self.states[name].value = constants[name]
+            first = self.states[name].opened_as
+            if first.sizes != binding.sizes and first.policy is binding.policy and first.policy in BUFFERS:
+                raise UsageError(
+                    "two graphs keep this state in other sizes",
+                    where=f"input {name!r}",
+                    found=list(binding.sizes),
+                    wanted=list(first.sizes),
+                    hint="Clone both with the same context and batch.",
+                )
 
     def done(self, bindings: Iterable[CacheBinding], outputs: Mapping[str, Any], width: int) -> None:
         """A run of ``width`` tokens succeeded; ``keep`` then says which of them stay."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.core.errors import OnnxPassesError
+from ...ir.core.errors import OnnxPassesError, UsageError
 from ...ir.core.specialization import Specialization, SpecRole
 from ...ir.interface.analysis import analysis_of
 from ...ir.interface.roles import Role
@@ -89,7 +89,7 @@ def replay(
             yield from context.drain_results(spec, player)
         except _BothReject as both:
             yield Replayed(spec.graph, _title(spec), skipped=f"the original rejects the same inputs: {both.what}")
-        except RunError as error:
+        except (RunError, UsageError) as error:
             yield Replayed(spec.graph, _title(spec), failed=error.what)
 
 
