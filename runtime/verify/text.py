@@ -70,7 +70,7 @@ class Text:
                     self.expected[name] += list(outputs[name].swapaxes(0, 1))
 
     def adapted(self, player: Host, feed: Feed, step: Step) -> Feed:
-        """A result's feeds, its tokens and adapters as the contracts between the original and it turn the original's."""
+        """A result's feeds, its tokens and adapters as the contracts turn those of the original."""
         after = self.contract.on(player.name).adapt_inputs(self.told(step))
         return feed | of_contract(player.subject, after, feed)
 
