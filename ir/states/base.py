@@ -24,10 +24,14 @@ class Pairing(enum.Enum):
 
 @dataclass(frozen=True)
 class Branch:
-    """The If whose branch holds a state's update, and the graph input that switches it."""
+    """The If whose branch holds a state's update, the graph input that switches it, and what this is compared with.
+
+    ``value`` is empty where the input is a truth value.
+    """
 
     holder: str = ""
     switch: str = "NAME"
+    value: str = ""
 
 
 @dataclass(eq=False)

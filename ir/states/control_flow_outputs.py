@@ -7,8 +7,9 @@ from collections.abc import Container
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
+from .base import Branch
 from .signatures import Signatures
-from .trace import forward
+from .trace import backward, constant_ints, forward
 
 MAX_DEPTH = 16
 HIDDEN_RANK = 3  # [B, S, width]
@@ -28,6 +29,22 @@ def branch_outputs(graph: ir.Graph) -> dict[int, tuple[ir.Value, ir.Node]]:
                 for inner, outer in zip(branch.outputs, node.outputs, strict=False):
                     found[id(inner)] = (outer, node)
     return found
+
+
+def branch_of(holder: ir.Node) -> Branch:
+    """The If with the input that decides it: a truth value itself, or a number that is compared with a constant."""
+    switch = backward(holder.inputs[0])[0] if holder.inputs and holder.inputs[0] is not None else None
+    compared = switch.producer() if switch is not None else None
+    value = ""
+    if switch is not None and compared is not None and compared.op_type == "Equal" and not compared.domain:
+        for given, other in (compared.inputs, tuple(reversed(compared.inputs))):
+            constant = constant_ints(other)
+            if given is not None and constant is not None and len(constant) == 1:
+                switch, value = backward(given)[0], str(constant[0])
+                break
+    told = switch is not None and switch.is_graph_input()
+    name = holder.name or holder.outputs[0].name or ""
+    return Branch(name, switch.name or "NAME", value) if told and switch is not None else Branch(name)
 
 
 def cache_functions(model: ir.Model) -> set[ir.OperatorIdentifier]:

@@ -6,13 +6,14 @@ from collections.abc import Container, Iterator
 
 import onnx_ir as ir
 
+from ..core.dataflow import reached
 from ..core.errors import ONE_GRAPH, expect
 from ..core.operators.walks import PARTS
-from ..core.scopes import bodies
-from . import append, delta, fixed, fused, recurrent, scatter, stacked, window
+from ..core.scopes import bodies, holders
+from . import append, cells, delta, fixed, fused, recurrent, scatter, stacked, window
 from .attention import attends
 from .base import Branch, Pairing, State
-from .control_flow_outputs import branch_outputs, cache_functions, inline_cache_functions
+from .control_flow_outputs import branch_of, branch_outputs, cache_functions, inline_cache_functions
 from .entries import apply_entries, entry_axis
 from .layouts import Layout
 from .names import kind_of, label, layer_of
@@ -67,6 +68,7 @@ class _Search:
         self.outputs = {id(value) for value in graph.outputs}
         self.inputs = {id(value) for value in graph.inputs}
         self.taken: set[int] = set()
+        self.holders: dict[ir.Node, ir.Node] | None = None
 
     def paired_and_inputs(self) -> list[State]:
         """The states that start at an input: first the certain layouts, then recurrences among what is left."""
@@ -105,9 +107,18 @@ class _Search:
             if state.layout is Layout.FUSED or (attended and _is_all_cache(value, state, self.outputs)):
                 state.pairing = Pairing.INPUT_ONLY
                 return state
-        if (stack := stacked.match(value, self.outputs)) is not None:
-            return stack
-        return fixed.match(value, self.outputs, self.signatures.reads, self.bridges)
+        together = stacked.match(value, self.outputs) or self._of_parts(value)
+        return together or fixed.match(value, self.outputs, self.signatures.reads, self.bridges)
+
+    def _of_parts(self, value: ir.Value) -> State | None:
+        if self._is_embedding(value):
+            return None
+        return cells.match(value, self.graph.outputs, self.taken, self._reaches)
+
+    def _reaches(self, value: ir.Value, output: ir.Value) -> bool:
+        if self.holders is None:
+            self.holders = holders(self.graph)
+        return output in reached([value], self.holders)
 
     def _recurrent(self, value: ir.Value) -> State | None:
         if self._is_embedding(value):  # unless it is read by a product with a computed tensor, as no hidden rows are
@@ -190,13 +201,11 @@ class _Search:
         return value
 
     def _branch_of(self, node: ir.Node) -> Branch:
-        """The If whose branch holds ``node``, and the input that switches it."""
-        for outer, holder in self.bridges.values():
-            if any(node.graph is branch for branch in bodies(holder)):
-                switch = backward(holder.inputs[0])[0] if holder.inputs[0] is not None else None
-                name = switch.name if switch is not None and switch.is_graph_input() else None
-                return Branch(holder.name or outer.name or "", name or "NAME")
-        return Branch()
+        """The If of this graph whose branch holds ``node``, and the input that switches it."""
+        if self.holders is None:
+            self.holders = holders(self.graph)
+        holder = self.holders.get(node)
+        return branch_of(holder) if holder is not None else Branch()
 
     def _is_embedding(self, value: ir.Value) -> bool:
         """True for hidden rows: the batch and sequence axes of an output of other width, or of an integer input."""

@@ -35,7 +35,7 @@ def match(
             written = reached
         if id(reached) not in outputs or id(reached) in taken:
             continue
-        if not (_same_type(value, reached) or (id(reached) in ended and _may_be_same(value, reached))):
+        if not (_same_type(value, reached) or (id(reached) in ended and may_be_same(value, reached))):
             continue
         if id(reached) in ended or _is_read(reached) or written is not None:
             return State(
@@ -207,8 +207,8 @@ def _is_length(value: ir.Value | None) -> bool:
     return True
 
 
-def _may_be_same(past: ir.Value, end: ir.Value) -> bool:
-    """True for one type where exporters leave sizes of the end open or make symbols up for them (``LSTMhn_dim_1``)."""
+def may_be_same(past: ir.Value, end: ir.Value) -> bool:
+    """True for one type, where exporters leave sizes of the end open or make symbols up for them (``LSTMhn_dim_1``)."""
     if past.dtype != end.dtype or past.shape is None or end.shape is None or len(past.shape) != len(end.shape):
         return False
     return all(str(a) == str(b) or isinstance(b, ir.SymbolicDim) for a, b in zip(past.shape, end.shape, strict=True))

@@ -107,9 +107,14 @@ def _refuse_hidden(where: str, chosen: Sequence[State]) -> None:
                 f"state {state.name!r} lives inside a branch of If {state.branch.holder!r}",
                 where=where,
                 wanted="a graph with the branch chosen",
-                hint=f"Put select-branch{{input={state.branch.switch} value=false}} (or true) before this pass: "
+                hint=_CHOOSE.format(switch=state.branch.switch, value=state.branch.value)
+                if state.branch.value
+                else f"Put select-branch{{input={state.branch.switch} value=false}} (or true) before this pass: "
                 "true is the run with a past.",
             )
+
+
+_CHOOSE = "Put select-input{{input={switch} value={value}}}, or another value that the input takes, before this pass."
 
 
 def _refuse_half_paired(where: str, states: Sequence[State], chosen: Sequence[State]) -> None:
