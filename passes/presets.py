@@ -132,8 +132,8 @@ PRESETS: dict[str, Preset] = {
     "single-shot": Preset(
         "One run over the whole text, no cache: embedders, rerankers, classifiers, CTC",
         # states first: what computed cache lengths is dead only after it
-        "strip-states{layers=$layers kinds=$kinds positions=$positions},simplify",
-        {"layers": None, "kinds": None, "positions": None},
+        "strip-states{layers=$layers kinds=$kinds positions=$positions init=$init},simplify",
+        {"layers": None, "kinds": None, "positions": None, "init": None},
     ),
     "quantize": Preset(
         "Calibrated ranges become grids: states tied, activations and weights quantized, caches as integers",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, cast
 
 import onnx_ir as ir
@@ -14,6 +14,7 @@ from ..ir.core.errors import PassRefused, UnknownNameError, UsageError
 from ..ir.core.scopes import nested
 from ..ir.program.contracts.chain import renamed
 from ..ir.program.program import Program
+from ..ir.rewrite.name_dims import name_dims
 from .base import GraphResult, Pass, Report, merge_results
 
 
@@ -30,15 +31,19 @@ class RenameIO(Pass):
     4. Inner values, nodes and weights are left alone, for other files may name them: a new name that one of them holds
        is refused, as is a name that no graph has as an input or output.
     5. ``missing=ignore`` leaves out the names that no graph has, for a preset that serves several exports.
+    6. ``dims=audio.0:batch,state.1:batch`` names dimensions that the export left without one, so that they can be told
+       alike and be bound; one that has a name or a size is refused.
 
     Attributes:
         map: Old names and new ones, ``old:new`` separated by commas.
+        dims: Dimensions of inputs and outputs without a name, by the old name and the axis, and the symbol of each.
         missing: refuse or ignore: what becomes of an old name that no graph has.
     """
 
     name: ClassVar[str] = "rename-io"
 
     map: tuple[tuple[str, str], ...] = ()
+    dims: Mapping[str, str] = field(default_factory=dict[str, str])
     missing: Literal["refuse", "ignore"] = "refuse"
 
     def __post_init__(self) -> None:
@@ -57,7 +62,7 @@ class RenameIO(Pass):
         """Renames in one graph; raises UnknownNameError or PassRefused before it changes anything."""
         names = self._known_names([model])
         _check_free(names, model)
-        return _rename(names, model)
+        return self._rename(names, model)
 
     def run(self, program: Program) -> Report:
         """Checks every graph, then renames in all of them and in what else the program holds."""
@@ -65,7 +70,7 @@ class RenameIO(Pass):
         known = {name for model in program.graphs.values() for name in _interface(model)}
         for model in program.graphs.values():
             _check_free(names, model)
-        results = [(name, _rename(names, model)) for name, model in program.graphs.items()]
+        results = [(name, self._rename(names, model)) for name, model in program.graphs.items()]
         program.custom_io = _renamed_keys(names, program.custom_io)
         program.encodings = _renamed_keys(names, program.encodings)
         moved = {old: new for old, new in names.items() if old != new}
@@ -73,6 +78,12 @@ class RenameIO(Pass):
             program.contracts = renamed(program.contracts, moved, known, len(program.pass_texts))
         report = merge_results(results)
         return replace(report, warnings=(*report.warnings, *_stale(names, program.artifacts)))
+
+    def _rename(self, names: Mapping[str, str], model: ir.Model) -> GraphResult:
+        named = name_dims(model, self.dims, self.name)
+        result = _rename(names, model)
+        counts = {**result.counts, **({"dimensions named": named} if named else {})}
+        return replace(result, modified=result.modified or bool(named), counts=counts)
 
     def _known_names(self, models: Iterable[ir.Model]) -> dict[str, str]:
         """The renames that apply; UnknownNameError for a name that no graph has, unless such names are ignored."""

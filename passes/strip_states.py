@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -21,6 +21,7 @@ from ..ir.rewrite.builder import Builder
 from ..ir.rewrite.strip.detach_state import Unbinding, anchors_of, take_out
 from ..ir.rewrite.strip.exactness import refuse_half_known, refuse_unprovable
 from ..ir.rewrite.strip.functions import release_functions
+from ..ir.rewrite.strip.initial import refuse_unknown_start, starts_of, told_states
 from ..ir.rewrite.strip.key_positions import mask_by_key_positions
 from ..ir.rewrite.strip.known_lengths import fix_known_lengths
 from ..ir.rewrite.strip.run_lengths import KeyCount, drop_key_counts, key_counts
@@ -28,6 +29,7 @@ from ..ir.rewrite.strip.symbol_cleanup import vanishing_symbols
 from ..ir.states import Layout, Pairing, State
 from ..ir.states.control_flow_outputs import inline_cache_functions
 from ..ir.states.signatures import Signatures
+from ..ir.states.start import Start
 from ..ir.symbolic.symbols import substitute_symbols
 from .base import GraphResult, Pass
 
@@ -58,8 +60,8 @@ class StripStates(Pass):
        cache (``batch_index``) go with it.
 
     5. ``fused``: the operator's past ports are cleared, its present outputs kept unconnected; bit-equal.
-    6. ``recurrent``: the state starts from zeros of its own shape (a convolution's: as many rows as it looks back);
-       counters of rows written start from 0.
+    6. ``recurrent``: the state starts from zeros of its own shape (a convolution's: as many rows as it looks back),
+       from its initializer where the input has one, or from ``init``; counters of rows written start from 0.
     7. ``window``, ``delta``: as append; a window of fixed length in a graph without tokens (the left context of a
        streaming encoder) starts from zeros of its own shape. ``fixed`` (cross-attention): refused unless ``kinds``
        names ``cross``; then the output goes and the input stays.
@@ -69,13 +71,16 @@ class StripStates(Pass):
        positions=any, the function is inlined). Inside If branches: see select-branch.
 
     Left alone: outputs named like a state that are none (a note proposes a name). Refused: a state found in one
-    direction only, a cache length baked into the graph, rows no mask hides, positions computed in a way that is not
+    direction only, a cache length baked into the graph, a recurrence that compares what it holds (a running maximum)
+    and no ``init``, rows no mask hides, positions computed in a way that is not
     understood, and a selection that would leave states whose length a removed one tells.
 
     Attributes:
         layers: Only the states of these layers; all where empty.
         kinds: Only the states of these kinds (``key``, ``value``, ``conv`` …); all where empty.
         positions: What position inputs may hold.
+        init: What recurrent states start from: a number, or a .npz file with an array of the state's name. For an
+            input and output that no layout explains it says that they are a state.
     """
 
     name: ClassVar[str] = "strip-states"
@@ -83,13 +88,16 @@ class StripStates(Pass):
     layers: tuple[int, ...] = ()
     kinds: tuple[str, ...] = ()
     positions: Positions = Positions.ORDERED
+    init: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def call(self, model: ir.Model) -> GraphResult:
         """Strips one graph; raises PassRefused, with nothing changed, where that would not be exact."""
         known = analysis_of(model)
-        states = known.states
+        where = f"{self.name}, graph {model.graph.name!r}"
+        states = [*known.states, *told_states(model, known.states, self.init)]
         chosen = self._choose(model, states)
-        refuse_half_known(f"{self.name}, graph {model.graph.name!r}", model, states, chosen)
+        starts = starts_of(self.init, chosen, where)
+        refuse_half_known(where, model, states, chosen)
         if not chosen:
             return GraphResult(model, False, notes=("no carried state in this graph: nothing to strip",))
         if any(state.function for state in chosen) and not self._let_go(model, chosen):
@@ -98,9 +106,10 @@ class StripStates(Pass):
             return self.call(model)
         paired = [s for s in chosen if s.pairing is Pairing.BOTH and s.traits.changes]
         roles = known.roles
-        unbinding = _prepare(model, roles, chosen)
+        unbinding = _prepare(model, roles, chosen, starts)
+        refuse_unknown_start(where, paired, starts)
         self._refuse_fixed(model, chosen)
-        if all(state.update is not None for state in paired):
+        if all(state.update is not None or state.stacked for state in paired):
             refuse_unprovable(model, self.name, states, chosen, unbinding, roles)
         binding = vanishing_symbols(model, chosen, roles, unbinding)
         counts = key_counts(paired, Signatures(model)) if unbinding.sequence is not None else []
@@ -132,7 +141,7 @@ class StripStates(Pass):
             },
             notes=_notes(model, roles),
             warnings=_warnings(model, roles),
-            contracts=(*contracts, _removed(model, states_at)),
+            contracts=(*contracts, _removed(model, states_at, starts)),
         )
 
     def _refuse_fixed(self, model: ir.Model, chosen: Sequence[State]) -> None:
@@ -177,14 +186,17 @@ class StripStates(Pass):
         return chosen
 
 
-def _prepare(model: ir.Model, roles: dict[str, Role], chosen: Sequence[State]) -> Unbinding:
+def _prepare(
+    model: ir.Model, roles: dict[str, Role], chosen: Sequence[State], starts: Mapping[str, Start]
+) -> Unbinding:
     gone = {id(state.input) for state in chosen}
     stay = [value for value in model.graph.inputs if id(value) not in gone and not value.is_initializer()]
     tokens = [v for v in stay if roles.get(v.name or "") in (Role.TOKEN_IDS, Role.EMBEDDINGS) and v.shape]
     batch = (tokens[0], 0) if tokens else None
     sequence = (tokens[0], 1) if tokens and len(tokens[0].shape or ()) > 1 else None
     text = bool(tokens) or Role.POSITIONS in roles.values()
-    return Unbinding(Builder(model.graph, StripStates.name), anchors_of(stay), batch, sequence, text=text)
+    builder, anchors = Builder(model.graph, StripStates.name), anchors_of(stay)
+    return Unbinding(builder, anchors, batch, sequence, text=text, starts=dict(starts))
 
 
 def _drop_outputs(graph: ir.Graph, states: Iterable[State]) -> None:
@@ -235,13 +247,13 @@ def _interface_of(states: Sequence[State]) -> tuple[list[str], list[str]]:
     return inputs, outputs
 
 
-def _removed(model: ir.Model, states_at: tuple[list[str], list[str]]) -> StatesRemoved:
+def _removed(model: ir.Model, states_at: tuple[list[str], list[str]], starts: Mapping[str, Start]) -> StatesRemoved:
     """Which of the states' inputs and outputs are gone."""
     left = {value.name for value in model.graph.inputs}, {value.name for value in model.graph.outputs}
     inputs, outputs = (
         tuple(name for name in names if name not in kept) for names, kept in zip(states_at, left, strict=True)
     )
-    return StatesRemoved(inputs, outputs)
+    return StatesRemoved(inputs, outputs, starts={name: start for name, start in starts.items() if name in inputs})
 
 
 def _warnings(model: ir.Model, roles: dict[str, Role]) -> tuple[str, ...]:

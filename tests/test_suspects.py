@@ -22,20 +22,17 @@ from .scatter_graphs import scatter_nd_transposed, tensor_scatter
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>\n'
 TEXTS = {
-    "states of all rows in one tensor": (
-        "g (int64[1] token, float[10,16] state) => (float[1,16] y, float[10,16] out_state)"
-        "<int64 zero = {0}, int64[2] parts = {1, 9}, float half = {0.5}> {"
-        "old, rest = Split <axis = 0> (state, parts) x = Cast <to = 1> (token) kept = Mul (old, half)"
-        "new = Add (kept, x) y = Sigmoid (new) out_state = Concat <axis = 0> (new, rest) }",
+    "a cell whose state goes through a product": (
+        "g (int64[1] token, float[10,16] state) => (float[10,16] y, float[10,16] out_state)"
+        "<float[16,16] w = {" + ",".join(["0.125"] * 256) + "}> {"
+        "x = Cast <to = 1> (token) mixed = MatMul (state, w) sum = Add (mixed, x) out_state = Tanh (sum)"
+        "y = Sin (out_state) }",
         ["state -> out_state"],
     ),
-    "caches stacked over layers": (
+    "caches that come back whole": (
         "g (float[B,8,T] audio, float[B,2,C,4] cache, int64[B] length)"
-        " => (float[B,T2] y, float[D0,2,D2,4] cache_next, int64[B] encoded_lengths)"
-        "<int64 zero = {0}, int64 one = {1}, int64[1] axis = {1}, int64[1] end = {9999}> {"
-        "first = Gather <axis = 1> (cache, zero) second = Gather <axis = 1> (cache, one)"
-        "low = Sin (first) high = Cos (second) a = Unsqueeze (low, axis) b = Unsqueeze (high, axis)"
-        "cache_next = Concat <axis = 1> (a, b) y = ReduceMean <axes = [1], keepdims = 0> (audio)"
+        " => (float[B,T2] y, float[D0,2,D2,4] cache_next, int64[B] encoded_lengths) {"
+        "cache_next = Sin (cache) y = ReduceMean <axes = [1], keepdims = 0> (audio)"
         "encoded_lengths = Identity (length) }",
         ["cache -> cache_next"],
     ),
@@ -136,7 +133,7 @@ def test_a_past_that_leaves_as_it_came_is_no_state_that_is_carried(
 def test_inspect_lists_them_as_unpaired(tmp_path: Path) -> None:
     from .cli_tools import process
 
-    ir.save(model_of("states of all rows in one tensor"), tmp_path / "model.onnx")
+    ir.save(model_of("a cell whose state goes through a product"), tmp_path / "model.onnx")
     done = process(["inspect", tmp_path / "model.onnx"])
     assert "state -> out_state: unpaired" in done.stdout
     assert "no states" not in done.stdout

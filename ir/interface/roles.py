@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ..core.dataflow import reached
 from ..core.errors import ONE_GRAPH, expect
-from ..core.operators.walks import COUNTED, SCORES_END
+from ..core.operators import of
+from ..core.operators.walks import COUNTED, PICKS, SCORES_END
 from ..states.base import State
 from .masks import encoder_masks
 from .usage import UsageFacts, origins, usage_of
@@ -76,6 +78,7 @@ class _Context:
     writers: set[ir.Value]
     selectors: set[ir.Value]
     widths: set[int]
+    carried: set[ir.Value]
 
 
 def _scene(model: ir.Model, states: Sequence[State]) -> _Context:
@@ -89,6 +92,7 @@ def _scene(model: ir.Model, states: Sequence[State]) -> _Context:
         writers=origins(state.positions for state in states),
         selectors=origins(value for state in states for value in (state.selector, state.reorder)),
         widths={width for width in widths if isinstance(width, int)},
+        carried={state.output for state in states if state.output is not None},
     )
 
 
@@ -114,12 +118,12 @@ def _decide_float(usage: UsageFacts) -> Role:
     if "mask" in usage.events and usage.rank != 3:
         return Role.ATTENTION_MASK
     if "convolution" in usage.events:
-        return Role.FEATURES if usage.rank == 3 or (usage.rank == 2 and "signal" in usage.events) else Role.PIXELS
+        return Role.PIXELS if usage.rank > 3 or (usage.rank == 2 and "picture" in usage.events) else Role.FEATURES
     if "norm" in usage.events and usage.rank == 3:
         return Role.EMBEDDINGS
     projections = sum(event.startswith("projection ") for event in usage.events)
-    if projections == 1 and usage.rank >= 2:
-        return Role.PIXELS
+    if projections == 1 and usage.rank >= 2:  # a row a frame has three axes, as has a list of patches: a name decides
+        return Role.PIXELS if usage.rank != 3 or _hint(usage.value.name or "") is Role.PIXELS else Role.FEATURES
     return Role.FEATURES if projections else Role.OTHER
 
 
@@ -191,7 +195,23 @@ def _is_float(value: ir.Value, node: ir.Node | None) -> bool:
 
 
 def _bounds_a_slice(context: _Context, usage: UsageFacts) -> bool:
-    return usage.rank in (0, 1) and not _shape_reaches_cache(context, usage)
+    """True for a number that bounds rows on their way to an output that no state has."""
+    if usage.rank not in (0, 1) or _shape_reaches_cache(context, usage):
+        return False
+    work, seen = [usage.value], set[ir.Value]()
+    while work:
+        for node, port in work.pop().uses():
+            if node.op_type in PICKS and port > 0:
+                ends = reached([node], {})
+                return any(output in ends and output not in context.carried for output in context.model.graph.outputs)
+            if node.op_type in COUNTED or node.op_type in _COUNTS or of(node).sizes:
+                work.extend(output for output in node.outputs if output not in seen)
+                seen.update(node.outputs)
+    return False
+
+
+_COUNTS = frozenset(("Range", "Neg", "Sub", "Max", "Min", "Concat"))
+"""What makes bounds of a number, besides sums and moves."""
 
 
 _Test = Callable[[_Context, UsageFacts], bool]
@@ -226,7 +246,7 @@ def _settle_vocabulary(usage: Mapping[str, UsageFacts], roles: dict[str, Role]) 
 
 def _resolve_lookups(usage: Mapping[str, UsageFacts], roles: dict[str, Role]) -> None:
     """Of inputs that only look up tables, the largest table is the vocabulary's; a rest of its rank are positions."""
-    open_names = [name for name, clue in usage.items() if clue.tables and roles[name] is Role.OTHER]
+    open_names = [n for n, clue in usage.items() if clue.tables and clue.rank > 0 and roles[n] is Role.OTHER]
     if open_names and Role.TOKEN_IDS not in roles.values():
         first = max(open_names, key=lambda name: (_hint(name) is Role.TOKEN_IDS, max(usage[name].tables)))
         roles[first] = Role.TOKEN_IDS

@@ -133,8 +133,8 @@ def _note(usage: UsageFacts, node: ir.Node, port: int, first: bool) -> None:
         event = "norm"
     if event == "projection":
         usage.events.add(f"projection {node.name or id(node)}")
-    if event == "convolution" and _kernel_rank(node) == 3:
-        usage.events.add("signal")  # taps along one axis: sound or frames, not a picture
+    if event == "convolution" and (_kernel_rank(node) or 0) > 3:
+        usage.events.add("picture")  # taps along two axes or more: with one it is sound, or frames
     if event:
         usage.events.add(event)
     lookup = of(node).lookup
@@ -144,7 +144,9 @@ def _note(usage: UsageFacts, node: ir.Node, port: int, first: bool) -> None:
 
 def _kernel_rank(node: ir.Node) -> int | None:
     weight = node.inputs[1] if len(node.inputs) > 1 else None
-    return len(weight.shape) if weight is not None and weight.shape is not None else None
+    constant = constant_of(weight)
+    shape = weight.shape if weight is not None and weight.shape is not None else None
+    return len(shape) if shape is not None else len(constant.shape) if constant is not None else None
 
 
 def _note_lookup(usage: UsageFacts, table: ir.Value | None) -> None:

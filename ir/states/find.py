@@ -79,12 +79,13 @@ class _Search:
             if state is not None:
                 found[id(value)] = state
                 self.taken.add(id(state.output))
-        for value in values:
+        optional = [value for value in self.graph.inputs if value.is_initializer()]
+        for value in (*values, *optional):
             state = self._recurrent(value) if id(value) not in found else None  # claimed outputs are no hidden rows
             if state is not None:
                 found[id(value)] = state
                 self.taken.add(id(state.output))
-        return [self._finish(found[id(value)]) for value in values if id(value) in found]
+        return [self._finish(found[id(value)]) for value in self.graph.inputs if id(value) in found]
 
     def outputs_alone(self, states: list[State]) -> list[State]:
         """The outputs that are some state's present though no input is its past."""
@@ -107,8 +108,11 @@ class _Search:
             if state.layout is Layout.FUSED or (attended and _is_all_cache(value, state, self.outputs)):
                 state.pairing = Pairing.INPUT_ONLY
                 return state
-        together = stacked.match(value, self.outputs) or self._of_parts(value)
-        return together or fixed.match(value, self.outputs, self.signatures.reads, self.bridges)
+        if (stack := stacked.match(value, self.outputs)) is not None:
+            return stack
+        found = fixed.match(value, self.outputs, self.signatures.reads, self.bridges)
+        kept = found is None or found.output is not None
+        return found if kept else self._of_parts(value) or found
 
     def _of_parts(self, value: ir.Value) -> State | None:
         if self._is_embedding(value):
@@ -128,6 +132,7 @@ class _Search:
             recurrent.match_counter(value, self.outputs)
             or recurrent.match_scan(value, self.outputs)
             or recurrent.match(value, self.outputs, self.taken, self._attends)
+            or self._of_parts(value)
         )
 
     def _from_output(self, value: ir.Value) -> State | None:

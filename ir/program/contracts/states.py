@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
+from ...states.start import Start
 from ..contract import Array, Arrays, Contract, ContractBroken, Side, port
 
 
@@ -18,6 +20,7 @@ class StatesRemoved(Contract):
         inputs: The inputs that went.
         outputs: The outputs that went.
         start: What a first run starts from.
+        starts: By input what other states start from.
     """
 
     kind: ClassVar[str] = "states-removed"
@@ -27,21 +30,29 @@ class StatesRemoved(Contract):
     inputs: tuple[str, ...] = port(Side.BEFORE)
     outputs: tuple[str, ...] = port(Side.BEFORE, default=())
     start: float = 0.0
+    starts: Mapping[str, Start] = field(default_factory=dict[str, Start])
 
     def constrained(self, feeds: Arrays) -> dict[str, Array]:
         """Every state as a first run has it."""
-        return {n: np.full_like(a, self.start) if n in self.inputs else a for n, a in feeds.items()}
+        return {name: self._first(name, array) if name in self.inputs else array for name, array in feeds.items()}
 
     def holds(self, feeds: Arrays) -> None:
         """Raises ContractBroken for a state that holds anything else."""
         for name in self.inputs:
-            if name in feeds and (feeds[name] != self.start).any():
+            if name in feeds and (feeds[name] != self._first(name, feeds[name])).any():
                 raise ContractBroken(
-                    "the result starts from an empty state",
+                    "the result has the values that the state starts from"
+                    if name in self.starts
+                    else "the result starts from an empty state",
                     where=f"input {name!r}",
-                    found="values",
-                    hint="Leave it out, and an empty one is used.",
+                    found="other values" if name in self.starts else "values",
+                    hint="Leave it out, and an empty one is used."
+                    if name not in self.starts
+                    else "Leave it out, and they are used.",
                 )
+
+    def _first(self, name: str, array: Array) -> Array:
+        return self.starts[name].like(array) if name in self.starts else np.full_like(array, self.start)
 
     def adapt_inputs(self, feeds: Arrays) -> dict[str, Array]:
         """Without the states."""
@@ -53,7 +64,11 @@ class StatesRemoved(Contract):
 
     def sentence(self) -> str:
         """As people read it."""
-        return f"states removed: {len(self.inputs)}, each starts from {self.start:g}"
+        told = [
+            f"{name} from {start.values[0]:g}" if len(start.values) == 1 else f"{name} from values of its own"
+            for name, start in self.starts.items()
+        ]
+        return ", but ".join([f"states removed: {len(self.inputs)}, each starts from {self.start:g}", *told[:4]])
 
 
 @dataclass(frozen=True)

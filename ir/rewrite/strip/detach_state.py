@@ -14,6 +14,7 @@ from ...states.entries import reordered_by
 from ...states.ports import CACHE_ATTRIBUTES
 from ...states.positions import PositionSource, position_source
 from ...states.ranges import context_inputs
+from ...states.start import Start
 from ...symbolic.dims import Dim, Expr
 from ...symbolic.symbols import dims_of
 from ..builder import Builder, Source
@@ -32,6 +33,7 @@ class Unbinding:
         batch: What counts the batch, for symbols that only states had.
         sequence: What counts the tokens of a run.
         sources: Where each scatter state's positions come from, by the state's id.
+        starts: What states start from that do not start from zeros, by name.
         dead: Nodes that may have lost their last use.
         text: Whether the graph reads token ids, so that a cache of fixed length holds rows of no token at first.
     """
@@ -41,6 +43,7 @@ class Unbinding:
     batch: Anchor | None
     sequence: Anchor | None
     sources: dict[int, PositionSource | None] = field(default_factory=dict[int, "PositionSource | None"])
+    starts: dict[str, Start] = field(default_factory=dict[str, Start])
     dead: list[ir.Node] = field(default_factory=list[ir.Node])
     text: bool = True
 
@@ -105,8 +108,21 @@ def take_out(state: State, unbinding: Unbinding) -> None:
     ):  # else a function has let go of it, or parts take it
         _TAKE_OUT[Layout.FUSED if state.inside is Layout.FUSED else state.layout](state, unbinding)
     remove_dead(unbinding.dead)
+    if state.input.is_initializer() and state.name in unbinding.starts:
+        _start_otherwise(state, unbinding.starts[state.name])
+        return
     for node, index in tuple(state.input.uses()):
         _feed_initial(state, node, index, unbinding)
+
+
+def _start_otherwise(state: State, start: Start) -> None:
+    """An input with an initializer starts from that, or from what was given in its place; the input goes, it stays."""
+    assert state.input is not None and state.input.const_value is not None and state.input.dtype is not None
+    held = state.input.const_value
+    content = np.reshape(np.asarray(start.values), start.shape)
+    spread = np.array(np.broadcast_to(content, held.shape.numpy()), state.input.dtype.numpy())
+    if not np.array_equal(spread, held.numpy()):
+        state.input.const_value = ir.Tensor(spread, name=held.name)
 
 
 def _forget_lines(state: State, unbinding: Unbinding) -> None:
@@ -179,7 +195,8 @@ def _feed_initial(state: State, node: ir.Node, index: int, unbinding: Unbinding)
     if node.op_type == "Shape" and not node.domain:
         _replace_shape(node, dims, unbinding, state.name)
     else:
-        node.replace_input_with(index, _zeros(state, dims, unbinding.builder))
+        start = unbinding.starts.get(state.name)
+        node.replace_input_with(index, _initial(state, dims, start, unbinding.builder))
 
 
 def _shape_of_run(context: ir.Value, state: State, unbinding: Unbinding) -> None:
@@ -197,13 +214,20 @@ def _replace_shape(node: ir.Node, dims: Sequence[Source], unbinding: Unbinding, 
     unbinding.dead.append(node)
 
 
-def _zeros(state: State, dims: Sequence[Source], builder: Builder) -> ir.Value:
+def _initial(state: State, dims: Sequence[Source], start: Start | None, builder: Builder) -> ir.Value:
+    """The first value: one number (zero) in all of these sizes, or the content given, spread over open sizes."""
     assert state.input is not None and state.input.dtype is not None
-    dtype = state.input.dtype
-    name = f"{state.name}/initial"
+    dtype, name = state.input.dtype, f"{state.name}/initial"
+    filled = start is None or len(start.values) == 1
+    content = np.asarray(start.values if start is not None else [0.0]).astype(dtype.numpy())
+    if start is not None and not filled:
+        given = builder.constant(ir.Tensor(content.reshape(start.shape)), name)
+        if list(start.shape) == list(dims):
+            return given
+        return builder.op("Expand", [given, builder.dims(dims, f"{state.name}/shape")], name, dtype=dtype)
     if all(isinstance(d, int) for d in dims):
         sizes = [int(d) for d in dims if isinstance(d, int)]
-        return builder.constant(ir.Tensor(np.zeros(sizes, dtype=dtype.numpy())), name)
+        return builder.constant(ir.Tensor(np.full(sizes, content[0])), name)
     shape = builder.dims(dims, f"{state.name}/shape")
-    fill = ir.Tensor(np.zeros([1], dtype=dtype.numpy()), name=name)
+    fill = ir.Tensor(content, name=name)
     return builder.op("ConstantOfShape", [shape], name, {"value": fill}, dtype=dtype)

@@ -107,14 +107,12 @@ def _refuse_hidden(where: str, chosen: Sequence[State]) -> None:
                 f"state {state.name!r} lives inside a branch of If {state.branch.holder!r}",
                 where=where,
                 wanted="a graph with the branch chosen",
-                hint=_CHOOSE.format(switch=state.branch.switch, value=state.branch.value)
+                hint=f"Put select-input{{input={state.branch.switch} value={state.branch.value}}} before this pass, or "
+                "another value that the input takes."
                 if state.branch.value
                 else f"Put select-branch{{input={state.branch.switch} value=false}} (or true) before this pass: "
                 "true is the run with a past.",
             )
-
-
-_CHOOSE = "Put select-input{{input={switch} value={value}}}, or another value that the input takes, before this pass."
 
 
 def _refuse_half_paired(where: str, states: Sequence[State], chosen: Sequence[State]) -> None:
@@ -239,7 +237,8 @@ def _refuse_unknown_dims(where: str, state: State, unbinding: Unbinding) -> None
                 where=where,
                 found=str(state.input.shape),
                 wanted="the same symbol on an input that stays",
-                hint="Name the batch dimension alike on the state and on the token ids, then run again.",
+                hint="Name the batch dimension alike on the state and on the token ids, then run again: "
+                f"rename-io{{dims={state.name}.{axis}:batch,INPUT.0:batch}} does where dimensions have no name.",
             )
 
 
