@@ -43,13 +43,13 @@ def one(model: Path, consumer: str) -> dict[str, list[str] | None]:
     """What a runtime makes of every output of one model."""
     sys.path.insert(0, str(ROOT))
     from onnx_llm_passes.ir.core.errors import OnnxPassesError
-    from tests.consumer_outputs import OUTPUTS, built
+    from tests.consumer_outputs import built, outputs_for
     from tests.consumer_tools import CONSUMERS, answers
 
     found: dict[str, list[str] | None] = {}
-    for output in OUTPUTS:
+    for output in outputs_for(consumer):
         try:
-            program = built(model, output, consumer)
+            program = built(model, output, CONSUMERS[consumer].target)
         except OnnxPassesError:
             found[output] = None
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -32,14 +32,22 @@ OUTPUTS: Mapping[str, str] = {  # name -> pipeline behind `lower`; clones are bo
     "branches": f"speculative{{k=0,4 {_CLONES} target=ort}},package{{as=branches}}",
     "one layer": f"prefill-decode{{{_CLONES} target=ort}},extract-layer{{index=0}}",
 }
+BOUND = "single-shot"  # the one whose sizes are still open
+SLOW = {"iree": ("single-shot", "embedder", "reranker", "speculative", "decode of one token")}
+"""Runtimes that compile a graph for seconds, and the outputs that they are given: the others hold the same operators."""
 QUICK = ("single-shot", "speculative")
+
+
+def outputs_for(consumer: str) -> Sequence[str]:
+    """The rows that a runtime is given."""
+    return SLOW.get(consumer, tuple(OUTPUTS))
 
 
 def built(path: Path, output: str, target: str) -> Program:
     """The program that a row makes of a model; raises what its passes refuse with."""
     program = Program.load(path)
     PassManager(parse_pipeline(f"lower{{target={target} missing=leave}},{OUTPUTS[output]}")).run(program)
-    for name, model in program.graphs.items():
+    for name, model in program.graphs.items() if output == BOUND else ():
         if sizes := _open_sizes(model):
             PassManager([Specialize(family="raw", symbols=sizes, graph=name)]).run(program)
             PassManager([Bind(spec=program.specializations[-1].name)]).run(program)

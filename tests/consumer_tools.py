@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.runtime.decode.cases import Padding, make_case
@@ -29,12 +30,13 @@ Run = Callable[[Mapping[str, np.ndarray]], Arrays]
 
 @dataclass(frozen=True)
 class Consumer:
-    """A runtime: the modules that it needs, the distribution whose version is told, and what opens a file with it."""
+    """A runtime: the modules that it needs, whose version is told, what opens a file with it, what graphs lower to."""
 
     name: str
     modules: tuple[str, ...]
     package: str
     open: Callable[[Path], Run]
+    target: str
 
     @property
     def missing(self) -> str:
@@ -73,16 +75,12 @@ def _openvino(path: Path) -> Run:
 def _iree(path: Path) -> Run:
     import iree.compiler
     import iree.runtime
-    import onnx
 
     flags = ["--iree-llvmcpu-target-cpu=host", "--iree-input-demote-i64-to-i32=false"]
     binary = iree.compiler.compile_str(_mlir(path), target_backends=["llvm-cpu"], extra_args=flags)
     config = iree.runtime.Config("local-sync")
     module = iree.runtime.load_vm_module(iree.runtime.VmModule.copy_buffer(config.vm_instance, binary), config)
-    graph = onnx.load(path, load_external_data=False).graph
-    held = {tensor.name for tensor in graph.initializer}
-    inputs = [value.name for value in graph.input if value.name not in held]
-    outputs = [value.name for value in graph.output]
+    inputs, outputs = _ports(path)
     names = [name for name in module.vm_module.function_names if not name.startswith("__") and "$async" not in name]
     function = getattr(module, names[0])
 
@@ -92,6 +90,13 @@ def _iree(path: Path) -> Run:
         return {name: result.to_host() for name, result in zip(outputs, several, strict=True)}
 
     return run
+
+
+def _ports(path: Path) -> tuple[list[str], list[str]]:
+    """The inputs and outputs of a file in order, for runtimes that know them by number."""
+    graph = onnx.load(path, load_external_data=False).graph
+    held = {tensor.name for tensor in graph.initializer}
+    return [value.name for value in graph.input if value.name not in held], [value.name for value in graph.output]
 
 
 def _mlir(path: Path) -> str:
@@ -107,11 +112,10 @@ def _tract(path: Path) -> Run:
     import tract
 
     runnable = tract.onnx().load(str(path)).into_model().into_runnable()
-    names = [runnable.input_name(i) for i in range(runnable.input_count())]
-    outputs = [runnable.output_name(i) for i in range(runnable.output_count())]
+    inputs, outputs = _ports(path)
 
     def run(feed: Mapping[str, np.ndarray]) -> Arrays:
-        results = runnable.run([feed[name] for name in names])
+        results = runnable.run([feed[name] for name in inputs])
         return {name: result.to_numpy() for name, result in zip(outputs, results, strict=True)}
 
     return run
@@ -120,9 +124,9 @@ def _tract(path: Path) -> Run:
 CONSUMERS = {
     consumer.name: consumer
     for consumer in (
-        Consumer("openvino", ("openvino",), "openvino", _openvino),
-        Consumer("iree", ("iree.compiler", "iree.runtime"), "iree-base-compiler", _iree),
-        Consumer("tract", ("tract",), "tract", _tract),
+        Consumer("openvino", ("openvino",), "openvino", _openvino, "openvino"),
+        Consumer("iree", ("iree.compiler", "iree.runtime"), "iree-base-compiler", _iree, "iree"),
+        Consumer("tract", ("tract",), "tract", _tract, "standard"),
     )
 }
 
@@ -160,7 +164,7 @@ def steps(program: Program, name: str) -> Iterator[tuple[Arrays, Arrays]]:
             feed = build_inputs(host.subject, make_case(batch, width, Padding.FULL, seed))
             yield feed, host.session.run(feed)
         return
-    caches, random = Caches(), np.random.default_rng(0)
+    caches, random = Caches(batch), np.random.default_rng(0)
     ids = next(iter(host.subject.tables.values()), 64)
     rows = tuple(range(batch)) if host.chooses_rows else None
     for number in range(STEPS):

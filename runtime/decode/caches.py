@@ -136,6 +136,8 @@ def _length(state: State, policy: CachePolicy, dim: Dim | None, sizes: Sizes) ->
     if policy is CachePolicy.GROWN:
         if state.layout is Layout.WINDOW:
             return policy, fixed
+        if state.is_ring:  # GroupQueryAttention's sliding_window_cache (onnxruntime 1.32) wants its window's rows
+            return policy, fixed or state.window
         return (CachePolicy.PADDED, fixed) if fixed else (CachePolicy.GROWN, None)  # 0 rows: a first run alone
     if fixed is None and not sizes.ctx:
         raise UsageError(
