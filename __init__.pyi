@@ -96,6 +96,7 @@ from .passes.load_encodings import LoadEncodings
 from .passes.lora import Lora
 from .passes.lower import Lower
 from .passes.manager import PassManager
+from .passes.narrow_int import NarrowInt
 from .passes.package import (
     Package,
     Packaging,
@@ -151,6 +152,7 @@ __all__ = [
     "Lora",
     "Lower",
     "Manifest",
+    "NarrowInt",
     "NotEqualError",
     "OnnxPassesError",
     "OutputError",

@@ -35,6 +35,7 @@ PASSES: dict[str, str] = {  # name -> module of this package : class; a test hol
     "load-encodings": "load_encodings:LoadEncodings",
     "lora": "lora:Lora",
     "lower": "lower:Lower",
+    "narrow-int": "narrow_int:NarrowInt",
     "package": "package:Package",
     "partition": "partition:Partition",
     "pool": "pool:Pool",

@@ -34,7 +34,7 @@ OUTPUTS: Mapping[str, str] = {  # name -> pipeline behind `lower`; clones are bo
 }
 BOUND = "single-shot"  # the one whose sizes are still open
 SLOW = {"iree": ("single-shot", "embedder", "reranker", "speculative", "decode of one token")}
-"""Runtimes that compile a graph for seconds, and the outputs that they are given: the others hold the same operators."""
+"""Runtimes that compile a graph for seconds, and what they are given: the other rows hold the same operators."""
 QUICK = ("single-shot", "speculative")
 
 

@@ -15,7 +15,14 @@ from onnx_llm_passes.ir.program.contract import Contract, ContractBroken, Side, 
 from onnx_llm_passes.ir.program.contracts.adapters import AdapterInputs, AdapterSlots, Source, WeightsFolded
 from onnx_llm_passes.ir.program.contracts.chain import Chain, renamed
 from onnx_llm_passes.ir.program.contracts.heads import HiddenTapped, Pooled, SelectedWords
-from onnx_llm_passes.ir.program.contracts.interface import CastIO, FixedSwitch, Grid, QuantizedIO, RenamedIO
+from onnx_llm_passes.ir.program.contracts.interface import (
+    CastIO,
+    FixedSwitch,
+    Grid,
+    IntegersNarrowed,
+    QuantizedIO,
+    RenamedIO,
+)
 from onnx_llm_passes.ir.program.contracts.logits import BestTokens, LastRows
 from onnx_llm_passes.ir.program.contracts.lowered import OperatorsLowered, RightPadded, WholePast
 from onnx_llm_passes.ir.program.contracts.padding import SpareRows, WholeChunks
@@ -47,6 +54,7 @@ EXAMPLES: tuple[Contract, ...] = (
     BestTokens("ids", "logits", 3, "values", graphs=("prefill",), step=4),
     CacheRowPositions("p"),
     CastIO(("ids",), (), "INT32"),
+    IntegersNarrowed(("ids",), ("best",), largest=4096),
     Claims(prefill=True, ks=(0, 4)),
     CloneOf(graph="decode_k4", base="model", role="decode", k=4),
     ConsecutivePositions("p"),

@@ -134,10 +134,8 @@ def _length(state: State, policy: CachePolicy, dim: Dim | None, sizes: Sizes) ->
     if policy is CachePolicy.SHARED and state.inside is Layout.FUSED and fixed is None and not sizes.buffers:
         policy = CachePolicy.GROWN
     if policy is CachePolicy.GROWN:
-        if state.layout is Layout.WINDOW:
-            return policy, fixed
-        if state.is_ring:  # GroupQueryAttention's sliding_window_cache (onnxruntime 1.32) wants its window's rows
-            return policy, fixed or state.window
+        if state.layout is Layout.WINDOW or state.is_ring:  # GroupQueryAttention (1.32) wants its window's rows
+            return policy, fixed or (state.window if state.is_ring else None)
         return (CachePolicy.PADDED, fixed) if fixed else (CachePolicy.GROWN, None)  # 0 rows: a first run alone
     if fixed is None and not sizes.ctx:
         raise UsageError(

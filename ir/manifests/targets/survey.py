@@ -82,6 +82,6 @@ def _values(model: ir.Model, table: TargetTable) -> Iterator[tuple[str, str, str
                 yield "pair on a 16-bit grid", f"{table.name} does not compute it as the operators say", ""
     for value in model.graph.inputs:
         if not table.int64_inputs and value.dtype is ir.DataType.INT64:
-            yield "int64 input", f"{table.name} takes 32-bit integers", ""
+            yield "int64 input", f"{table.name} takes 32-bit integers", "narrow-int"
         if not table.empty_inputs and value.shape is not None and 0 in list(value.shape):
             yield "input of length zero", f"{table.name} takes none", "strip-states"

@@ -163,6 +163,42 @@ class CastIO(Contract):
 
 
 @dataclass(frozen=True)
+class IntegersNarrowed(CastIO):
+    """Integers are 32-bit ones, for they are known to fit.
+
+    Attributes:
+        largest: No token, position, or size of an axis is above it.
+    """
+
+    kind: ClassVar[str] = "integers-narrowed"
+    compared: ClassVar[str] = "integers are cast to 32 bits and compared as numbers"
+    unseen: ClassVar[str] = "tokens, positions and sizes above the largest that was assumed"
+    assumes: ClassVar[bool] = True
+
+    largest: int = 1 << 24
+
+    def holds(self, feeds: Arrays) -> None:
+        """Raises ContractBroken for a number or a size above the largest."""
+        for name in self.inputs:
+            held = feeds.get(name)
+            if held is None or not held.size:
+                continue
+            found = max(int(np.abs(held).max()), *held.shape, 0)
+            if found > self.largest:
+                raise ContractBroken(
+                    "larger than integers were narrowed for",
+                    where=f"input {name!r}",
+                    found=str(found),
+                    wanted=f"at most {self.largest}",
+                )
+
+    def sentence(self) -> str:
+        """As people read it."""
+        names = ", ".join((*self.inputs, *self.outputs))
+        return f"narrowed: {names}: {self.dtype}, no token, position or size above {self.largest}"
+
+
+@dataclass(frozen=True)
 class Grid:
     """The grid of a quantized input or output: ``number = (integer - zero) * scale``, along ``axis`` where several."""
 

@@ -12,7 +12,7 @@ from ...core.errors import InputError, UsageError
 from ..contract import Contract
 from .adapters import AdapterInputs, AdapterSlots, WeightsFolded
 from .heads import HiddenTapped, Pooled, SelectedWords
-from .interface import CastIO, FixedSwitch, QuantizedIO, RenamedIO
+from .interface import CastIO, FixedSwitch, IntegersNarrowed, QuantizedIO, RenamedIO
 from .logits import BestTokens, LastRows
 from .lowered import OperatorsLowered, RightPadded, WholePast
 from .padding import SpareRows, WholeChunks
@@ -27,9 +27,9 @@ MAX_KIND = 100
 BUILT_IN: tuple[type[Contract], ...] = (
     AdapterInputs, AdapterSlots,
     AnyPositions, Assumption, BestTokens, CacheRowPositions, CastIO, Claims, CloneOf, ConsecutivePositions,
-    FixedSwitch, HiddenTapped, KeysOfRun, LastRows, LayerCut, LayoutChanged, OperatorsLowered, OrderedPositions, Packed,
-    Pooled, QuantizedIO, RenamedIO, RightPadded, SelectedWords, SizesBound, SpareRows, StatesRemoved, StaticPast,
-    WeightsFolded, WholeChunks, WholePast, ZeroPosition,
+    FixedSwitch, HiddenTapped, IntegersNarrowed, KeysOfRun, LastRows, LayerCut, LayoutChanged, OperatorsLowered,
+    OrderedPositions, Packed, Pooled, QuantizedIO, RenamedIO, RightPadded, SelectedWords, SizesBound, SpareRows,
+    StatesRemoved, StaticPast, WeightsFolded, WholeChunks, WholePast, ZeroPosition,
 )  # fmt: skip
 _KINDS: dict[str, type[Contract]] = {cls.kind: cls for cls in BUILT_IN}
 
