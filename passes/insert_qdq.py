@@ -98,7 +98,7 @@ class InsertQdq(Pass):
         results = [(name, self._apply(plan, applied)) for name, plan in plans]
         if any(result.modified for _, result in results):
             put_table(program, applied)
-            stated = EncodingTable({name: e for name, e in applied.encodings.items() if e.kind is not None})
+            stated = EncodingTable({n: e for n, e in applied.encodings.items() if e.kind is not None and not e.turned})
             program.artifacts["encodings.json"] = print_encodings(stated, "aimet-1.0.0")
         report = merge_results(results)
         widths = Counter(encoding.bits for _, plan in plans for encoding, _ in plan.activations.values())

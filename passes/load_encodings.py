@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +16,7 @@ from ..ir.quantization import Encoding, EncodingsInvalid, EncodingTable, read_en
 from ..ir.quantization.carried import put_table, resolve_axis, table_of, tensors_of
 from ..ir.quantization.kv_scales import layer_and_kind
 from ..ir.quantization.qdq import read_qdq
+from ..ir.quantization.weight_pairs import Matched, match_weights
 from .base import GraphResult, Pass, Report
 
 SHOWN = 4  # names that a note repeats
@@ -49,7 +50,7 @@ class LoadEncodings(Pass):
 
     def run(self, program: Program) -> Report:
         """Loads; EncodingsInvalid says what is wrong with the file, PassRefused that it speaks of another model."""
-        loaded = _read(self.file)
+        loaded, matched = _read(self.file, list(program.graphs.values()))
         _name_caches(loaded, list(program.graphs.values()))
         tensors = tensors_of(program.graphs.values())
         strangers = [name for name in loaded.names() if name not in tensors]
@@ -68,19 +69,51 @@ class LoadEncodings(Pass):
         return Report(
             modified=program.encodings != before,
             counts={"encodings": len(loaded.encodings), "ranges": len(loaded.ranges), "strangers": len(strangers)},
-            notes=(*(() if _mostly(strangers, loaded) else _notes(strangers)), *_width_note(loaded)),
-            warnings=(*_foreign(strangers, loaded, self.file.name), *_length_warning(loaded, self.ctx)),
+            notes=(
+                *_matched_notes(matched, loaded),
+                *(() if _mostly(strangers, loaded) else _notes(strangers)),
+                *_width_note(loaded),
+            ),
+            warnings=(
+                *_matched_warnings(matched),
+                *_foreign(strangers, loaded, self.file.name),
+                *_length_warning(loaded, self.ctx),
+            ),
         )
 
 
-def _read(path: Path) -> EncodingTable:
-    """The table of a file of encodings, or of the pairs in a quantized graph."""
+def _read(path: Path, targets: Sequence[ir.Model]) -> tuple[EncodingTable, list[Matched]]:
+    """The table of a file of encodings, or of the pairs in a quantized graph, and the weights of those pairs here."""
     if path.suffix != ".onnx":
-        return read_encodings(path)
-    table = EncodingTable()
+        return read_encodings(path), []
+    table, matched = EncodingTable(), list[Matched]()
     for model in Program.load(path).graphs.values():
         table.encodings |= read_qdq(model, where=str(path)).encodings
-    return table
+        matched += match_weights(model, targets, table)
+    return table, matched
+
+
+def _matched_notes(matched: Sequence[Matched], table: EncodingTable) -> Iterator[str]:
+    """What was matched by place, and what other tools and targets do not take."""
+    if matched:
+        one = matched[0]
+        yield f"{len(matched)} weight pairs are matched by the node that reads them: {one.pair} is {one.weight}, …"
+    turned = [m.weight for m in matched if table.encodings[m.weight].turned]
+    if turned:
+        yield (
+            f"{len(turned)} weights have scales below 0 ({', '.join(turned[:SHOWN])}), as onnxruntime writes them: "
+            "DequantizeLinear takes them, AIMET and QNN do not, so that encodings.json leaves them out"
+        )
+
+
+def _matched_warnings(matched: Sequence[Matched]) -> Iterator[str]:
+    """Integers that the float weight does not give: the file's weights were not rounded to nearest, or are others."""
+    for one in matched:
+        if one.others:
+            yield (
+                f"{one.others} of {one.total} integers of {one.pair} are not those of {one.weight} rounded to nearest: "
+                "insert-qdq writes the latter"
+            )
 
 
 def _take(table: EncodingTable, loaded: EncodingTable, name: str, value: ir.Value, where: str) -> None:

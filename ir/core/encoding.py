@@ -92,6 +92,11 @@ class Encoding:
         return 0 if self.signed else 1 << (self.bits - 1)
 
     @property
+    def turned(self) -> bool:
+        """True for a weight's grid that runs the other way: onnxruntime's quantizers put the larger end to -8."""
+        return min(self.scale, default=1.0) < 0
+
+    @property
     def per_tensor(self) -> bool:
         """True for one grid over the whole tensor."""
         return not self.shape and not self.levels
@@ -214,9 +219,12 @@ _MASKED = (
 )
 
 
-def check_encoding(name: str, encoding: Encoding, *, where: str = "") -> Encoding:
-    """``encoding`` itself; EncodingsInvalid, naming the tensor, where it is no grid."""
-    for wrong, found, wanted in _faults(encoding):
+def check_encoding(name: str, encoding: Encoding, *, where: str = "", turned: bool = False) -> Encoding:
+    """``encoding`` itself; EncodingsInvalid, naming the tensor, where it is no grid.
+
+    ``turned`` allows a weight's scale below 0: onnxruntime's quantizers put the end of larger magnitude to -8.
+    """
+    for wrong, found, wanted in _faults(encoding, turned and encoding.kind is Kind.PARAM):
         if wrong:
             hint = _MASKED if found == "scale inf" else ""
             what = f"tensor {name!r} has no valid encoding"
@@ -224,7 +232,7 @@ def check_encoding(name: str, encoding: Encoding, *, where: str = "") -> Encodin
     return encoding
 
 
-def _faults(e: Encoding) -> Iterable[tuple[bool, str, str]]:
+def _faults(e: Encoding, turned: bool) -> Iterable[tuple[bool, str, str]]:
     yield not 1 <= e.bits <= MAX_BITS, f"{e.bits} bits", f"1 to {MAX_BITS}"
     if e.number is Number.FLOAT:
         yield bool(e.scale), "a scale", "none for a float"
@@ -232,8 +240,8 @@ def _faults(e: Encoding) -> Iterable[tuple[bool, str, str]]:
     count = math.prod(e.shape)
     yield len(e.scale) != count, f"{len(e.scale)} scales", f"{count}"
     yield len(e.zero_point) != count, f"{len(e.zero_point)} zero points", f"{count}"
-    bad = next((s for s in e.scale if not (math.isfinite(s) and s > 0)), None)
-    yield bad is not None, f"scale {bad}", "a finite number above 0"
+    bad = next((s for s in e.scale if not (math.isfinite(s) and (s > 0 or (turned and s < 0)))), None)
+    yield bad is not None, f"scale {bad}", "a finite number other than 0" if turned else "a finite number above 0"
     levels = math.prod(e.levels_shape) if e.levels or e.levels_shape else 0
     yield len(e.levels) != levels, f"{len(e.levels)} block scales", f"{levels}"
     yield any(level < 1 for level in e.levels), "a block scale below 1", "whole numbers from 1"

@@ -59,7 +59,8 @@ def check_grid(
         )
     with np.errstate(over="ignore"):
         held = np.array(encoding.scale, np.float64).astype(dtype.numpy()).astype(np.float64)
-    if not (np.isfinite(held) & (held > 0)).all():
+    turned = encoding.kind is Kind.PARAM  # a weight's grid may run the other way
+    if not (np.isfinite(held) & ((held > 0) | (turned & (held < 0)))).all():
         raise EncodingsInvalid(f"tensor {name!r} has a scale that {dtype.name} cannot hold", found=min(encoding.scale))
 
 
@@ -204,7 +205,7 @@ def read_qdq(model: ir.Model, *, where: str = "") -> EncodingTable:
             continue
         name, encoding = found
         if where:
-            check_encoding(name, encoding, where=where)
+            check_encoding(name, encoding, where=where, turned=True)
         if table.encodings.setdefault(name, encoding) != encoding:
             raise EncodingsInvalid(f"tensor {name!r} is put on two different grids", where=node.name or node.op_type)
     return table
@@ -215,8 +216,9 @@ def _described(node: ir.Node) -> tuple[str, Encoding] | None:
     scale, zero = constant_of(node.inputs[1]), constant_of(node.inputs[2] if len(node.inputs) > 2 else None)
     if scale is None:
         return None
-    weight = node.op_type == "DequantizeLinear" and constant_of(node.inputs[0]) is not None
-    kind = zero.dtype if zero is not None else ir.DataType.UINT8
+    held = constant_of(node.inputs[0]) if node.op_type == "DequantizeLinear" else None
+    weight, given = held is not None, zero if zero is not None else held
+    kind = given.dtype if given is not None else ir.DataType.UINT8
     if kind not in _GRIDS:
         return None
     bits, signed = _GRIDS[kind]
@@ -237,10 +239,10 @@ def _described(node: ir.Node) -> tuple[str, Encoding] | None:
         block=block.as_int() if block is not None and cut else None,
         kind=Kind.PARAM if weight else Kind.ACTIVATION,
     )
-    return _name_of(node), encoding
+    return plain_name(node), encoding
 
 
-def _name_of(node: ir.Node) -> str:
+def plain_name(node: ir.Node) -> str:
     """The tensor's own name: what enters the first of a pair; what leaves the second where that leaves the graph."""
     source, result = node.inputs[0], node.outputs[0]
     if node.op_type == "DequantizeLinear":
@@ -248,7 +250,7 @@ def _name_of(node: ir.Node) -> str:
             return _without_suffix(result.name or "")
         maker = source.producer() if source is not None else None
         if maker is not None and maker.op_type == "QuantizeLinear":
-            return _name_of(maker)
+            return plain_name(maker)
         return (source.name or "") if source is not None else ""
     if result.is_graph_output():
         return result.name or ""

@@ -126,7 +126,7 @@ def from_fields(name: str, value: object, where: str) -> Encoding:
         levels_shape=levels_shape,
         wide_bits=_whole_or_none(f, "wide_bits"),
     )
-    return check_encoding(name, encoding, where=where)
+    return check_encoding(name, encoding, where=where, turned=True)
 
 
 def _whole_or_none(fields: Fields, key: str) -> int | None:
