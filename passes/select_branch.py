@@ -72,12 +72,14 @@ class SelectBranch(Pass):
             if value.name == self.input and value.dtype == ir.DataType.BOOL:
                 return value
         booleans = [str(v.name) for v in model.graph.inputs if v.dtype == ir.DataType.BOOL]
+        other = any(value.name == self.input for value in model.graph.inputs)
         raise UnknownNameError(
             "boolean input",
             self.input,
             booleans,
             where=self.name,
-            hint=f"The graph has {', '.join(booleans) or 'none'}.",
+            hint=f"The graph has {', '.join(booleans) or 'none'}."
+            + (f" select-input{{input={self.input} value=VALUE}} fixes an input of another type." if other else ""),
         )
 
 

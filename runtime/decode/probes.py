@@ -56,5 +56,5 @@ def refuse_starts(graph: Host) -> None:
                 where=f"{graph.name}, input {state.name!r}",
                 found=state.update.op_type,
                 wanted="a cache that is written at position_ids",
-                hint="Convert it with convert-states.",
+                hint="speculative{k=0 prefill=PREFILL ctx=CTX} makes a program of it that generate runs.",
             )

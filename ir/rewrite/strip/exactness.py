@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
+from ...core.dataflow import reached
 from ...core.errors import PassRefused
+from ...core.operators import of
 from ...interface.analysis import analysis_of
 from ...interface.apart import taken_together
 from ...interface.roles import Role
@@ -15,7 +17,7 @@ from ...states.base import Layout, Pairing, State
 from ...states.ports import KEY_VALUE_INPUTS, NEEDS_CACHE, PORTS
 from ...states.ranges import cache_ranges, unmasked_reads
 from ...states.signatures import Signatures, reads_in_order
-from ...states.suspects import suspected_states
+from ...states.suspects import Suspect, suspected_states
 from ...symbolic.dims import Dim, Expr
 from .detach_state import Unbinding, initial_dims
 
@@ -94,9 +96,24 @@ def refuse_half_known(where: str, model: ir.Model, states: Sequence[State], chos
             found=", ".join(suspect.text for suspect in suspects[:4])
             + (f" and {len(suspects) - 4} more" if len(suspects) > 4 else ""),
             wanted="states appended by Concat, written at positions, or updated by one operator or recurrence",
-            hint="Each of these outputs has the type of an input and is computed from it; `inspect` lists them as "
+            hint=_in_branches(model, suspects)
+            or "Each of these outputs has the type of an input and is computed from it; `inspect` lists them as "
             "unpaired. Without both ends no single run is exact: export the model without its caches, or keep them.",
         )
+
+
+def _in_branches(model: ir.Model, suspects: Sequence[Suspect]) -> str:
+    """What to do about states that an If updates: the input that decides it is fixed first."""
+    holders = [node for s in suspects if (node := s.output.producer()) is not None and of(node).decides == 0]
+    tests = {node.inputs[0] for node in holders if of(node).bodies}
+    single = [v for v in model.graph.inputs if v.dtype is not None and not v.dtype.is_floating_point()]
+    deciding = [str(value.name) for value in single if not tests.isdisjoint(reached([value], {}))]
+    if len(holders) < len(suspects) or not deciding:
+        return ""
+    return (
+        f"They live in the branches of {holders[0].op_type} {holders[0].name!r}: put select-input{{input={deciding[0]} "
+        "value=VALUE} before this pass, so that one branch is left."
+    )
 
 
 def _refuse_hidden(where: str, chosen: Sequence[State]) -> None:
