@@ -49,7 +49,7 @@ def renamed_symbol(rename: Callable[[str], str]) -> Damage:
     def damage(pair: Pair) -> Iterator[Damaged]:
         for index, entry in enumerate(pair.entries):
             for symbol in entry["symbols"]:
-                if symbol == "full_batch_exec_size":
+                if symbol == "full_batch_exec_size" or rename(symbol) == symbol:
                     continue
                 entries = pair.manifest()
                 symbols = entries[index]["symbols"]

@@ -16,6 +16,7 @@ from onnx_llm_passes.runtime.samples.samples import append_decoder, scatter_deco
 
 from .append_graphs import append_dynamo, no_states
 from .builders import BUILDERS
+from .quantized_graphs import fused_decoder
 
 Entry = dict[str, Any]
 
@@ -78,6 +79,14 @@ PAIRS = (
         entry("Decode_0", s10=1, s70=1, s43=1, s53=32, s15=31),
         entry("Decode_1", s10=1, s70=5, s43=1, s53=32, s15=27),
     ], batch="s10", seq="s70", past="s15", total="s53", twin="s43"),
+    pair("fused", fused_decoder, [
+        entry("Prefill", B=1, S=8, T=8, P=0),
+        entry("Decode_0", B=1, S=1, T=32, P=31),
+        entry("Decode_1", B=1, S=5, T=32, P=27),
+    ], batch="B", seq="S", past="P", total="T"),
+    pair("fused, shared buffers", fused_decoder, [
+        entry("Prefill", B=1, S=8, T=32, P=32), entry("Decode_0", B=1, S=1, T=32, P=32),
+    ], batch="B", seq="S"),
     pair("no states", no_states, [entry("Embedding_0", batch=2, seq=8), entry("Embedding_1", batch=2, seq=16)],
          batch="batch", seq="seq"),
 )  # fmt: skip

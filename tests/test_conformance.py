@@ -63,6 +63,38 @@ def test_a_case_fails_where_it_should(section: str, case: dict[str, Any], said: 
     assert result.outcome is Outcome.FAILED and said in result.reason
 
 
+@pytest.mark.parametrize(
+    ("section", "case"),
+    [
+        ("9.1", {"ctx_len": "4096", "prefill_seq_len": "128", "out": [[4096], [4096], 4096]}),
+        ("9.2", {"args": [["4096"], ["4096"], "4096", "128"], "out": [[4064], [4096], 4096]}),
+        (
+            "6.",
+            {
+                "id": "speech",
+                "in": {"batch_size": "1", "ctx_len": "25", "encoder_ctx_len": "300"},
+                "named": [
+                    {
+                        "name": name,
+                        "symbols": {
+                            "batch_size": "1",
+                            "decoder_ctx_len": "25",
+                            "encoder_ctx_len": "300",
+                            "feature_len": length,
+                            "seq_len": "1",
+                        },
+                    }
+                    for name, length in (("Encoder", "600"), ("Decode", "1"))
+                ],
+            },
+        ),
+    ],
+)
+def test_sizes_that_are_told_as_text_are_numbers(section: str, case: dict[str, Any]) -> None:
+    result = run_case(1, section, case)
+    assert result.outcome is Outcome.PASSED, result.reason
+
+
 def test_a_bool_is_no_integer() -> None:
     case = {"B": True, "layers": 2, "partitions": 2, "bounds": [True]}
     assert run_case(1, "10.", case).outcome is Outcome.PASSED

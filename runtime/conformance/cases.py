@@ -11,6 +11,7 @@ from typing import Any, cast
 from ...ir.core.errors import InputError, OnnxPassesError
 from ...ir.serialization.strict import StrictReader
 
+MAX_DIGITS = 18  # of a size
 MAX_CASES = 100_000
 READER = StrictReader("conformance cases", InputError, max_bytes=256 << 20)
 
@@ -78,6 +79,16 @@ def _case(line: str, where: str, number: int) -> tuple[int, str, Case]:
     if not isinstance(section, str) or not isinstance(case, dict):
         raise InputError("is no case", where=where, wanted='{"section": "…", "case": {…}}')
     return number, section, cast("Case", case)
+
+
+def numbers(given: Any) -> Any:
+    """``given`` with sizes that are told as text as the integers that they say, in lists and mappings too."""
+    if isinstance(given, Mapping):
+        return {key: numbers(value) for key, value in cast("Mapping[str, Any]", given).items()}
+    if isinstance(given, list):
+        return [numbers(item) for item in cast("list[Any]", given)]
+    plain = isinstance(given, str) and given.isascii() and given.isdigit() and len(given) <= MAX_DIGITS
+    return int(given) if plain else given
 
 
 def judge(form: Form, case: Case) -> str:

@@ -16,7 +16,7 @@ from ...ir.manifests.qaic import compiled_sizes
 from ...ir.manifests.strict import dump_json, read_text
 from ...ir.specialize.families import automatic, settled
 from ...ir.specialize.naming import infer_name, to_flat, to_named
-from .cases import REFUSALS, Answer, Case
+from .cases import REFUSALS, Answer, Case, numbers
 from .io_names import aligned_inputs, check_prefix, exported_names, prefixed, prefixed_sides
 
 
@@ -36,13 +36,13 @@ def ask_conversion(case: Case) -> Answer:
 
 def ask_chosen_lengths(case: Case) -> Answer:
     """Context lengths chosen for a context."""
-    found = automatic(case["ctx_len"], case["prefill_seq_len"])
+    found = automatic(numbers(case["ctx_len"]), numbers(case["prefill_seq_len"]))
     return [found.prefill, found.decode, found.ctx], case.get("out")
 
 
 def ask_given_lengths(case: Case) -> Answer:
     """Context lengths given: moved to what a compiler takes; with chunks, a phase may stay without."""
-    prefill, decode, ctx, prompt = case["args"][:4]
+    prefill, decode, ctx, prompt = numbers(case["args"][:4])
     chunked = any(case["args"][4:]) or case.get("enable_chunking") is True
     found = settled(prefill or (), decode or (), ctx, prompt, chunked=chunked)
     return [found.prefill, found.decode or decode, found.ctx], case.get("out")

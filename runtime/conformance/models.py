@@ -21,7 +21,7 @@ from ...ir.specialize.families import (
 )
 from ...ir.specialize.families.base import check_options
 from ...ir.specialize.naming import to_named
-from .cases import Answer, Case
+from .cases import Answer, Case, numbers
 from .causal import tagged
 
 _KINDS = {"emb": "embedding", "seqcls": "sequence-classification", "seq": "sequence-classification", "ctc": "ctc"}
@@ -43,7 +43,7 @@ def ask_encoder(case: Case) -> Answer:
 
 def ask_speech(case: Case) -> Answer:
     """Speech encoder-decoders."""
-    given: dict[str, Any] = {key: value for key, value in case["in"].items() if value is not None}
+    given: dict[str, Any] = {key: value for key, value in numbers(case["in"]).items() if value is not None}
     check_options(given, ("batch_size", "ctx_len", "encoder_ctx_len", "prefill_seq_len", "feature_len"), "speech")
     entries = speech(given.get("ctx_len", 150), given.get("encoder_ctx_len", 1500), given.get("batch_size", 1))
     return tagged(entries), case.get("named")
@@ -103,6 +103,7 @@ def _sizes_in(case: Case) -> str:
 
 def ask_phases(case: Case) -> Answer:
     """The oldest writer's prefill and decode."""
-    entries = phases(case["batch_size"], case["prompt_len"], case["ctx_len"], case.get("full_batch_size"))
+    sizes = (case["batch_size"], case["prompt_len"], case["ctx_len"], case.get("full_batch_size"))
+    entries = phases(*(numbers(size) for size in sizes))
     recorded = cast("object", case.get("file"))
     return {"specializations": tagged(entries)}, recorded
