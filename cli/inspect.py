@@ -132,13 +132,15 @@ def _group_row(group: list[dict[str, Any]]) -> tuple[Any, ...]:
 
 def _span(names: list[str], layers: list[int | None]) -> str:
     """``past.*.key`` where the names differ only in their layer, else the first and the last."""
-    starred = {
-        name if layer is None else re.sub(rf"(?<!\d){layer}(?!\d)", "*", name, count=1)
-        for name, layer in zip(names, layers, strict=True)
-    }
+    alike = {starred(name, layer) for name, layer in zip(names, layers, strict=True)}
     if len(names) == 1:
         return names[0]
-    return starred.pop() if len(starred) == 1 else f"{names[0]} … {names[-1]}"
+    return alike.pop() if len(alike) == 1 else f"{names[0]} … {names[-1]}"
+
+
+def starred(name: str, layer: int | None) -> str:
+    """``past.*.key`` for ``past.3.key`` of layer 3."""
+    return name if layer is None else re.sub(rf"(?<!\d){layer}(?!\d)", "*", name, count=1)
 
 
 def _ranges(numbers: Iterable[int]) -> str:

@@ -3,68 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..ir.core.errors import UsageError, WriteError
+from .inspect import starred
+from .report_page import PAGE
 
 if TYPE_CHECKING:
     from .job import Outcome
-
-TEMPLATE = """\
-<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ pipeline }} on {{ source }}</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #1c2024; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; } h3 { font-size: 1rem; margin-bottom: .3rem; }
-table { border-collapse: collapse; margin: .3rem 0 1rem; }
-th, td { text-align: left; padding: .2rem 1rem .2rem 0; border-bottom: 1px solid #e3e6e8; vertical-align: top; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-code, td.t { font: 13px/1.5 ui-monospace, monospace; }
-.gone td { color: #9b2c2c; text-decoration: line-through; } .new td { color: #22663b; }
-.warning { background: #fff4d6; padding: .3rem .6rem; } .note { color: #4a5560; }
-.wide { overflow-x: auto; }
-@media (prefers-color-scheme: dark) {
-  body { background: #15181b; color: #dfe3e6; } th, td { border-color: #30363b; } .warning { background: #4a3b10; }
-  .gone td { color: #f29a9a; } .new td { color: #8fd6a6; } .note { color: #a5b0b8; }
-}
-</style>
-<h1><code>{{ pipeline }}</code></h1>
-<p>on <code>{{ source }}</code>, written to <code>{{ out }}</code></p>
-{% macro values(title, rows) %}
-<h3>{{ title }}</h3>
-<div class="wide"><table>
-{% for row in rows %}<tr class="{{ row.mark }}">
-{% for cell in row.cells %}<td class="t">{{ cell }}</td>{% endfor %}</tr>
-{% else %}<tr><td>none</td></tr>
-{% endfor %}</table></div>
-{% endmacro %}
-{% for graph in graphs %}
-<h2>Graph {{ graph.name }}: {{ graph.nodes[0] }} &rarr; {{ graph.nodes[1] }} nodes</h2>
-{{ values("Inputs", graph.inputs) }}
-{{ values("Outputs", graph.outputs) }}
-{{ values("States", graph.states) }}
-{{ values("Symbols", graph.symbols) }}
-{% endfor %}
-<h2>Passes</h2>
-<div class="wide"><table>
-<tr><th>pass<th>did<th class="n">seconds</tr>
-{% for record in records %}
-<tr><td class="t">{{ record.text }}<td>{{ record.did }}<td class="n">{{ record.seconds }}</tr>
-{% endfor %}</table></div>
-{% for kind, sentence in said %}<p class="{{ kind }}">{{ kind }}: {{ sentence }}</p>
-{% endfor %}
-{% if assumptions %}<h2>What the result assumes</h2>
-<ul>{% for line in assumptions %}<li>{{ line }}</li>{% endfor %}</ul>{% endif %}
-<h2>Files</h2>
-<table>
-{% for name, size in files %}<tr><td class="t">{{ name }}<td class="n">{{ size }}</tr>
-{% endfor %}</table>
-</html>
-"""
 
 
 def require_template_engine() -> None:
@@ -95,7 +43,7 @@ def render_report(outcome: Outcome) -> str:
     """The page as text; every name from the model is escaped."""
     import jinja2
 
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(TEMPLATE)
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(PAGE)
     return template.render(_facts(outcome))
 
 
@@ -106,9 +54,7 @@ def _facts(outcome: Outcome) -> dict[str, Any]:
     before, after = (description["graphs"] for description in outcome.described)
     only = next(iter(before.values()))
     return {
-        "pipeline": outcome.pipeline,
-        "source": outcome.source.as_posix(),
-        "out": outcome.out.as_posix(),
+        "about": _about(outcome),
         "graphs": [_graph(name, before.get(name, only), graph) for name, graph in after.items()],
         "records": [
             {"text": record.text, "did": render.counts(record.counts), "seconds": f"{record.seconds:.3f}"}
@@ -120,26 +66,75 @@ def _facts(outcome: Outcome) -> dict[str, Any]:
             *(("note", text) for text in outcome.save_notes),
         ],
         "assumptions": outcome.assumptions,
+        "proof": outcome.proof,
         "files": [(name, render.size(count)) for name, count in outcome.files.items()],
     }
+
+
+def _about(outcome: Outcome) -> list[tuple[str, str]]:
+    """What ran on what, and with which versions."""
+    from importlib.metadata import version
+
+    packages = ("onnx-llm-passes", "onnx", "onnx-ir", "onnxruntime")
+    return [
+        ("pipeline", outcome.pipeline),
+        ("model", outcome.source.as_posix()),
+        ("written to", outcome.out.as_posix()),
+        ("versions", ", ".join(f"{name} {version(name)}" for name in packages)),
+    ]
 
 
 def _graph(name: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
-        "nodes": (before["nodes"]["main"], after["nodes"]["main"]),
-        **{what: _rows(before[what], after[what]) for what in ("inputs", "outputs", "states", "symbols")},
+        "sizes": list(_sizes(before, after)),
+        "operators": _operators(before["operators"], after["operators"]),
+        **{what: _rows(before, after, what) for what in ("inputs", "outputs", "states", "symbols")},
     }
 
 
-def _rows(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What was there first, struck out where it is gone, then what is new; each with its type before and after."""
-    old, new = ({entry["name"]: _type(entry) for entry in entries} for entries in (before, after))
-    rows = [
-        {"mark": "" if name in new else "gone", "cells": [name, text, new[name] if new.get(name, text) != text else ""]}
-        for name, text in old.items()
+def _sizes(before: dict[str, Any], after: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """What is counted of a graph, before and after; caches where every size of theirs is known."""
+    from . import render
+
+    for what in ("nodes", "inputs", "outputs", "states"):
+        was, now = (graph[what]["total"] if what == "nodes" else len(graph[what]) for graph in (before, after))
+        yield what, str(was), str(now)
+    yield "weights", render.size(before["weights"]["bytes"]), render.size(after["weights"]["bytes"])
+    if None not in (before["state_bytes"], after["state_bytes"]):
+        yield "bytes of states", render.size(before["state_bytes"]), render.size(after["state_bytes"])
+
+
+def _operators(before: Mapping[str, int], after: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Every kind of operator with its numbers, the commonest first; bars as shares of the largest number."""
+    most = max([*before.values(), *after.values()], default=1)
+    rows = [(name, before.get(name, 0), after.get(name, 0)) for name in {*before, *after}]
+    return [
+        {"name": name, "was": was, "now": now, "bars": (100 * was / most, 100 * now / most)}
+        for name, was, now in sorted(rows, key=lambda row: (-max(row[1:]), row[0]))
     ]
-    return rows + [{"mark": "new", "cells": [name, text, ""]} for name, text in new.items() if name not in old]
+
+
+def _rows(before: dict[str, Any], after: dict[str, Any], what: str) -> list[dict[str, Any]]:
+    """What was there first, struck out where it is gone, then what is new; layers that are alike in one row."""
+    old, new = ({entry["name"]: _type(entry) for entry in graph[what]} for graph in (before, after))
+    layers = {**_layers(before), **_layers(after)}
+    rows = [("" if name in new else "gone", name, text, new[name] if new.get(name, text) != text else "")
+            for name, text in old.items()]  # fmt: skip
+    rows += [("new", name, text, "") for name, text in new.items() if name not in old]
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for mark, name, *texts in rows:
+        groups.setdefault((mark, starred(name, layers.get(name)), *texts), []).append(name)
+    return [
+        {"mark": mark, "cells": [name, *texts], "names": names if len(names) > 1 else []}
+        for (mark, name, *texts), names in groups.items()
+    ]
+
+
+def _layers(graph: dict[str, Any]) -> dict[str, int]:
+    """The layer of each state's name, input and output."""
+    ends = ((state[end], state["layer"]) for state in graph["states"] for end in ("name", "input", "output"))
+    return {name: layer for name, layer in ends if name is not None and layer is not None}
 
 
 def _type(entry: dict[str, Any]) -> str:

@@ -51,7 +51,7 @@ def test_list_names_every_pass_and_preset(command: Command) -> None:
 def test_list_shows_a_pass_with_its_options(command: Command) -> None:
     data = as_json(command, "list", "strip-states")
     options = {option["name"]: option for option in data["options"]}
-    assert list(options) == ["layers", "kinds", "positions"]
+    assert list(options) == ["layers", "kinds", "positions", "init"]
     assert options["positions"]["takes"] == "one of ordered, any"
     assert options["positions"]["default"] == "ordered"
     shown = command("list", "strip-states").out
@@ -225,6 +225,8 @@ def test_the_report_is_one_file_that_escapes_names(command: Command, tmp_path: P
     assert "<b>logits" not in text
     assert 'class="gone"' in text
     assert "http" not in text
+    assert "past_key_values.*.key (2)" in text, "layers that are alike are one row"
+    assert '<th scope="row" class="t">Shape</th>' in text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "report.html"]
 
 
