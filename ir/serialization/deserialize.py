@@ -7,7 +7,7 @@ it reads itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -30,16 +30,22 @@ class _NotPlainError(Exception):
     """A graph inside a node, a name given twice or to nothing: onnx_ir reads it, or says what is wrong."""
 
 
-def deserialize(proto: onnx.ModelProto) -> ir.Model:
-    """The model that ``onnx_ir.from_proto`` gives; raises what it raises, and InputError for names that are no text."""
+Look = Callable[[onnx.NodeProto, onnx.AttributeProto], None]
+
+
+def deserialize(proto: onnx.ModelProto, look: Look = lambda node, attribute: None) -> ir.Model:
+    """The model that ``onnx_ir.from_proto`` gives; raises what it raises, and InputError for names that are no text.
+
+    ``look`` sees every attribute of the main graph's nodes before it is read, of equal ones the first.
+    """
     check_names((proto.producer_name, proto.producer_version, proto.domain, proto.doc_string))
     if not _looks_plain(proto):
-        return _read_whole(proto)
-    reader = _Reader(proto.graph)
+        return _read_whole(proto, look)
+    reader = _Reader(proto.graph, look)
     try:
         graph = reader.graph()
     except _NotPlainError:
-        return _read_whole(proto)
+        return _read_whole(proto, look)
     check_names(reader.names())
     graph.opset_imports.update(serde.deserialize_opset_import(proto.opset_import))
     return ir.Model(
@@ -55,7 +61,10 @@ def deserialize(proto: onnx.ModelProto) -> ir.Model:
     )
 
 
-def _read_whole(proto: onnx.ModelProto) -> ir.Model:
+def _read_whole(proto: onnx.ModelProto, look: Look) -> ir.Model:
+    for node in proto.graph.node:
+        for attribute in node.attribute:
+            look(node, attribute)
     model = ir.from_proto(proto)
     check_text(model)
     return model
@@ -86,6 +95,7 @@ class _Reader:
     """One main graph on its way: the values by name, and the shapes by their bytes."""
 
     proto: onnx.GraphProto
+    look: Look
     values: dict[str, ir.Value] = field(default_factory=dict[str, ir.Value])
     types: dict[bytes, tuple[ir.Shape, ir.DataType] | None] = field(default_factory=dict[bytes, Any])
     attributes: dict[bytes, ir.Attr] = field(default_factory=dict[bytes, ir.Attr])
@@ -154,19 +164,25 @@ class _Reader:
 
     def declare(self, names: Iterable[str]) -> None:
         """Makes the values that nodes give."""
-        values, infos = self.values, self.infos
+        values, infos, types = self.values, self.infos, self.types
         for name in names:
             if name in values:
                 raise _NotPlainError
-            if name:
-                value = values[name] = ir.Value(name=name)
-                info = infos.get(name)
-                if info is not None:
-                    self.typed(info, value)
+            if not name:
+                continue
+            info = infos.get(name)
+            if info is None:
+                values[name] = ir.Value(name=name)
+                continue
+            found = types.get(info.type.SerializeToString())
+            if found is None or info.metadata_props or info.doc_string:
+                values[name] = self.typed(info, ir.Value(name=name))
+            else:
+                values[name] = ir.Value(name=name, shape=found[0], type=ir.TensorType(found[1]))
 
     def node(self, proto: onnx.NodeProto) -> ir.Node:
         """A node with its attributes."""
-        values = self.values
+        values, given, found = self.values, proto.output, proto.attribute
         try:
             inputs = [values[name] if name else None for name in proto.input]
         except KeyError:
@@ -179,22 +195,24 @@ class _Reader:
             domain,
             op_type,
             inputs,
-            [self.attribute(attribute) for attribute in proto.attribute],
+            [self.attribute(proto, attribute) for attribute in found] if found else (),
             overload=proto.overload,
-            outputs=[values[name] if name else ir.Value(name="") for name in proto.output],
+            outputs=[values[name] if name else ir.Value(name="") for name in given],
             name=name,
             doc_string=proto.doc_string or None,
-            metadata_props=serde.deserialize_metadata_props(proto.metadata_props),
+            metadata_props=serde.deserialize_metadata_props(props) if (props := proto.metadata_props) else None,
         )
 
-    def attribute(self, proto: onnx.AttributeProto) -> ir.Attr:
+    def attribute(self, node: onnx.NodeProto, proto: onnx.AttributeProto) -> ir.Attr:
         """An attribute; small equal ones are one, and so is what is read of their tensors later."""
         if proto.ByteSize() > MAX_SHARED:
+            self.look(node, proto)
             self.words.add(proto.name)
             return _attribute(proto)
         data = proto.SerializeToString()
         found = self.attributes.get(data)
         if found is None:
+            self.look(node, proto)
             self.words.add(proto.name)
             found = self.attributes[data] = _attribute(proto)
         return found

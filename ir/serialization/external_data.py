@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,10 +32,22 @@ class DataFile:
 
 @dataclass
 class Scan:
-    """The tensors of a model proto that live in other files; ``deep``: some outside the main graph's initializers."""
+    """The tensors of a model proto that live in other files of ``folder``, each held against its file when it is met.
 
+    ``deep``: some stand outside the main graph's initializers.
+    """
+
+    folder: DataFolder | None
     external: list[onnx.TensorProto] = field(default_factory=list[onnx.TensorProto])
     deep: bool = False
+
+    def look(self, node: onnx.NodeProto, attribute: onnx.AttributeProto) -> None:
+        """Holds the tensors of an attribute, and of the graphs in it, against what they declare; raises InputError."""
+        handler = _ATTRIBUTES.get(attribute.type)
+        if handler is not None:
+            known = len(self.external)
+            _scan_attribute(handler, attribute, self, node)
+            self.deep |= len(self.external) > known
 
 
 def hub_root(folder: Path) -> Path | None:
@@ -156,41 +168,52 @@ def check_location(location: str, where: str) -> None:
         )
 
 
-def scan(proto: onnx.ModelProto) -> Scan:
-    """All external tensors of a model: initializers, subgraphs, attributes, functions; one walk.
+def scan(proto: onnx.ModelProto, folder: DataFolder) -> Scan:
+    """The external tensors among a model's initializers and in its functions; :meth:`Scan.look` adds those of nodes.
 
     Raises InputError for sparse tensors: onnx_ir would drop the initializers among them without a word.
     """
-    found = Scan()
-    _scan_graph(proto.graph, found)
-    shallow = sum(1 for t in proto.graph.initializer if t.data_location)
+    found = Scan(folder)
+    _scan_initializers(proto.graph, found)
     for function in proto.functions:
-        _scan_nodes(function.node, found)
-    found.deep = len(found.external) > shallow
+        for node in function.node:
+            for attribute in node.attribute:
+                found.look(node, attribute)
     return found
 
 
-def _scan_graph(graph: onnx.GraphProto, found: Scan) -> None:
+def external_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """All external tensors of a model, in any scope, held against no file; InputError as :func:`scan` raises it."""
+    found = Scan(None)
+    _scan_graph(proto.graph, found)
+    for function in proto.functions:
+        for node in function.node:
+            for attribute in node.attribute:
+                found.look(node, attribute)
+    return found.external
+
+
+def _scan_initializers(graph: onnx.GraphProto, found: Scan) -> None:
     if len(graph.sparse_initializer):
         raise _sparse(f"graph {graph.name!r}")
     for tensor in graph.initializer:
         _scan_tensor(tensor, found)
-    _scan_nodes(graph.node, found)
+
+
+def _scan_graph(graph: onnx.GraphProto, found: Scan) -> None:
+    _scan_initializers(graph, found)
+    for node in graph.node:
+        for attribute in node.attribute:
+            found.look(node, attribute)
 
 
 def _scan_tensor(tensor: onnx.TensorProto, found: Scan) -> None:
     if tensor.data_location:
+        if found.folder is not None:
+            check_tensor(tensor, found.folder)
         found.external.append(tensor)
     else:
         check_embedded(tensor)
-
-
-def _scan_nodes(nodes: Iterable[onnx.NodeProto], found: Scan) -> None:
-    for node in nodes:
-        for attribute in node.attribute:
-            handler = _ATTRIBUTES.get(attribute.type)
-            if handler is not None:
-                _scan_attribute(handler, attribute, found, node)
 
 
 def _scan_attribute(

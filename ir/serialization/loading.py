@@ -18,7 +18,7 @@ from ..core.gc_off import collector_off
 from ..core.tensors import moved_tensor, tensor_slots
 from ..symbolic.symbols import number_dims
 from .deserialize import deserialize
-from .external_data import DataFolder, Scan, check_hard_links, check_link, check_tensor, scan
+from .external_data import DataFolder, Scan, check_hard_links, check_link, external_tensors, scan
 from .schemas import check_calls, check_nodes
 
 MAX_PROTO = 2**31 - 1
@@ -53,7 +53,7 @@ def load_proto(proto: onnx.ModelProto, base_dir: Path | None, *, follow_links: b
     where = Path("the ModelProto")
     if not proto.HasField("graph") or not proto.ir_version:
         raise InputError("is not an ONNX model", where=str(where), found="no graph in it")
-    if base_dir is None and (outside := scan(proto).external):
+    if base_dir is None and (outside := external_tensors(proto)):
         raise InputError(
             "has weights in files, whose folder a model in memory does not tell",
             where=str(where),
@@ -73,11 +73,9 @@ def load_model(model: ir.Model) -> ir.Model:
 
 def _checked(proto: onnx.ModelProto, path: Path, folder: DataFolder) -> ir.Model:
     _check_versions(proto, path)
-    found = scan(proto)
+    found = scan(proto, folder)
     check_calls(proto)
-    for tensor in found.external:
-        check_tensor(tensor, folder)
-    model = _deserialize(proto, path)
+    model = _deserialize(proto, path, found)
     check_nodes(model)
     _settle(model, found, folder)
     number_dims(model)
@@ -169,9 +167,9 @@ def _check_versions(proto: onnx.ModelProto, path: Path) -> None:
             )
 
 
-def _deserialize(proto: onnx.ModelProto, path: Path) -> ir.Model:
+def _deserialize(proto: onnx.ModelProto, path: Path, found: Scan) -> ir.Model:
     try:
-        return deserialize(proto)
+        return deserialize(proto, found.look)
     except InputError:
         raise
     except Exception as error:  # whatever a crafted file makes it raise, it is the file's fault

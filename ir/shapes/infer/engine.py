@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import onnx_ir as ir
 
@@ -39,6 +40,7 @@ class Sweep:
     facts: Facts = field(default_factory=Facts)
     counter: list[int] = field(default_factory=lambda: [0])
     calls: dict[object, Result] = field(default_factory=dict[object, Result])
+    shapes: dict[int, tuple[Dim | None, ...]] = field(default_factory=dict[int, Any])
     depth: int = 0
 
     def run(self) -> Facts:
@@ -112,8 +114,8 @@ class Sweep:
 
     def refine(self, ctx: Context, node: ir.Node, value: ir.Value, shape: Shape | None) -> Shape | None:
         """What a rule found and what was declared, put together."""
-        declared = declared_dims(value, self.binding)
-        if declared is None:
+        declared = self.declared(value)
+        if declared is None or declared == shape:
             return shape
         if shape is None:
             return tuple(ctx.fresh() if dim is None else dim for dim in declared)
@@ -124,6 +126,16 @@ class Sweep:
             self.dim(ctx, node, value, found, said) if said is not None and said != found else found
             for found, said in zip(shape, declared, strict=True)
         )
+
+    def declared(self, value: ir.Value) -> tuple[Dim | None, ...] | None:
+        """What a value declares; a frozen shape, which a reader gives to many values, is read once."""
+        shape = value.shape
+        if shape is None or not shape.frozen:
+            return declared_dims(value, self.binding)
+        found = self.shapes.get(id(shape))
+        if found is None:
+            found = self.shapes[id(shape)] = tuple(declared_dims(value, self.binding) or ())
+        return found
 
     def dim(self, ctx: Context, node: ir.Node, value: ir.Value, found: Dim, said: Dim) -> Dim:
         """One dimension of both; two different numbers are a clash."""
