@@ -40,14 +40,22 @@ class Scan:
     folder: DataFolder | None
     external: list[onnx.TensorProto] = field(default_factory=list[onnx.TensorProto])
     deep: bool = False
+    checked: int = 0
 
     def look(self, node: onnx.NodeProto, attribute: onnx.AttributeProto) -> None:
         """Holds the tensors of an attribute, and of the graphs in it, against what they declare; raises InputError."""
         handler = _ATTRIBUTES.get(attribute.type)
         if handler is not None:
-            known = len(self.external)
             _scan_attribute(handler, attribute, self, node)
-            self.deep |= len(self.external) > known
+            self.deep |= self.check()
+
+    def check(self) -> bool:
+        """Holds what was met since the last time against its files; True where there was something."""
+        met = self.external[self.checked :]
+        for tensor in met if self.folder is not None else ():
+            check_tensor(tensor, self.folder)
+        self.checked = len(self.external)
+        return bool(met)
 
 
 def hub_root(folder: Path) -> Path | None:
@@ -175,6 +183,7 @@ def scan(proto: onnx.ModelProto, folder: DataFolder) -> Scan:
     """
     found = Scan(folder)
     _scan_initializers(proto.graph, found)
+    found.check()
     for function in proto.functions:
         for node in function.node:
             for attribute in node.attribute:
@@ -209,8 +218,6 @@ def _scan_graph(graph: onnx.GraphProto, found: Scan) -> None:
 
 def _scan_tensor(tensor: onnx.TensorProto, found: Scan) -> None:
     if tensor.data_location:
-        if found.folder is not None:
-            check_tensor(tensor, found.folder)
         found.external.append(tensor)
     else:
         check_embedded(tensor)
