@@ -1,4 +1,4 @@
-"""``onnx-passes check``: is every specialization sound for the graph?"""
+"""``onnx-passes check`` proves that every specialization is sound for the graph."""
 
 from __future__ import annotations
 

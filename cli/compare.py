@@ -1,4 +1,4 @@
-"""``onnx-passes compare``: how far is a quantized model from its original, on real texts?"""
+"""``onnx-passes compare`` measures how far a quantized model is from its original, on real texts."""
 
 from __future__ import annotations
 

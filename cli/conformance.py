@@ -1,4 +1,4 @@
-"""``onnx-passes conformance``: do our manifests say what another tool's cases record?"""
+"""``onnx-passes conformance`` tells whether our manifests say what another tool's cases record."""
 
 from __future__ import annotations
 

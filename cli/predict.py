@@ -1,4 +1,4 @@
-"""``onnx-passes predict``: vectors or scores of texts, from a program that answers in one run."""
+"""``onnx-passes predict`` gives vectors or scores of texts, from a program that answers in one run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``onnx-passes suggest-k``: which speculative lengths to compile, from measured costs and recorded proposals."""
+"""``onnx-passes suggest-k`` chooses speculative lengths to compile, from measured costs and recorded proposals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``onnx-passes verify``: do two models compute the same, run on onnxruntime?"""
+"""``onnx-passes verify`` runs two models on onnxruntime and tells whether they compute the same."""
 
 from __future__ import annotations
 

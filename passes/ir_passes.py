@@ -1,4 +1,4 @@
-"""The passes that onnx_ir ships, each under its kebab name with the prefix `ir-`; found by introspection."""
+"""The passes that onnx_ir ships are found by introspection, each under its kebab name with the prefix `ir-`."""
 
 from __future__ import annotations
 

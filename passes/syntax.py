@@ -1,4 +1,4 @@
-"""Pipeline text as plain data: `a,b{x=1 y=2,3 map=old:new s="any text"},c` to specs and back, knowing no pass."""
+"""Pipeline text becomes plain data and text again, knowing no pass: `a,b{x=1 y=2,3 map=old:new s="any text"},c`."""
 
 from __future__ import annotations
 

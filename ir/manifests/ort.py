@@ -1,4 +1,4 @@
-"""Free dimension overrides of onnxruntime: each symbol of the graph, and each derived dimension, as a number."""
+"""Free dimension overrides of onnxruntime give each symbol of the graph, and each derived dimension, a number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flat specializations, for qaic compilers and firmware that reject the named form: symbols without names."""
+"""Flat specializations, symbols without names, are for qaic compilers and firmware that reject the named form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimization profiles of TensorRT: the shape of every input for each specialization, as JSON and as arguments."""
+"""Optimization profiles of TensorRT give the shape of every input for each specialization, as JSON and as arguments."""
 
 from __future__ import annotations
 

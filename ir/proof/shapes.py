@@ -1,4 +1,4 @@
-"""The rule on shapes: concrete sizes propagated through the whole graph meet every demand of every node."""
+"""The rule on shapes asks that concrete sizes, propagated through the graph, meet every demand of every node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generative runtime's cache scales: one symmetric scale, or one a channel, for a layer's keys and values.
+"""The generative runtime's cache scales are one symmetric scale, or one a channel, for a layer's keys and values.
 
 The file names layers, not tensors: until a graph tells the names, tensors are called ``layer 3 key``.
 """

@@ -1,4 +1,4 @@
-"""States that grow: ``present = Concat(past, new)``, through any chain of layout nodes, whatever the axis."""
+"""States that grow are found here: ``present = Concat(past, new)``, through any chain of layout nodes, on any axis."""
 
 from __future__ import annotations
 

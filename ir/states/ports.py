@@ -1,4 +1,4 @@
-"""Operators that carry a state inside them: the columns of the table of operators that the search for states reads."""
+"""The search for states reads these columns of the table of operators: of those that carry a state inside them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ``0..ctx-1`` ranges that a graph builds from a cache's length, and the masks made of them."""
+"""Ranges ``0..ctx-1`` that a graph builds from a cache's length are found here, and the masks made of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""States written in place at positions: ScatterND, ScatterElements, TensorScatter, and local functions that do that."""
+"""States written in place at positions are found here: by ScatterND, ScatterElements, TensorScatter, functions."""
 
 from __future__ import annotations
 

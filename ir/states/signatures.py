@@ -1,4 +1,4 @@
-"""A node shows which operand is the cache, which the new rows and their positions: ONNX scatters, local functions.
+"""A node shows which operand is the cache, which the new rows and which their positions: scatters, local functions.
 
 A local function scatters when its body writes one of its inputs into another; it reads when its body gathers rows of
 one by another. That is found in the body, so any domain and any name will do.

@@ -1,4 +1,4 @@
-"""Inputs and outputs that look like a state's two ends, of a state that no layout explains."""
+"""Inputs and outputs that look like a state's two ends are named, where no layout explains the state."""
 
 from __future__ import annotations
 

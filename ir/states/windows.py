@@ -1,4 +1,4 @@
-"""Rings and windows: caches written at a remainder, and the window sizes that masks compare with."""
+"""Rings are caches written at a remainder; masks compare with the sizes of windows: both are found here."""
 
 from __future__ import annotations
 

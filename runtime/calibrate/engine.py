@@ -1,4 +1,4 @@
-"""Engines that spread the samples of a calibration over processes of this machine, or over a cluster."""
+"""Engines spread the samples of a calibration over processes of this machine, or over a cluster."""
 
 from __future__ import annotations
 

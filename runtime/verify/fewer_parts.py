@@ -1,4 +1,4 @@
-"""Two programs with one part of each kind: parts that differ in weights alone are left out of both alike."""
+"""Two programs are left one part of each kind: parts that differ in weights alone go out of both alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A row of the table of operators: what each column says, and what stands where nothing is known."""
+"""A row of the table of operators says in columns what is known of it, and nothing where it says nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of operators that carry a cache or state inside them, and of those that write or read a cache's rows.
+"""Operators that carry a cache or state inside them have their rows here, and those that write a cache's rows.
 
 Ports are those of the schemas of onnx 1.23 and onnxruntime 1.32; ``tests/test_ports.py`` derives them again from the
 installed schemas and compares.

@@ -1,4 +1,4 @@
-"""Rows of operators that hold graphs of their own, and of those that run over a whole sequence."""
+"""Operators that hold graphs of their own, or run over a whole sequence, have their rows here."""
 
 from __future__ import annotations
 

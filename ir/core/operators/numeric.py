@@ -1,4 +1,4 @@
-"""Rows of operators that compute element by element, along an axis, or a norm; products stand in ``products.py``."""
+"""Operators that compute item by item, along an axis, or a norm have their rows here."""
 
 from __future__ import annotations
 

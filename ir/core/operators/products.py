@@ -1,4 +1,4 @@
-"""Rows of operators that sum products: of rows by a weight, of two computed tensors, of a kernel that slides."""
+"""Operators that sum products have their rows here: of rows by a weight, of two computed tensors, of a kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of operators that only move, repeat, select or re-encode what their first operand holds."""
+"""Operators that only move, repeat, select or re-encode what their first operand holds have their rows here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""onnxruntime on a CPU: its contrib operators too, and local functions."""
+"""onnxruntime on a CPU takes its contrib operators too, and local functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Qualcomm AI Engine Direct (QNN): its converter's list of ONNX operators."""
+"""Qualcomm AI Engine Direct (QNN) takes what its converter's list of ONNX operators names."""
 
 from __future__ import annotations
 

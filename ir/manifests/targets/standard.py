@@ -1,4 +1,4 @@
-"""Any consumer of ai.onnx: the standard's own operators, nothing else."""
+"""Any consumer of ai.onnx takes the standard's own operators, and nothing else is asked of it."""
 
 from __future__ import annotations
 

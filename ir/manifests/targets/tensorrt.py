@@ -1,4 +1,4 @@
-"""NVIDIA TensorRT: its ONNX parser."""
+"""NVIDIA TensorRT takes what its ONNX parser reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Activations and matrix products that runtimes fused: each is its own formula."""
+"""Activations and matrix products that runtimes fused are spelled out, each by its own formula."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention out of primitive operators, with everything that fused kernels add to it."""
+"""Scaled dot-product attention is spelled in primitive operators, with everything that fused kernels add to it."""
 
 from __future__ import annotations
 

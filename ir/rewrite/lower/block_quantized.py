@@ -1,4 +1,4 @@
-"""Weights in blocks of 2, 4 or 8 bits: packed blocks with DequantizeLinear, or dequantized once."""
+"""Weights in blocks of 2, 4 or 8 bits become packed blocks with DequantizeLinear, or are dequantized once."""
 
 from __future__ import annotations
 

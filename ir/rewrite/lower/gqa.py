@@ -1,4 +1,4 @@
-"""GroupQueryAttention: packed projections, rotary embedding, windows, caps and sinks over a cache that grows or not."""
+"""GroupQueryAttention is spelled out: packed projections, rotary embedding, windows, sinks, a cache of any kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""onnxruntime's MultiHeadAttention and Attention: packed projections, their masks of every form, a past that grows."""
+"""onnxruntime's MultiHeadAttention and Attention are spelled out: packed projections, masks of every form, a past."""
 
 from __future__ import annotations
 

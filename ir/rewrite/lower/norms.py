@@ -1,4 +1,4 @@
-"""Norms: layer and RMS norms with and without a residual sum, out of primitive operators."""
+"""Layer and RMS norms, with and without a residual sum, are spelled in primitive operators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ai.onnx Attention (23 to 25) and TensorScatter: every optional port and mode, windows and caches outside."""
+"""ai.onnx Attention (23 to 25) and TensorScatter are spelled out, with every optional port and mode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The inputs, outputs and attributes of one node, optional ones included."""
+"""The inputs, outputs and attributes of one node are read here, optional ones included."""
 
 from __future__ import annotations
 

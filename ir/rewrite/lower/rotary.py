@@ -1,4 +1,4 @@
-"""Rotary embeddings: halves or interleaved pairs, partial, with tables looked up or given row by row."""
+"""Rotary embeddings are spelled out: halves or interleaved pairs, partial, tables looked up or given row by row."""
 
 from __future__ import annotations
 
