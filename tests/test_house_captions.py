@@ -44,5 +44,5 @@ def test_a_caption_is_a_sentence(path: Path) -> None:
 
 
 def test_a_noun_with_a_relative_clause_is_no_sentence() -> None:
-    assert not has_a_verb("Operators that carry a state.")
-    assert has_a_verb("Operators that carry a state have their rows here.")
+    assert not has_a_verb("Operators that carry a cache.")
+    assert has_a_verb("Operators that carry a cache have their rows here.")

@@ -1,4 +1,4 @@
-"""What each weight of a decoder multiplies for: queries, keys, values, the ways out and the parts of an MLP."""
+"""Each weight of a decoder is found by what it multiplies for: queries, keys, values, ways out, parts of an MLP."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ..core.dataflow import reached
 from ..core.errors import ONE_GRAPH, expect
 from ..core.operators import of
-from ..core.operators.walks import COUNTED, PICKS, SCORES_END
+from ..core.operators.walks import COUNTED, NUMBER_TO_BOUND, PICKS, SCORES_END
 from ..states.base import State
 from .masks import encoder_masks
 from .usage import UsageFacts, origins, usage_of
@@ -204,14 +204,10 @@ def _bounds_a_slice(context: _Context, usage: UsageFacts) -> bool:
             if node.op_type in PICKS and port > 0:
                 ends = reached([node], {})
                 return any(output in ends and output not in context.carried for output in context.model.graph.outputs)
-            if node.op_type in COUNTED or node.op_type in _COUNTS or of(node).sizes:
+            if node.op_type in COUNTED or node.op_type in NUMBER_TO_BOUND or of(node).sizes:
                 work.extend(output for output in node.outputs if output not in seen)
                 seen.update(node.outputs)
     return False
-
-
-_COUNTS = frozenset(("Range", "Neg", "Sub", "Max", "Min", "Concat"))
-"""What makes bounds of a number, besides sums and moves."""
 
 
 _Test = Callable[[_Context, UsageFacts], bool]

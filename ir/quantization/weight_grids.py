@@ -1,4 +1,4 @@
-"""The grids of weights: one for all of a weight, one a channel, or one a block of a channel's inputs."""
+"""Weights get their grids here: one for all of a weight, one a channel, or one a block of a channel's inputs."""
 
 from __future__ import annotations
 

@@ -52,8 +52,9 @@ class Scan:
     def check(self) -> bool:
         """Holds what was met since the last time against its files; True where there was something."""
         met = self.external[self.checked :]
-        for tensor in met if self.folder is not None else ():
-            check_tensor(tensor, self.folder)
+        if self.folder is not None:
+            for tensor in met:
+                check_tensor(tensor, self.folder)
         self.checked = len(self.external)
         return bool(met)
 

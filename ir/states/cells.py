@@ -7,7 +7,8 @@ from collections.abc import Callable, Container, Iterator, Sequence
 import onnx_ir as ir
 
 from ..core.constants import constant_of
-from ..core.operators import of
+from ..core.operators import Addressing, names, of
+from ..core.operators.walks import RANK_KEPT
 from ..core.scopes import bodies
 from .base import Layout, State
 from .recurrent import may_be_same
@@ -15,8 +16,7 @@ from .trace import backward, forward, is_layout, step
 
 MAX_VISITS = 2000
 MAX_STEPS = 40  # back to the inputs of a number
-_KEEPS_RANK = frozenset(("Identity", "Cast", "CastLike", "Transpose"))
-_WRITES = frozenset(("ScatterND", "ScatterElements"))
+_WRITES = names(lambda row: row.writes in (Addressing.ND, Addressing.ELEMENTS))
 
 
 def match(
@@ -164,7 +164,7 @@ def _is_number(value: ir.Value | None) -> bool:
 def _moved(axis: int, node: ir.Node, behind: Sequence[ir.Node], rank: int) -> int | None:
     """Where the axis on which ``node`` joins is on the output; None where that is not known."""
     shape = node.outputs[0].shape
-    if shape is None and not all(mover.op_type in _KEEPS_RANK or of(mover).adds for mover in behind):
+    if shape is None and not all(mover.op_type in RANK_KEPT or of(mover).adds for mover in behind):
         return None
     inner = len(shape) if shape is not None else rank
     axes: tuple[int | None, ...] | None = tuple(range(inner))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ..core.constants import constant_of
-from ..core.operators.walks import PARTS
+from ..core.operators.walks import EXTREMES, NO_ZERO, PARTS, STATE_SUMMED
 from .base import Layout, State
 from .trace import backward, is_layout
 
 MAX_VISITS = 2000
 MAX_SUMS = 2  # sums and products between a state and what compares it: log-sum-exp decays it once, then compares
-_HANDS_ON = frozenset(("Add", "Sub", "Mul", "Neg", "Concat", "Where"))
 
 
 def not_neutral(state: State) -> ir.Node | None:
@@ -32,7 +31,7 @@ def not_neutral(state: State) -> ir.Node | None:
             if _compares(node, index):
                 return node
             moves = is_layout(node) or (node.op_type in PARTS and index == 0)
-            if not moves and (node.op_type not in _HANDS_ON or sums == MAX_SUMS):
+            if not moves and (node.op_type not in STATE_SUMMED or sums == MAX_SUMS):
                 continue
             for output in node.outputs:
                 if id(output) not in seen:
@@ -42,7 +41,7 @@ def not_neutral(state: State) -> ir.Node | None:
 
 
 def _compares(node: ir.Node, index: int) -> bool:
-    if node.op_type in ("Max", "Min"):
+    if node.op_type in EXTREMES:
         others = [value for place, value in enumerate(node.inputs) if place != index and value is not None]
         return any(constant_of(backward(value)[0]) is None for value in others)
-    return node.op_type in ("Log", "Reciprocal") or (node.op_type == "Div" and index == 1)
+    return node.op_type in NO_ZERO or (node.op_type == "Div" and index == 1)

@@ -57,6 +57,8 @@ SIZE_LISTS = _and(SIZES, more="Concat Gather Unsqueeze Cast Slice")
 """What gives a list of sizes."""
 INDEX_CARRIED = _and(VIEWS - {"Transpose"}, more="Add Sub Mul Where Max Min Concat Gather Slice")
 """From an index that was found to what takes rows by it, through sums that make room for a batch."""
+NUMBER_TO_BOUND = _and(more="Range Neg Sub Max Min Concat")
+"""What makes bounds of a number, besides sums and moves."""
 INDEX_VIEWS = _and(IN_ORDER, more="Expand")
 SHIFTED = _and(names(lambda row: row.adds), more="Sub")
 """What moves positions before a mask compares them: the distance is a window's size."""
@@ -71,6 +73,12 @@ ROWS_TOGETHER = _and(names(lambda row: row.folds), SIZES - {"Shape"}, more="CumS
 """What takes rows together: rows that were never written count there."""
 CHAIN_MOVED = _and(SAME_PLACE, more="Transpose Concat")
 """What may stand between a state's update and the output that carries it, for the rows' axis to stay known."""
+STATE_SUMMED = _and(more="Add Sub Mul Neg Concat Where")
+"""Sums and products of a state, before something compares it."""
+EXTREMES = _and(more="Max Min")
+NO_ZERO = _and(more="Log Reciprocal")
+"""What gives no number of a zero."""
+RANK_KEPT = _and(SAME_PLACE, more="CastLike Transpose")
 STATE_KEPT = _and(more="Div Pad")
 """What a recurrence does to its state besides sums and products: it decays, or is filled up to its size."""
 CONVOLUTION_WINDOW = _and(more="Slice Pad Concat")
