@@ -109,6 +109,7 @@ from .passes.pipeline import (
 from .passes.pool import Pool
 from .passes.registry import get_pass
 from .passes.rename_io import RenameIO
+from .passes.sample_tail import SampleTail
 from .passes.select_branch import SelectBranch
 from .passes.select_input import SelectInput
 from .passes.select_vocab import SelectVocab
@@ -171,6 +172,7 @@ __all__ = [
     "RenameIO",
     "Report",
     "Role",
+    "SampleTail",
     "SelectBranch",
     "SelectInput",
     "SelectVocab",

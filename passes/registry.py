@@ -40,6 +40,7 @@ PASSES: dict[str, str] = {  # name -> module of this package : class; a test hol
     "partition": "partition:Partition",
     "pool": "pool:Pool",
     "rename-io": "rename_io:RenameIO",
+    "sample-tail": "sample_tail:SampleTail",
     "select-branch": "select_branch:SelectBranch",
     "select-input": "select_input:SelectInput",
     "select-vocab": "select_vocab:SelectVocab",

@@ -35,6 +35,7 @@ from onnx_llm_passes.ir.program.contracts.positions import (
     ZeroPosition,
 )
 from onnx_llm_passes.ir.program.contracts.registry import BUILT_IN, read_contract, register_contract
+from onnx_llm_passes.ir.program.contracts.sampling import SampledTokens
 from onnx_llm_passes.ir.program.contracts.sizes import Assumption, Claims, CloneOf, LayerCut, Packed, SizesBound
 from onnx_llm_passes.ir.program.contracts.states import LayoutChanged, StatesRemoved, StaticPast
 from onnx_llm_passes.ir.program.contracts.unknown import UnknownContract
@@ -70,6 +71,18 @@ EXAMPLES: tuple[Contract, ...] = (
     QuantizedIO(("past",), (Grid("INT8", (0.5,)),)),
     RenamedIO((("a", "b"),)),
     RightPadded("mask"),
+    SampledTokens(
+        "next_tokens",
+        "logits",
+        64,
+        ("top_ks",),
+        ("top_ks",),
+        (("batch", 1),),
+        "ids",
+        1,
+        also=("probs",),
+        also_kinds=("probs",),
+    ),
     SelectedWords("score", "logits", (9693, 2152), "probability"),
     SizesBound({"seq": 4}),
     StatesRemoved(("past",), ("present",)),

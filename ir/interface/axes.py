@@ -250,5 +250,6 @@ _MEANINGS: dict[Role, Meanings] = {
     Role.STATE: _OTHERS,
     Role.BRANCH: _OTHERS,
     Role.ADAPTER: _OTHERS,
+    Role.SAMPLING: _OTHERS,
     Role.OTHER: _OTHERS,
 }

@@ -14,6 +14,7 @@ from ..core.operators import of
 from ..core.operators.walks import COUNTED, NUMBER_TO_BOUND, PICKS, SCORES_END
 from ..states.base import State
 from .masks import encoder_masks
+from .sampling import sampling_inputs
 from .usage import UsageFacts, origins, usage_of
 
 SMALL_TABLE = 16  # rows: a lookup table this small holds types or segments, no vocabulary and no positions
@@ -37,6 +38,7 @@ class Role(enum.Enum):
     BRANCH = "cache branch switch"
     CONTEXT_LENGTHS = "context lengths"
     ADAPTER = "adapter"
+    SAMPLING = "sampling"
     OTHER = "other"
 
 
@@ -79,6 +81,7 @@ class _Context:
     selectors: set[ir.Value]
     widths: set[int]
     carried: set[ir.Value]
+    sampling: set[ir.Value]
 
 
 def _scene(model: ir.Model, states: Sequence[State]) -> _Context:
@@ -93,12 +96,15 @@ def _scene(model: ir.Model, states: Sequence[State]) -> _Context:
         selectors=origins(value for state in states for value in (state.selector, state.reorder)),
         widths={width for width in widths if isinstance(width, int)},
         carried={state.output for state in states if state.output is not None},
+        sampling=sampling_inputs(model.graph, carried_out),
     )
 
 
 def _decide(context: _Context, usage: UsageFacts) -> Role:
     if usage.value in context.states:
         return Role.STATE
+    if usage.value in context.sampling:
+        return Role.SAMPLING
     dtype = usage.value.dtype
     if dtype is ir.DataType.BOOL:
         return (

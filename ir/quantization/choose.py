@@ -22,7 +22,7 @@ from .qdq import on_grid
 from .variants import Rules
 
 _MASKS = (Role.ATTENTION_MASK, Role.ENCODER_MASK)
-_HOST_SIDE = (Role.POSITIONS, Role.BATCH_INDEX, Role.LOGITS_TO_KEEP, Role.ADAPTER, Role.OTHER)
+_HOST_SIDE = (Role.POSITIONS, Role.BATCH_INDEX, Role.LOGITS_TO_KEEP, Role.ADAPTER, Role.SAMPLING, Role.OTHER)
 HOST_SIDE = frozenset((*_MASKS, *_HOST_SIDE))
 MAX_MOVES = 64  # no graph chains more operators that only move numbers
 

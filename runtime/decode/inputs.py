@@ -210,7 +210,6 @@ _BUILDERS: Mapping[Role, Callable[[_Maker, ir.Value], np.ndarray]] = {
     Role.ENCODER_MASK: _encoder_mask,
     Role.BRANCH: _other,
     Role.CONTEXT_LENGTHS: _Maker.told,
-    Role.ADAPTER: _other,
-    Role.OTHER: _other,
+    **dict.fromkeys((Role.ADAPTER, Role.SAMPLING, Role.OTHER), _other),
 }
 _ORDER = tuple(_BUILDERS)  # what binds the common symbols comes first

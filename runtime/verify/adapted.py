@@ -1,4 +1,4 @@
-"""Adapters are proved in rounds: the base model with none, then an original with each in its weights or beside them."""
+"""Adapters and draws are proved in rounds: the base model, then each adapter in the weights or beside them; draws."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from ...ir.program.contracts.adapters import (
     WeightsFolded,
 )
 from ...ir.program.contracts.chain import Chain
+from ...ir.program.contracts.sampling import DrawnTokens, SampledTokens
 from ...ir.program.program import Program
 from ...ir.rewrite.builder import Builder
 from ...ir.rewrite.layer.projections import Projection
@@ -31,11 +32,12 @@ from ...ir.rewrite.lora.plan import projections_of
 from ...ir.serialization.adapters import read_adapter
 from ...ir.shapes.float_values import element_types
 from ..session.subject import Subject, static
+from .replay_graphs import replays
 
 Matrices = Mapping[str, tuple[Array, Array]]
 """Module -> FLOAT ``[in, rank]`` and ``[rank, out]``."""
 WHERE = "verify"
-KINDS = (AdapterInputs, AdapterSlots, WeightsFolded)
+KINDS = (AdapterInputs, AdapterSlots, WeightsFolded, SampledTokens)
 C = TypeVar("C", bound=Contract)
 
 
@@ -91,6 +93,8 @@ def rounds(original: Program, result: Program, tell: Callable[[str], None]) -> I
                 matrices = {m: (pairs[d], pairs[u]) for m, d, u in zip(link.modules, link.downs, link.ups, strict=True)}
                 given = _as(GivenInputs, link)
                 yield Round(_with(original, link, matrices), _replaced(result, link, given), "random adapters")
+            if isinstance(link, SampledTokens) and not replays(result):
+                yield Round(original, _replaced(result, link, _as(DrawnTokens, link)), "drawn")
             if isinstance(link, AdapterSlots):
                 for number, source in enumerate(link.sources, 1):
                     given = _as(GivenSlot, link, number=number)
@@ -163,10 +167,13 @@ def _product(down: Array, up: Array) -> Callable[[], Array]:
 
 
 def of_contract(subject: Subject, adapted: Arrays, feed: Arrays) -> dict[str, Array]:
-    """Of what the contracts feed, the tokens and adapters of a clone."""
+    """Of what the contracts feed, the tokens and adapters of a clone, and what draws its likeliest token."""
     tokens = [v.name or "" for role in (Role.TOKEN_IDS, Role.EMBEDDINGS) for v in subject.inputs(role)]
     same = {n: adapted[n] for n in tokens if n in adapted and adapted[n].shape == feed[n].shape}
-    return same | adapters_in(subject, adapted)
+    draws = [v.name or "" for v in subject.inputs(Role.SAMPLING)]
+    neutral = {name: adapted[name] for name in draws if name in adapted}
+    alike = {name: np.broadcast_to(array.reshape(-1)[:1], feed[name].shape) for name, array in neutral.items()}
+    return same | alike | adapters_in(subject, adapted)
 
 
 def adapters_in(subject: Subject, adapted: Arrays) -> dict[str, Array]:

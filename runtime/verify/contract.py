@@ -13,6 +13,7 @@ from ...ir.program.contracts.chain import Chain
 from ...ir.program.contracts.logits import BestTokens, LastRows
 from ...ir.program.contracts.lowered import OperatorsLowered, RightPadded
 from ...ir.program.contracts.positions import AnyPositions, PositionRows, ZeroPosition, first_rows
+from ...ir.program.contracts.sampling import SampledTokens
 from ...ir.program.program import Program
 from ..decode.cases import Case, Padding
 from ..session.subject import Subject
@@ -59,7 +60,7 @@ class Contract:
     @property
     def changes_logits(self) -> bool:
         """True where rows of logits were left out, or token ids leave in their place."""
-        return any(isinstance(link, LastRows | BestTokens) for link in self.chain.links)
+        return any(isinstance(link, LastRows | BestTokens | SampledTokens) for link in self.chain.links)
 
     def old_input(self, name: str) -> str:
         """The original's name of an input."""
@@ -81,7 +82,7 @@ class Contract:
         chain = self.on(graph)
         links, best = chain.links, None
         for at, link in enumerate(links):
-            if best is None and isinstance(link, BestTokens) and link.step >= chain.since:
+            if best is None and isinstance(link, BestTokens | SampledTokens) and link.step >= chain.since:
                 best, chain = link, replace(chain, links=links[:at])
         name = name if best is None else best.logits
         after = chain.expected({chain.output_before(name): logits}, {}).get(name)

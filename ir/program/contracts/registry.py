@@ -17,6 +17,7 @@ from .logits import BestTokens, LastRows
 from .lowered import OperatorsLowered, RightPadded, WholePast
 from .padding import SpareRows, WholeChunks
 from .positions import AnyPositions, CacheRowPositions, ConsecutivePositions, KeysOfRun, OrderedPositions, ZeroPosition
+from .sampling import SampledTokens
 from .sizes import Assumption, Claims, CloneOf, LayerCut, Packed, SizesBound
 from .states import LayoutChanged, StatesRemoved, StaticPast
 from .unknown import NOT_INSTALLED, UnknownContract
@@ -28,8 +29,8 @@ BUILT_IN: tuple[type[Contract], ...] = (
     AdapterInputs, AdapterSlots,
     AnyPositions, Assumption, BestTokens, CacheRowPositions, CastIO, Claims, CloneOf, ConsecutivePositions,
     FixedSwitch, HiddenTapped, IntegersNarrowed, KeysOfRun, LastRows, LayerCut, LayoutChanged, OperatorsLowered,
-    OrderedPositions, Packed, Pooled, QuantizedIO, RenamedIO, RightPadded, SelectedWords, SizesBound, SpareRows,
-    StatesRemoved, StaticPast, WeightsFolded, WholeChunks, WholePast, ZeroPosition,
+    OrderedPositions, Packed, Pooled, QuantizedIO, RenamedIO, RightPadded, SampledTokens, SelectedWords, SizesBound,
+    SpareRows, StatesRemoved, StaticPast, WeightsFolded, WholeChunks, WholePast, ZeroPosition,
 )  # fmt: skip
 _KINDS: dict[str, type[Contract]] = {cls.kind: cls for cls in BUILT_IN}
 
