@@ -46,6 +46,7 @@ PASSES: dict[str, str] = {  # name -> module of this package : class; a test hol
     "select-vocab": "select_vocab:SelectVocab",
     "simplify": "simplify:Simplify",
     "specialize": "specialize:Specialize",
+    "split": "split:Split",
     "strip-states": "strip_states:StripStates",
     "surgeon": "surgeon:Surgeon",
     "tap-hidden": "tap_hidden:TapHidden",

@@ -56,6 +56,7 @@ class Program:
         artifacts: Further files that a save writes beside the graphs: name -> text, or bytes.
         origins: The files that the graphs were read from.
         earlier: How the program came to be before this run, oldest first.
+        weight_files: Graph -> a data file of its own that a save copies its weights into, apart from others.
     """
 
     graphs: dict[str, ir.Model]
@@ -71,6 +72,7 @@ class Program:
     earlier: list[Provenance] = field(default_factory=list["Provenance"])
     clones: dict[str, Clone] = field(default_factory=dict[str, "Clone"])
     bound: dict[str, dict[str, int]] = field(default_factory=dict[str, "dict[str, int]"])
+    weight_files: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def assumptions(self) -> list[str]:

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,14 +56,21 @@ class Saved:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Weights:
+    """The weights of graphs that share data files, and where they go."""
+
+    inventory: Inventory
+    plan: Plan
+
+
 @dataclass
 class _Job:
     """One save on its way: what to write, where, and what has been written."""
 
     program: Program
     output: Output
-    inventory: Inventory
-    plan: Plan
+    weights: list[_Weights]
     shapes: bool
     tell: Progress
     digests: dict[str, str] = field(default_factory=dict[str, str])
@@ -73,7 +80,11 @@ class _Job:
     @property
     def names(self) -> list[str]:
         """The files in the order in which they may appear: weights, graphs, the rest, the index last."""
-        return [*self.plan.written, *_own_names(self.program)]
+        return [*(name for own in self.weights for name in own.plan.written), *_own_names(self.program)]
+
+    def weights_of(self, graph: str) -> _Weights:
+        """Those that a graph takes part in."""
+        return next(own for own in self.weights if graph in own.inventory.slots)
 
 
 def save_program(
@@ -89,24 +100,48 @@ def save_program(
     mode = WeightsMode.of(weights)
     names = _own_names(program)
     with collector_off(), _system_errors(out, []) as sizes:
-        inventory = take_inventory(program.graphs)
-        output = open_output(out, [o.path for o in program.origins], [s.path for s in inventory.files])
-        plan = make_plan(inventory, output.folder, mode, {*output.taken(), *names})
-        job = _Job(program, output, inventory, plan, fill_shapes, on_progress or no_progress)
+        inventories = _inventories(program)
+        sources = [source.path for inventory in inventories.values() for source in inventory.files]
+        output = open_output(out, [o.path for o in program.origins], list(dict.fromkeys(sources)))
+        weighed = _planned(inventories, output, mode, names)
+        plans = [own.plan for own in weighed]
+        job = _Job(program, output, weighed, fill_shapes, on_progress or no_progress)
         output.check(job.names, force=force)
-        sizes.append(plan.copied_bytes + plan.moved_bytes)
-        job.notes += [f"{name}: {left} bytes that no graph refers to were left out" for name, left in plan.left_out]
+        sizes.append(sum(plan.copied_bytes + plan.moved_bytes for plan in plans))
+        job.notes += [
+            f"{name}: {left} bytes that no graph refers to were left out"
+            for file, own in zip(inventories, weighed, strict=True)
+            for name, left in (own.plan.left_out if not file else ())  # a part never has all
+        ]
         with output.building() as folder:
             _write(job, folder)
             output.publish(job.names)
     return Saved(
         out=out,
         files=tuple(out / name for name in job.names),
-        copied=plan.copied_bytes,
-        moved=plan.moved_bytes,
-        referred=sum(source.size for source, _ in plan.referred),
+        copied=sum(plan.copied_bytes for plan in plans),
+        moved=sum(plan.moved_bytes for plan in plans),
+        referred=sum(source.size for plan in plans for source, _ in plan.referred),
         notes=tuple(job.notes),
     )
+
+
+def _inventories(program: Program) -> dict[str, Inventory]:
+    """The weights of all graphs under no name, those that are to have a data file of their own under its."""
+    files = {name: program.weight_files.get(name, "") for name in program.graphs}
+    groups = {file: {name: program.graphs[name] for name in files if files[name] == file} for file in files.values()}
+    return {file: take_inventory(graphs) for file, graphs in groups.items()}
+
+
+def _planned(
+    inventories: Mapping[str, Inventory], output: Output, mode: WeightsMode, names: Sequence[str]
+) -> list[_Weights]:
+    taken, made = {*output.taken(), *names}, list[_Weights]()
+    for file, inventory in inventories.items():
+        plan = make_plan(inventory, output.folder, WeightsMode.COPY if file else mode, taken, file)
+        taken.update(plan.written)
+        made.append(_Weights(inventory, plan))
+    return made
 
 
 def _own_names(program: Program) -> list[str]:
@@ -126,8 +161,9 @@ def _own_names(program: Program) -> list[str]:
 
 
 def _write(job: _Job, folder: Path) -> None:
-    require_room(folder, job.plan.moved_bytes)
-    write_weights(job.plan, job.inventory, folder, job.tell)
+    require_room(folder, sum(own.plan.moved_bytes for own in job.weights))
+    for own in job.weights:
+        write_weights(own.plan, own.inventory, folder, job.tell)
     _check_ranges(job, folder)
     for name, data in _serialized(job):
         job.digests[name] = hashlib.sha256(data).hexdigest()
@@ -144,7 +180,8 @@ def _serialized(job: _Job) -> Iterator[tuple[str, bytes]]:
     for name, model in job.program.graphs.items():
         clones = {own: clone for own, clone in job.program.clones.items() if clone.base == name}
         try:
-            with placed(job.inventory.slots[name], job.inventory, job.plan):
+            own = job.weights_of(name)
+            with placed(own.inventory.slots[name], own.inventory, own.plan):
                 proto = ir.to_proto(model)
             job.structures[name] = digest_graph(proto)
             if clones:
@@ -180,16 +217,21 @@ def _clones(
 
 def _check_ranges(job: _Job, folder: Path) -> None:
     """Holds every range that the graphs will name against the file that is there now."""
-    written = set(job.plan.written)
-    ends: dict[str, int] = {job.plan.moved_name: job.plan.moved_bytes} if job.plan.moved_name else {}
-    for slots in job.inventory.slots.values():
+    for own in job.weights:
+        _check_plan(own, folder, job.output)
+
+
+def _check_plan(own: _Weights, folder: Path, output: Output) -> None:
+    written = set(own.plan.written)
+    ends: dict[str, int] = {own.plan.moved_name: own.plan.moved_bytes} if own.plan.moved_name else {}
+    for slots in own.inventory.slots.values():
         for slot in slots:
             if isinstance(slot.tensor, ir.ExternalTensor):
-                location, (offset, length) = place(slot.tensor, job.inventory, job.plan)
+                location, (offset, length) = place(slot.tensor, own.inventory, own.plan)
                 end = (offset or 0) + (length or slot.tensor.nbytes)
                 ends[location] = max(ends.get(location, 0), end)
     for location, end in ends.items():
-        path = (folder if location in written else job.output.folder) / location
+        path = (folder if location in written else output.folder) / location
         size = path.stat().st_size
         if end > size:
             raise WriteError(
@@ -199,7 +241,8 @@ def _check_ranges(job: _Job, folder: Path) -> None:
 
 def _prove(job: _Job, folder: Path) -> None:
     """Runs onnx's checker on each file as written; an empty file stands in for each data file referred to."""
-    for _, location in job.plan.referred:
+    referred = [location for own in job.weights for _, location in own.plan.referred]
+    for location in referred:
         stand_in = folder / location
         stand_in.parent.mkdir(parents=True, exist_ok=True)
         stand_in.touch()
@@ -214,7 +257,7 @@ def _prove(job: _Job, folder: Path) -> None:
         except Exception as error:  # ValidationError, or whatever the parser raises
             reason = " ".join(str(error).split())[:300].replace(f"{folder}/", "")
             raise WriteError(f"the result does not pass onnx's checker: {reason}", where=f"graph {name!r}") from error
-    for _, location in job.plan.referred:
+    for location in referred:
         (folder / location).unlink()
 
 
@@ -222,8 +265,8 @@ def _index(job: _Job, folder: Path) -> bytes:
     from .describe import describe_program
 
     sizes = {name: (folder / name).stat().st_size for name in job.names if name != INDEX_NAME}
-    referred = {location: source.size for source, location in job.plan.referred}
-    moved = [job.plan.moved_name] if job.plan.moved_name else []
+    referred = {location: source.size for own in job.weights for source, location in own.plan.referred}
+    moved = [own.plan.moved_name for own in job.weights if own.plan.moved_name]
     contents = {name: digest_file(folder / name) for name in moved}  # just written: read from memory
     index = describe_program(job.program, job.digests, job.structures, sizes, referred, job.notes, contents)
     return (index.model_dump_json(indent=2) + "\n").encode()

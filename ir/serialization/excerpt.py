@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 DEAD_BYTES = 64 << 10  # a shorter gap is alignment: leaving it out would save nothing
+LINE = 64  # small tensors are read, not mapped
 PAGE = 4096  # runtimes map weights by pages: a part keeps its place within one
 
 
@@ -19,26 +20,32 @@ class Part:
     target: int
 
 
-def parts_of(used: Iterable[tuple[int, int]], size: int) -> tuple[Part, ...] | None:
-    """The parts of a file of ``size`` bytes that hold the ``used`` ranges (start, end); None where it is all of it."""
+def parts_of(
+    used: Iterable[tuple[int, int]], size: int, dead: int = DEAD_BYTES, least: int = 0
+) -> tuple[Part, ...] | None:
+    """The parts of a file of ``size`` bytes that hold the ``used`` ranges (start, end); None where it is all of it.
+
+    Gaps of up to ``dead`` bytes are kept; a part of fewer than ``least`` bytes needs no place of its own in a page.
+    """
     merged: list[tuple[int, int]] = [(0, 0)]
     for start, end in sorted(used):
         first, last = merged[-1]
-        if start - last <= DEAD_BYTES:
+        if start - last <= dead:
             merged[-1] = first, max(last, end)
         else:
             merged.append((start, end))
     first, last = merged[-1]
-    merged[-1] = first, size if size - last <= DEAD_BYTES else last
+    merged[-1] = first, size if size - last <= dead else last
     kept = [(start, end) for start, end in merged if end > start]
-    return None if kept == [(0, size)] else _packed(kept)
+    return None if kept == [(0, size)] else _packed(kept, least)
 
 
-def _packed(ranges: Iterable[tuple[int, int]]) -> tuple[Part, ...]:
+def _packed(ranges: Iterable[tuple[int, int]], least: int) -> tuple[Part, ...]:
     parts: list[Part] = []
     free = 0
     for start, end in ranges:
-        target = -(-free // PAGE) * PAGE + start % PAGE
+        unit = LINE if end - start < least else PAGE
+        target = -(-free // unit) * unit + start % unit
         parts.append(Part(start, end, target))
         free = target + end - start
     return tuple(parts)

@@ -166,8 +166,10 @@ class Plan:
         return [name for _, name in self.copies] + ([self.moved_name] if self.moved_name else [])
 
 
-def make_plan(inventory: Inventory, out: Path, mode: WeightsMode, taken: Iterable[str]) -> Plan:
+def make_plan(inventory: Inventory, out: Path, mode: WeightsMode, taken: Iterable[str], file: str = "") -> Plan:
     """Decides for each data file; ``taken`` are names in ``out`` that must not be written.
+
+    ``file`` is what copies and moved tensors are called; by default they have the sources' names, and one of our own.
 
     Raises OutputError where ``refer`` is asked for and a file cannot be referred to from ``out``.
     """
@@ -185,15 +187,39 @@ def make_plan(inventory: Inventory, out: Path, mode: WeightsMode, taken: Iterabl
                 where=str(source.path),
                 hint="Use --weights copy, or an OUT that is the model's folder or a parent of it.",
             )
-        name = _free_name(source.name, names)
+        name = _free_name(file or source.name, names)
         plan.locations[source.path] = name
         plan.copies.append((source, name))
-        parts = parts_of(used[source.path], source.size)
+        parts = _excerpt(used[source.path], source.size) if file else parts_of(used[source.path], source.size)
         plan.parts |= {source.path: parts} if parts is not None else {}
     if inventory.embedded:
-        plan.moved_name = _free_name(WEIGHTS_NAME, names)
+        plan.moved_name = _free_name(file or WEIGHTS_NAME, names)
         plan.spans = _lay_out(inventory.embedded)
     return plan
+
+
+def file_bytes(tensors: Iterable[ir.TensorProtocol]) -> int:
+    """The bytes of the data files that a copy of these tensors alone has, their alignment counted."""
+    inventory = Inventory()
+    used: dict[str, list[tuple[int, int]]] = {}
+    for tensor in tensors:
+        if isinstance(tensor, ir.ExternalTensor):
+            start = tensor.offset or 0
+            used.setdefault(str(tensor.path), []).append((start, start + (tensor.length or tensor.nbytes)))
+        elif tensor.dtype is not ir.DataType.STRING and tensor.nbytes > MOVE_BYTES:
+            inventory.embedded.append(tensor)
+    spans = _lay_out(inventory.embedded)
+    total = sum(spans[-1]) if spans else 0
+    for path, ranges in used.items():
+        size = Path(path).stat().st_size
+        parts = _excerpt(ranges, size)
+        total += size if parts is None else size_of(parts)
+    return total
+
+
+def _excerpt(used: Iterable[tuple[int, int]], size: int) -> tuple[Part, ...] | None:
+    """The parts of a file that a data file of one graph's own takes: the tensors, and no bytes between them."""
+    return parts_of(used, size, dead=SMALL_ALIGN, least=BIG_BYTES)
 
 
 def _used(inventory: Inventory) -> dict[Path, list[tuple[int, int]]]:

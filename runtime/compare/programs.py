@@ -13,6 +13,7 @@ from ...ir.core.errors import UnknownNameError, UsageError
 from ...ir.core.operators import names
 from ...ir.core.operators.walks import PAIRS, SAME_PLACE
 from ...ir.interface.logits import logits_output
+from ...ir.program.joined import joined
 from ...ir.program.program import Program
 from ...ir.quantization.qdq import read_qdq
 from ...ir.states import State
@@ -72,6 +73,7 @@ def compare_programs(
     where it answers fewer rows, the last ones are compared. Raises UsageError where the two do not answer alike,
     PassRefused for a graph that cannot be fed chunk by chunk.
     """
+    reference, other = joined(reference), joined(other)
     capacity = max((len(sample) for sample in samples), default=0)
     if not capacity:
         raise UsageError("there is no text to compare on")

@@ -25,6 +25,7 @@ from ...ir.core.scopes import scopes
 from ...ir.interface.analysis import analysis_of
 from ...ir.interface.roles import Role
 from ...ir.interface.usage import origins
+from ...ir.program.joined import joined
 from ...ir.program.program import Program
 from ..session.limited import Ended, in_limits
 from .fewer_parts import with_fewer_parts
@@ -37,7 +38,7 @@ CPU_SECONDS, MEMORY = 20, 1 << 30  # what a proof that was not asked for may tak
 _NEXT = "--prove always runs it, and `verify` runs what is written"
 REWRITES = frozenset(
     "strip-states convert-states clone-decode keep-last-logits lora lower select-branch select-input pool "
-    "tap-hidden".split()
+    "split tap-hidden".split()
 )
 """Passes that rewrite what a graph carries or answers: their results are proved."""
 EXACT = REWRITES | frozenset(
@@ -117,7 +118,7 @@ def _untold(result: Program) -> str:
 
 def _verdict_of_parts(original: Program, result: Program, large: str) -> str:
     """What ``verify`` says of the two without the parts that are like another but for their weights."""
-    fewer = with_fewer_parts(original, result)
+    fewer = with_fewer_parts(original, joined(result))
     if fewer is None or _too_large(fewer.result):
         return json.dumps({"different": "", "runs": 0, "reason": f"{large}; {_NEXT}"})
     found = json.loads(_verdict(fewer.original, fewer.result))

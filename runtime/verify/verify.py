@@ -13,6 +13,7 @@ import onnx_ir as ir
 from ...ir.core.errors import UsageError
 from ...ir.interface.analysis import kept_analyses
 from ...ir.program.contracts.chain import Chain
+from ...ir.program.joined import joined
 from ...ir.program.program import Program
 from ...ir.program.unrolled import Unrolled, unrolled
 from ...ir.proof.whole_run import scales_of_runs
@@ -23,6 +24,7 @@ from ..session.subject import Subject
 from ..session.widen import widened_arrays, widened_pair, widened_program
 from .adapted import rounds
 from .anew import apart
+from .chain_check import check_chains
 from .closeness import OTHER_SUMS
 from .contract import Contract
 from .coverage import claims_of, unpaired_states
@@ -58,7 +60,7 @@ def verify(
     anew from its files. Raises UsageError where there are none, and for given inputs that break a contract. Where the
     class of a contract is not installed nothing is run: the verdict is NOT_RUN, and a note names the contract.
     """
-    original = apart(original, result)
+    split, original, result = result, joined(apart(original, result)), joined(result)
     whole = Contract.of(original, result)
     if whole.lowered:
         original, result = exact_products(original), exact_products(result)
@@ -70,6 +72,8 @@ def verify(
             _fill(report, turn.original, turn.result, Contract.of(turn.original, turn.result), inputs)
         if turn.title:
             report.cases[done:] = [replace(case, case=f"{case.case}, {turn.title}") for case in report.cases[done:]]
+    if inputs is None and not whole.chain.unknown:
+        report.cases.extend(check_chains(split, seed))
     report.notes = list(dict.fromkeys(report.notes))
     return report
 

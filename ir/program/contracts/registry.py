@@ -18,7 +18,7 @@ from .lowered import OperatorsLowered, RightPadded, WholePast
 from .padding import SpareRows, WholeChunks
 from .positions import AnyPositions, CacheRowPositions, ConsecutivePositions, KeysOfRun, OrderedPositions, ZeroPosition
 from .sampling import SampledTokens
-from .sizes import Assumption, Claims, CloneOf, LayerCut, Packed, SizesBound
+from .sizes import Assumption, Claims, CloneOf, LayerCut, Packed, SizesBound, SplitInto
 from .states import LayoutChanged, StatesRemoved, StaticPast
 from .unknown import NOT_INSTALLED, UnknownContract
 
@@ -30,7 +30,7 @@ BUILT_IN: tuple[type[Contract], ...] = (
     AnyPositions, Assumption, BestTokens, CacheRowPositions, CastIO, Claims, CloneOf, ConsecutivePositions,
     FixedSwitch, HiddenTapped, IntegersNarrowed, KeysOfRun, LastRows, LayerCut, LayoutChanged, OperatorsLowered,
     OrderedPositions, Packed, Pooled, QuantizedIO, RenamedIO, RightPadded, SampledTokens, SelectedWords, SizesBound,
-    SpareRows, StatesRemoved, StaticPast, WeightsFolded, WholeChunks, WholePast, ZeroPosition,
+    SpareRows, SplitInto, StatesRemoved, StaticPast, WeightsFolded, WholeChunks, WholePast, ZeroPosition,
 )  # fmt: skip
 _KINDS: dict[str, type[Contract]] = {cls.kind: cls for cls in BUILT_IN}
 

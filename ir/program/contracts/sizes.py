@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from ..contract import Contract
+from ..contract import Contract, port
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,37 @@ class Packed(Contract):
     def sentence(self) -> str:
         """As people read it."""
         return f"packed: {self.graph}: of {', '.join(self.parts)}"
+
+
+@dataclass(frozen=True)
+class SplitInto(Contract):
+    """A graph is several, run one after the other: what one hands on is what the next one takes, by its name.
+
+    Attributes:
+        graph: What it was.
+        parts: The graphs, in the order in which they run.
+        handed: What parts hand on and the graph did not give: hidden states, and values carried beside them.
+    """
+
+    kind: ClassVar[str] = "split-into"
+    compared: ClassVar[str] = "the parts run as the graph that they were; each part alone gives the same on the way"
+    unseen: ClassVar[str] = "hidden rows that no token of the original leads to"
+
+    graph: str = ""
+    parts: tuple[str, ...] = ()
+    handed: tuple[str, ...] = port(default=())
+
+    def is_about(self, graph: str) -> bool:
+        """The parts."""
+        return graph in self.parts
+
+    def graphs_before(self, name: str) -> tuple[str, ...]:
+        """The graph that they were."""
+        return (self.graph,) if name in self.parts else (name,)
+
+    def sentence(self) -> str:
+        """As people read it."""
+        return f"split: {self.graph}: {', '.join(self.parts)}"
 
 
 @dataclass(frozen=True)
