@@ -115,6 +115,7 @@ from .passes.select_input import SelectInput
 from .passes.select_vocab import SelectVocab
 from .passes.simplify import Simplify
 from .passes.specialize import Specialize
+from .passes.split import Split
 from .passes.strip_states import (
     Positions,
     StripStates,
@@ -179,6 +180,7 @@ __all__ = [
     "Simplify",
     "Specialization",
     "Specialize",
+    "Split",
     "State",
     "StopAfter",
     "StripStates",

@@ -52,8 +52,8 @@ class Split(Pass):
     3. ``embedding=false`` and ``head=false`` leave these with the first and the last layers.
     4. ``weights=own`` copies each part's weights into ``<part>.data``, roles of one part share it; ``shared`` refers to
        them where they lie.
-    5. Each part has its states, specializations and encodings; the chain stands in program.json, and ``verify``,
-       ``generate``, ``calibrate`` and ``compare`` run it.
+    5. Each part has its states, specializations and encodings; the chain stands in program.json. ``verify`` runs the
+       parts joined and one by one, ``generate`` and ``compare`` run them joined.
 
     Refused: a part that needs an inner value, or the rows of a state, of an earlier one (``carry=true`` hands them on),
     a budget that a layer, the embedding or the head does not fit, more parts than layers.
@@ -120,8 +120,7 @@ class Split(Pass):
 
     def _split(self, name: str, model: ir.Model) -> dict[str, PartCut]:
         where = f"{self.name}, graph {name!r}"
-        work = model.clone()
-        found = find_stretches(work, where)
+        found = find_stretches(model, where)
         groups = list(self._groups(found, where))
         names = [_name(found, group) for group in groups]
         cuts = [group[0] for group in groups[1:]]

@@ -36,7 +36,15 @@ from onnx_llm_passes.ir.program.contracts.positions import (
 )
 from onnx_llm_passes.ir.program.contracts.registry import BUILT_IN, read_contract, register_contract
 from onnx_llm_passes.ir.program.contracts.sampling import SampledTokens
-from onnx_llm_passes.ir.program.contracts.sizes import Assumption, Claims, CloneOf, LayerCut, Packed, SizesBound
+from onnx_llm_passes.ir.program.contracts.sizes import (
+    Assumption,
+    Claims,
+    CloneOf,
+    LayerCut,
+    Packed,
+    SizesBound,
+    SplitInto,
+)
 from onnx_llm_passes.ir.program.contracts.states import LayoutChanged, StatesRemoved, StaticPast
 from onnx_llm_passes.ir.program.contracts.unknown import UnknownContract
 from onnx_llm_passes.ir.program.program import Program
@@ -62,6 +70,7 @@ EXAMPLES: tuple[Contract, ...] = (
     FixedSwitch("use_cache", True),
     LastRows("logits", 2, how="by attention mask", source="mask", tokens="ids"),
     LayerCut(graph="layer1", base="model", layer=1, hidden="h", result="r"),
+    SplitInto(graph="model", parts=("embed", "head"), handed=("h",)),
     LayoutChanged(("past",), ("present",), before="append", after="scatter"),
     OperatorsLowered(2e-6),
     OrderedPositions("p"),

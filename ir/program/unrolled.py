@@ -10,6 +10,7 @@ from ..interface.analysis import analysis_of
 from ..states import Pairing
 from .clone import Clone
 from .contracts.sizes import CloneOf
+from .joined import joined
 from .program import Program
 
 _RUNS = (SpecRole.PREFILL, SpecRole.DECODE)
@@ -31,8 +32,10 @@ class Unrolled:
 def unrolled(program: Program) -> Unrolled:
     """The program with a clone for every prefill and decode of graphs that carry states.
 
-    Graphs that were cloned for one specialization, and those that pick a branch themselves, stay as they are.
+    Parts of a graph are joined before. Graphs that were cloned for one specialization, and those that pick a branch
+    themselves, stay as they are.
     """
+    program = joined(program)
     shared = {name: own for name in program.graphs if (own := _runs(program, name))}
     if not shared:
         return Unrolled(program)

@@ -12,7 +12,6 @@ from ...ir.core.errors import UsageError
 from ...ir.core.specialization import Specialization, SpecRole
 from ...ir.interface.roles import Role
 from ...ir.program.contracts.padding import spare_rows, takes_whole_chunks
-from ...ir.program.joined import joined
 from ...ir.program.program import Program
 from ...ir.program.unrolled import unrolled
 from ...ir.symbolic.symbols import dims_of
@@ -45,7 +44,7 @@ class Decoder:
         ks: Sequence[int] | None = None,
         optimization: Optimization | None = None,
     ) -> None:
-        program = (each := unrolled(joined(program))).program
+        program = (each := unrolled(program)).program
         self.graphs = _taking_tokens(program, ctx)
         self.rows = self._batch(rows)
         refuse_starts(self.graphs[0])

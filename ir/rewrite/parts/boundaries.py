@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from ...core.dataflow import Point
 from ...core.scopes import bodies, nested
-from ...interface.roles import Role, find_roles
+from ...interface.analysis import analysis_of
+from ...interface.roles import Role
 from ...shapes.float_values import element_types
-from ...states import State, find_states
+from ...states import State
 from ..layer.spans import Span, find_boundaries
 
 
@@ -34,13 +35,14 @@ class Boundaries:
 
     Attributes:
         embeds: Whether the first stretch is an embedding; else layers begin with an input of the graph.
+        known: The element types of values.
     """
 
     model: ir.Model
-    states: list[State]
     stretches: list[Stretch]
     between: list[Point]
     embeds: bool
+    known: Mapping[ir.Value, ir.DataType]
 
     def before(self, stretch: int) -> list[ir.Value]:
         """What everything goes through before a stretch: one value, or both of a fused sum and norm."""
@@ -87,9 +89,8 @@ def taken_by(node: ir.Node) -> Iterator[ir.Value]:
 
 def find_stretches(model: ir.Model, where: str) -> Boundaries:
     """Where a decoder may be cut; PassRefused where no single value leads from each layer to the next."""
-    states = find_states(model)
-    roles = find_roles(model, states)
-    spans = find_boundaries(model, states, roles, element_types(model), where)
+    states, roles, known = analysis_of(model).states, analysis_of(model).roles, element_types(model)
+    spans = find_boundaries(model, states, roles, known, where)
     first = spans[0].start
     embeds = not (isinstance(first, ir.Value) and roles.get(first.name or "") is Role.EMBEDDINGS)
     stretches = [Stretch(span.number, list(span.states)) for span in spans]
@@ -99,7 +100,7 @@ def find_stretches(model: ir.Model, where: str) -> Boundaries:
         between.insert(0, first)
     stretches.append(Stretch(None, []))
     _give_others(model, states, spans, stretches[int(embeds)])
-    return Boundaries(model, states, stretches, between, embeds)
+    return Boundaries(model, stretches, between, embeds, known)
 
 
 def _give_others(model: ir.Model, states: Sequence[State], spans: Sequence[Span], first: Stretch) -> None:

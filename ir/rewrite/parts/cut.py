@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedFunctionsPass, RemoveUnusedOpsetsPass
 
 from ...core.errors import PassRefused
-from ...shapes.float_values import element_types
-from ...shapes.infer import Facts, propagate
+from ...interface.analysis import analysis_of
+from ...shapes.infer import Facts
 from ...shapes.infer.declared import is_fresh
 from ...states import State
-from ...symbolic.dims import Dim, free_symbols
-from ..builder import Builder
-from ..size_arithmetic import Anchors, anchors_of, emit_sizes
 from .boundaries import Boundaries, is_size, taken_by, values_at
-
-OWNER = "split"
+from .sizes import OWNER, own_lengths, refuse_foreign
 
 
 @dataclass(eq=False)
@@ -64,7 +60,7 @@ def cut_parts(
 ) -> list[PartCut]:
     """The parts of a graph that begin before the stretches ``cuts``; ``carry`` hands inner values on beside.
 
-    The graph is used up. PassRefused where a part needs an inner value of an earlier one and may not have it.
+    The graph stays as it is. PassRefused where a part needs an inner value of an earlier one and may not have it.
     """
     graph = found.model.graph
     entering = [found.before(at) for at in cuts]
@@ -73,20 +69,20 @@ def cut_parts(
     plan = _plan(found, entering, level, owners, names)
     if not carry:
         _refuse_carried(plan, entering, names, owner)
-    facts, known = propagate(found.model), element_types(found.model)
-    for value in dict.fromkeys(value for values in plan.entering for value in values):
-        _declare(value, facts, known)
+    facts = analysis_of(found.model).facts
     sources = {s.input.name or "": part for s, part in owners.items() if s.input is not None and s.traits.changes}
     own = [_own_shapes(graph, plan.entering[at], sources, at, facts) for at in range(len(names))]
     parts = _extract(found.model, plan, names, lambda v, at: v.producer() is not None and facts.shape(v) in own[at])
+    for part, taken, given in zip(parts, plan.entering, plan.leaving, strict=True):
+        _declare(part.graph, {value.name: value for value in (*taken, *given)}, facts, found.known)
     _keep_unused(graph, parts)
     shapes = {v.name or "": facts.shape(v) for v in (*graph.inputs, *level, *plan.made) if v.name}
     others, borrowed = {*sources, *_names(plan.made)}, list[list[str]]()
     for at, part in enumerate(parts):
         handed = {*_names(plan.entering[at]), *(name for name, source in sources.items() if source == at)}
-        borrowed.append(_own_lengths(part, handed, others, shapes, OWNER))
+        borrowed.append(own_lengths(part, handed, others, shapes, OWNER))
     if not carry:
-        _refuse_foreign(borrowed, parts, names, sources, owner)
+        refuse_foreign(borrowed, parts, names, sources, owner)
     return [
         PartCut(part, _names(plan.entering[at]), _names(plan.leaving[at]), _both(plan, at), tuple(borrowed[at]))
         for at, part in enumerate(parts)
@@ -168,13 +164,19 @@ def _refuse_carried(plan: _Plan, entering: Sequence[Sequence[ir.Value]], names: 
             )
 
 
-def _declare(value: ir.Value, facts: Facts, known: Mapping[ir.Value, ir.DataType]) -> None:
-    """A type for what becomes an input and an output."""
-    if value.dtype is None and value in known:
-        value.type = ir.TensorType(known[value])
-    shape = facts.shape(value)
-    if shape is not None:
-        value.shape = ir.Shape([d if isinstance(d, int) else None if is_fresh(d) else str(d) for d in shape])
+def _declare(
+    graph: ir.Graph, named: Mapping[str | None, ir.Value], facts: Facts, known: Mapping[ir.Value, ir.DataType]
+) -> None:
+    """Types for what became an input or an output, as the value of that name has inside the whole graph."""
+    for value in (*graph.inputs, *graph.outputs):
+        like = named.get(value.name)
+        if like is None:
+            continue
+        if value.dtype is None and like in known:
+            value.type = ir.TensorType(known[like])
+        shape = facts.shape(like)
+        if shape is not None:
+            value.shape = ir.Shape([d if isinstance(d, int) else None if is_fresh(d) else str(d) for d in shape])
 
 
 def members_of(
@@ -282,71 +284,3 @@ def _keep_unused(graph: ir.Graph, parts: Sequence[ir.Model]) -> None:
     for value in graph.inputs:
         if value.name not in there and not value.is_initializer():
             first.inputs.append(ir.Value(name=value.name, type=value.type, shape=value.shape))
-
-
-def _own_lengths(
-    part: ir.Model,
-    handed: Collection[str],
-    others: Collection[str],
-    shapes: Mapping[str, Sequence[Dim | None] | None],
-    owner: str,
-) -> list[str]:
-    """Reads sizes of other parts' values off an input of the part that has the same; the names of those left.
-
-    ``handed`` are the inputs that are the part's own, ``others`` those that may be another's.
-    """
-    inputs = {value.name or "": value for value in part.graph.inputs}
-    own = [name for name in inputs if name in handed or name not in others]
-    anchors = anchors_of([inputs[name] for name in own], [shapes.get(name) or () for name in own])
-    left: list[str] = []
-    for name in [name for name in inputs if name in others and name not in handed]:
-        value, shape = inputs[name], shapes.get(name)
-        same = next((inputs[other] for other in own if shape is not None and shapes.get(other) == shape), None)
-        if not all(is_size(use.node) for use in value.uses()):
-            left.append(name)
-        elif same is not None:
-            ir.convenience.replace_all_uses_with(value, same)
-        elif shape is None or not _spelled_out(part.graph, value, shape, anchors, owner):
-            left.append(name)
-        if not value.uses():
-            part.graph.inputs.remove(value)
-    return left
-
-
-def _spelled_out(graph: ir.Graph, value: ir.Value, shape: Sequence[Dim | None], anchors: Anchors, owner: str) -> bool:
-    """Whether the sizes of a value could be computed of those of inputs; nodes that read them are then replaced."""
-    builder = Builder(graph, owner)
-    made: list[tuple[ir.Node, ir.Value]] = []
-    for node in [use.node for use in value.uses()]:
-        ends = [node.attributes[k].as_int() if k in node.attributes else None for k in ("start", "end")]
-        dims = [dim for dim in shape[slice(*ends)] if dim is not None]
-        if len(dims) < len(shape[slice(*ends)]) or any(free_symbols(dim) - anchors.keys() for dim in dims):
-            return False
-        made.append((node, emit_sizes(builder, dims, anchors, f"{value.name}/sizes")))
-    builder.place_front()
-    for node, sizes in made:
-        ir.convenience.replace_all_uses_with(node.outputs[0], sizes)
-        graph.remove(node, safe=True)
-    return True
-
-
-def _refuse_foreign(
-    borrowed: Sequence[Sequence[str]],
-    parts: Sequence[ir.Model],
-    names: Sequence[str],
-    sources: Mapping[str, int],
-    owner: str,
-) -> None:
-    """Refuses parts that need the rows of a state that another one carries, or the size of a value inside it."""
-    for part, taken, name in zip(parts, borrowed, names, strict=True):
-        inputs = {value.name: value for value in part.graph.inputs}
-        rows = [s for s in taken if s not in sources or not all(is_size(use.node) for use in inputs[s].uses())]
-        if rows:
-            whose = repr(names[sources[rows[0]]]) if rows[0] in sources else "another part"
-            raise PassRefused(
-                f"part {name!r} needs what {whose} has",
-                where=owner,
-                found=", ".join(rows[:4]),
-                wanted="parts that take hidden states and their own past",
-                hint="carry=true hands it on.",
-            )
