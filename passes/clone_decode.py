@@ -12,6 +12,7 @@ from ..ir.interface.analysis import ALL, Known, analysis_of, forget
 from ..ir.interface.axes import Axis
 from ..ir.interface.dimensions import DimensionAnalysis
 from ..ir.interface.logits import logits_output
+from ..ir.interface.roles import Role
 from ..ir.manifests.deployment import Form, deployment_of, form_for
 from ..ir.program.clone import Clone, inner_symbols, materialize
 from ..ir.program.clone_records import clones_of, notes_on, spare_rows, static_past, unhidden, whole_chunks
@@ -53,7 +54,9 @@ class CloneDecode(Pass):
     5. ``static=false`` keeps the symbols; the manifest's bindings tell the sizes.
        ``form=specializations`` leaves one graph and names its bindings ``Prefill``, ``Decode_0`` …: one call of a
        compiler that reads them, and the weights once on the device. One graph that picks is ``package{as=branches}``.
-    6. Operands of Range that are no scalars are squeezed: with known shapes a runtime refuses them.
+    6. A graph that takes one token a run gets no prefill; recurrent states take in every row, so that a prefill of
+       theirs reads whole chunks only (recorded). The rows of a convolution's state are those that it looks back.
+    7. Operands of Range that are no scalars are squeezed: with known shapes a runtime refuses them.
 
     Left alone: graphs that carry nothing from run to run. Refused: K that the context cannot hold, a dimension that the
     graph fixes to another size, a symbol that nothing decides, logits of fewer rows than a decode checks, a run of
@@ -125,6 +128,9 @@ class CloneDecode(Pass):
                 found=", ".join(program.graphs),
                 wanted="a graph with a cache that enters and leaves it",
             )
+        if (self.prefill or 0) > 1 and all(map(_takes_one, decoders.values())):
+            chosen = replace(chosen, prefill=None)
+            warnings += (_NO_PREFILL,)
         plans = {
             name: [chosen.specialize(found, lengths, role, k) for role, k, lengths in chosen.lengths(found)]
             for name, found in decoders.items()
@@ -148,10 +154,10 @@ class CloneDecode(Pass):
         made = {"specializations": len(program.specializations)} if chosen.form is Form.SPECIALIZATIONS else {}
         counts = {"graphs": len(program.names), **made, "squeezed": squeezed}
         warnings += unhidden(decoders) if self.static else ()
-        padding = (*whole_chunks(placed, blind, self.prefill or 1), *spare_rows(decoders, placed, self.ctx))
+        padding = (*whole_chunks(decoders, placed, blind, chosen.prefill or 1), *spare_rows(decoders, placed, self.ctx))
         clones = [] if chosen.form is Form.SPECIALIZATIONS else clones_of(placed)
         pasts = static_past(decoders) if self.static else ()
-        claims = Claims(prefill=(self.prefill or 0) > 1, ks=chosen.k)  # a prompt of one token is a decode
+        claims = Claims(prefill=(chosen.prefill or 0) > 1, ks=chosen.k)  # a prompt of one token is a decode
         contracts = (*clones, *pasts, *padding, claims)
         return Report(
             True,
@@ -281,6 +287,16 @@ class CloneDecode(Pass):
 
 def _is_decoder(graph: DimensionAnalysis) -> bool:
     return any(s.pairing is Pairing.BOTH and s.traits.changes for s in graph.states)
+
+
+_NO_PREFILL = "the graph takes one token a run, so there is no prefill: the decode reads prompts, one token a run"
+
+
+def _takes_one(graph: DimensionAnalysis) -> bool:
+    """True for a graph that an export fixed to one token a run."""
+    inputs = {value.name: dims_of(value) for value in graph.model.graph.inputs}
+    tokens = [inputs[name] for name, role in graph.roles.items() if role in (Role.TOKEN_IDS, Role.EMBEDDINGS)]
+    return bool(tokens) and all(dims is not None and list(dims[1:2]) == [1] for dims in tokens)
 
 
 def _prefixed(specs: Sequence[Specialization], prefix: str) -> list[Specialization]:

@@ -63,8 +63,8 @@ class StripStates(Pass):
     6. ``recurrent``: the state starts from zeros of its own shape (a convolution's: as many rows as it looks back),
        from its initializer where the input has one, or from ``init``; counters of rows written start from 0.
     7. ``window``, ``delta``: as append; a window of fixed length in a graph without tokens (the left context of a
-       streaming encoder) starts from zeros of its own shape. ``fixed`` (cross-attention): refused unless ``kinds``
-       names ``cross``; then the output goes and the input stays.
+       streaming encoder) starts from zeros of its own shape. ``fixed`` (cross-attention) stays as it is: a run still
+       needs what the encoder said; where ``kinds`` names ``cross`` its output goes and the input stays.
     8. An attention over a written cache (Attention-24) that counts its valid keys in an input loses the count, which
        must be the number of tokens: recorded. TensorScatter may be ``circular``, and may leave its index out.
     9. States inside local functions: the past leaves the function's signature and body, once for all calls (or, with
@@ -95,11 +95,11 @@ class StripStates(Pass):
         known = analysis_of(model)
         where = f"{self.name}, graph {model.graph.name!r}"
         states = [*known.states, *told_states(model, known.states, self.init)]
-        chosen = self._choose(model, states)
+        chosen, kept = self._without_cross(self._choose(model, states))
         starts = starts_of(self.init, chosen, where)
         refuse_half_known(where, model, states, chosen)
         if not chosen:
-            return GraphResult(model, False, notes=("no carried state in this graph: nothing to strip",))
+            return GraphResult(model, False, notes=kept or ("no carried state in this graph: nothing to strip",))
         if any(state.function for state in chosen) and not self._let_go(model, chosen):
             inline_cache_functions(model)
             forget(model)
@@ -108,7 +108,6 @@ class StripStates(Pass):
         roles = known.roles
         unbinding = _prepare(model, roles, chosen, starts)
         refuse_unknown_start(where, paired, starts)
-        self._refuse_fixed(model, chosen)
         if all(state.update is not None or state.stacked for state in paired):
             refuse_unprovable(model, self.name, states, chosen, unbinding, roles)
         binding = vanishing_symbols(model, chosen, roles, unbinding)
@@ -139,24 +138,20 @@ class StripStates(Pass):
                 "outputs": sum(state.output is not None for state in chosen),
                 "nodes": before[0] - len(model.graph),
             },
-            notes=_notes(model, roles),
+            notes=(*kept, *_notes(model, roles)),
             warnings=_warnings(model, roles),
             contracts=(*contracts, _removed(model, states_at, starts)),
         )
 
-    def _refuse_fixed(self, model: ir.Model, chosen: Sequence[State]) -> None:
-        """Cross-attention states are read, not grown: they stay as inputs, and only on demand."""
+    def _without_cross(self, chosen: list[State]) -> tuple[list[State], tuple[str, ...]]:
+        """Cross-attention states are read, not grown: a single run still needs them, and they stay as they are."""
         fixed = [state for state in chosen if state.layout is Layout.FIXED and state.kind == "cross"]
-        if any(state.branch is not None for state in chosen):
-            return  # the branch is to be chosen first, and says so itself
-        if fixed and "cross" not in self.kinds:
-            raise PassRefused(
-                f"{len(fixed)} states hold cross-attention keys and values, which a single run still needs",
-                where=f"{self.name}, graph {model.graph.name!r}",
-                found=", ".join(state.name for state in fixed[:4]),
-                hint="kinds=key,value strips the self-attention cache and leaves these as they are; "
-                "kinds=key,value,cross also drops their outputs and leaves them as plain inputs.",
-            )
+        if not fixed or "cross" in self.kinds:
+            return chosen, ()
+        gone = {id(state) for state in fixed}
+        names = f"{', '.join(state.name for state in fixed[:2])}{' …' if len(fixed) > 2 else ''}"
+        note = f"{len(fixed)} states hold an encoder's keys and values, which a single run still needs: {names} stay"
+        return [state for state in chosen if id(state) not in gone], (note,)
 
     def _let_go(self, model: ir.Model, chosen: Sequence[State]) -> bool:
         """Whether the functions that hold the cache have dropped it from their signatures; else they are inlined.

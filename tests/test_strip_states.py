@@ -121,7 +121,7 @@ def test_exported_model_single_shot(path: Path, tmp_path: Path) -> None:
     if crashes_the_runtime(path):
         pytest.skip("stripped and saved, but onnxruntime itself crashes on the original's Attention operator")
     report = verify(original, Program.load(tmp_path / "out"))
-    assert report.verdict in (Verdict.EQUAL, Verdict.STRUCTURE_ONLY), report.first_difference
+    assert report.verdict is not Verdict.DIFFERENT, report.first_difference
     assert report.verdict is Verdict.EQUAL or not named(path)
 
 

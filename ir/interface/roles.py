@@ -128,8 +128,8 @@ def _decide_float(usage: UsageFacts) -> Role:
     if "norm" in usage.events and usage.rank == 3:
         return Role.EMBEDDINGS
     projections = sum(event.startswith("projection ") for event in usage.events)
-    if projections == 1 and usage.rank >= 2:  # a row a frame has three axes, as has a list of patches: a name decides
-        return Role.PIXELS if usage.rank != 3 or _hint(usage.value.name or "") is Role.PIXELS else Role.FEATURES
+    if projections == 1 and usage.rank >= 2:  # three axes: rows a frame, a patch or a token; the name decides
+        return Role.OTHER if usage.rank == 3 else Role.PIXELS
     return Role.FEATURES if projections else Role.OTHER
 
 

@@ -59,12 +59,21 @@ def static_past(graphs: Mapping[str, DimensionAnalysis]) -> tuple[StaticPast, ..
 
 
 def whole_chunks(
-    placed: Mapping[str, Sequence[Specialization]], blind: Collection[str], length: int
-) -> tuple[WholeChunks, ...]:
-    """Which prefills answer the last row of a run, padding or not."""
-    specs = [spec for base, own in placed.items() if base in blind for spec in own]
-    prefills = tuple(spec.name for spec in specs if spec.role is SpecRole.PREFILL)
-    return (WholeChunks(length, graphs=prefills),) if prefills else ()
+    graphs: Mapping[str, DimensionAnalysis],
+    placed: Mapping[str, Sequence[Specialization]],
+    blind: Collection[str],
+    length: int,
+) -> Iterator[WholeChunks]:
+    """Which prefills answer the last row of a run, padding or not, or carry every row on in a recurrence."""
+    carry = {
+        base for base, graph in graphs.items() if any(s.takes_padding and s.input is not None for s in graph.states)
+    }
+    for carried in (False, True):
+        bases = [base for base in placed if (base in carry if carried else base in blind and base not in carry)]
+        specs = [spec for base in bases for spec in placed[base]]
+        prefills = tuple(spec.name for spec in specs if spec.role is SpecRole.PREFILL)
+        if prefills and length > 1:
+            yield WholeChunks(length, carried=carried, graphs=prefills)
 
 
 def spare_rows(

@@ -9,7 +9,7 @@ from ..core.errors import PassRefused
 from ..interface.axes import Axis, Place
 from ..interface.dimensions import DimensionAnalysis
 from ..interface.roles import Role
-from ..symbolic.dims import symbol
+from ..symbolic.dims import Dim, symbol
 from ..symbolic.equations import Equation, Solution
 
 _BROADCAST = (Role.POSITIONS, Role.ATTENTION_MASK, Role.ENCODER_MASK)  # a batch of 1 there serves any batch
@@ -57,6 +57,9 @@ def bind_lengths(
         known.add(Equation(place.dim, size, f"{place} is {place.meaning.value}"))
         if known.broken:
             raise _refused(canonical, place, size, known, where)
+    for dim, size in _convolved(canonical):
+        if not isinstance(known.reduce(dim), int):
+            known.add(Equation(dim, size, "rows that a convolution looks back"))
     found = {name: size for name, size in known.solved.items() if isinstance(size, int)}
     # a shared buffer holds the new rows already: total is not past + new there, as elsewhere
     complete = {**_outputs_of(canonical, found), **found} if shared else canonical.complete(found)
@@ -83,6 +86,13 @@ def _demands(canonical: DimensionAnalysis, lengths: Lengths) -> Iterator[tuple[P
         broadcast = place.dim == 1 and canonical.roles.get(place.value) in _BROADCAST
         if not (place.meaning is Axis.BATCH and broadcast):
             yield place, size
+
+
+def _convolved(canonical: DimensionAnalysis) -> Iterator[tuple[Dim, int]]:
+    """The rows of convolutions' states: the convolution that reads them tells how many there are."""
+    for state in canonical.states:
+        if state.conv_rows is not None and state.length is not None:
+            yield state.length, state.conv_rows
 
 
 def _outputs_of(canonical: DimensionAnalysis, found: Mapping[str, int]) -> dict[str, int]:

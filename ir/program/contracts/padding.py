@@ -11,10 +11,11 @@ from ..contract import Contract, port
 
 @dataclass(frozen=True)
 class WholeChunks(Contract):
-    """A prefill answers the last row of its run whatever that holds: what is no whole chunk is read by a decode.
+    """A prefill answers the last row of its run, or carries it on, whatever it holds: the rest is read by a decode.
 
     Attributes:
         length: How many tokens a chunk has.
+        carried: True where recurrent states take in every row.
     """
 
     kind: ClassVar[str] = "whole-chunks"
@@ -23,10 +24,13 @@ class WholeChunks(Contract):
     unseen: ClassVar[str] = "a chunk that is padded: its answer is that of a row that holds no token"
 
     length: int = 1
+    carried: bool = False
 
     def sentence(self) -> str:
         """As people read it."""
-        return f"takes whole chunks of {self.length} tokens only: it answers the last row of a run, padding or not"
+        why = "its recurrent states take in" if self.carried else "it answers the last row of"
+        what = " every row, padding too" if self.carried else " a run, padding or not"
+        return f"takes whole chunks of {self.length} tokens only: {why}{what}"
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,8 @@ _LEFT = {
     Layout.FUSED: "{n} states live inside fused operators, which need no conversion: give the past its full length and "
     "let the mask or the lengths tell how much of it is used",
     Layout.FIXED: "{n} states are only read (cross-attention) and stay as they are",
-    Layout.RECURRENT: "{n} recurrent states stay as they are",
+    Layout.RECURRENT: "{n} recurrent states stay as they are and take in every row of a run: a prefill takes whole "
+    "chunks, and a decode of one token what is left of a prompt",
     Layout.WINDOW: "{n} states of the last rows stay as they are",
 }
 
@@ -185,14 +186,14 @@ def _refuse_unfit(model: ir.Model, states: Sequence[State], to: To, options: Opt
             wanted="a tensor for each cache",
             hint="Export the model with a past and a present for each layer's keys and values.",
         )
-    padded = [state for state in states if state.takes_padding]
+    padded = [state for state in states if state.takes_padding and state.layout is Layout.WINDOW]
     if padded and to is To.SCATTER and any(state.layout is not Layout.SCATTER for state in moving):
         raise PassRefused(
-            f"state {padded[0].name!r} is {padded[0].layout.value}: it takes in every row of a run, padded ones too",
+            f"state {padded[0].name!r} keeps the last rows of a run, padded ones too",
             where=where,
             found=padded[0].evidence,
-            wanted="states that rows are appended to, and no others",
-            hint="Runs of such a model cannot be padded, so it has no exact form with positions.",
+            wanted="states that rows are appended to, and recurrent ones",
+            hint="Windows of rows and growing caches share a mask here: export the model with full-length caches.",
         )
     if moving and any(state.layout is Layout.FUSED for state in states) and to in (To.SCATTER, To.APPEND):
         raise PassRefused(
