@@ -123,6 +123,7 @@ from .passes.strip_states import (
 from .passes.surgeon import Surgeon
 from .passes.tap_hidden import TapHidden
 from .passes.tie_states import TieStates
+from .passes.to_float16 import ToFloat16
 from .passes.transfer_encodings import TransferEncodings
 
 __all__ = [
@@ -188,6 +189,7 @@ __all__ = [
     "TapHidden",
     "TieStates",
     "Timing",
+    "ToFloat16",
     "TransferEncodings",
     "UnknownNameError",
     "UsageError",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 RANDOM = "no --tokens: random ids show that both run; only real texts show what rounding costs"
 TITLE = "Quantization Error Summary"
+HALVES = ", halves rounded result by result"
 RULE = "─" * 13
 PLOT_POINTS = 2000
 PLOT_SIZE = (50, 25)
@@ -92,7 +93,7 @@ def compare(
         render.show_json({**found.to_dict(), "runtime": ran})
         return
     _show(found, per_layer=per_layer)
-    render.show(f"{found.tokens} tokens, optimization {ran['optimization']}")
+    render.show(f"{found.tokens} tokens, optimization {ran['optimization']}{HALVES * found.rounded}")
     if plot and found.logits is not None:
         typer.echo(scatter(*found.logits))
 

@@ -51,6 +51,7 @@ PASSES: dict[str, str] = {  # name -> module of this package : class; a test hol
     "surgeon": "surgeon:Surgeon",
     "tap-hidden": "tap_hidden:TapHidden",
     "tie-states": "tie_states:TieStates",
+    "to-float16": "to_float16:ToFloat16",
     "transfer-encodings": "transfer_encodings:TransferEncodings",
 }
 GROUP = "onnx_llm_passes.passes"  # the entry point group of third-party passes

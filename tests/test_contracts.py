@@ -14,6 +14,7 @@ from onnx_llm_passes.ir.core.errors import InputError, UsageError
 from onnx_llm_passes.ir.program.contract import Contract, ContractBroken, Side, port
 from onnx_llm_passes.ir.program.contracts.adapters import AdapterInputs, AdapterSlots, Source, WeightsFolded
 from onnx_llm_passes.ir.program.contracts.chain import Chain, renamed
+from onnx_llm_passes.ir.program.contracts.half import HalfPrecision
 from onnx_llm_passes.ir.program.contracts.heads import HiddenTapped, Pooled, SelectedWords
 from onnx_llm_passes.ir.program.contracts.interface import (
     CastIO,
@@ -68,6 +69,7 @@ EXAMPLES: tuple[Contract, ...] = (
     CloneOf(graph="decode_k4", base="model", role="decode", k=4),
     ConsecutivePositions("p"),
     FixedSwitch("use_cache", True),
+    HalfPrecision("float16", 2e-3),
     LastRows("logits", 2, how="by attention mask", source="mask", tokens="ids"),
     LayerCut(graph="layer1", base="model", layer=1, hidden="h", result="r"),
     SplitInto(graph="model", parts=("embed", "head"), handed=("h",)),

@@ -20,6 +20,7 @@ from ...ir.states import State
 from ..calibrate.feed import WHOLE, Feeder, graph_of
 from ..decode.host import Arrays, new_rows
 from ..decode.step import Step
+from ..session.rounded import rounded_copy
 from .metrics import LOGIT_METRICS, METRICS, measure
 
 _ASIDE = SAME_PLACE | {"Reshape"} | {name for _, name in PAIRS}
@@ -43,11 +44,15 @@ class Row:
 
 @dataclass
 class Comparison:
-    """All rows, logits first; the logits themselves for a plot; and how many tokens were compared."""
+    """All rows, logits first; the logits themselves for a plot; and how many tokens were compared.
+
+    ``rounded`` says that halves were evaluated result by result.
+    """
 
     rows: list[Row] = field(default_factory=list[Row])
     logits: tuple[np.ndarray, np.ndarray] | None = None
     tokens: int = 0
+    rounded: bool = False
 
     def row(self, what: str) -> Row | None:
         """The first row of that kind."""
@@ -69,9 +74,9 @@ def compare_programs(
 ) -> Comparison:
     """Measures ``other`` against ``reference``: the graph of that name where one has it, else its prefill.
 
-    Integer caches are taken off their grids. A graph that takes a fixed number of tokens decides the chunks of both;
-    where it answers fewer rows, the last ones are compared. Raises UsageError where the two do not answer alike,
-    PassRefused for a graph that cannot be fed chunk by chunk.
+    Integer caches are taken off their grids; halves are evaluated with every result rounded. A graph that takes a fixed
+    number of tokens decides the chunks of both; where it answers fewer rows, the last ones are compared. Raises
+    UsageError where the two do not answer alike, PassRefused for a graph that cannot be fed chunk by chunk.
     """
     reference, other = joined(reference), joined(other)
     capacity = max((len(sample) for sample in samples), default=0)
@@ -86,7 +91,7 @@ def compare_programs(
             side.look(sample[:length])
     _align(*sides)
     before, after = (side.collected() for side in sides)
-    found = Comparison(tokens=sum(lengths))
+    found = Comparison(tokens=sum(lengths), rounded=any(side.rounded for side in sides))
     for key, base in before.items():
         if key not in after:
             continue
@@ -142,6 +147,7 @@ class _Side:
     answer: str
     hidden: str | None
     grids: Mapping[str, tuple[float, int]]
+    rounded: bool
     parts: dict[Key, list[np.ndarray]] = field(default_factory=dict[Key, "list[np.ndarray]"])
 
     @classmethod
@@ -154,8 +160,9 @@ class _Side:
         copy = feeder.model.clone()
         hidden = _expose_hidden(copy, answer.name or "")
         grids = {name: (e.scale[0], e.zero_point[0]) for name, e in read_qdq(model).encodings.items() if e.per_tensor}
-        feeder.host.open(copy)
-        return cls(feeder, answer.name or "", hidden, grids)
+        run = rounded_copy(copy)  # what is fed and carried is told by the graph as it is
+        feeder.host.open(run)
+        return cls(feeder, answer.name or "", hidden, grids, run is not copy)
 
     def look(self, tokens: np.ndarray) -> None:
         """Runs one text."""

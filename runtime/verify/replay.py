@@ -129,7 +129,7 @@ class _Context:
         batch = max(player.batch or 1 for player in players)
         tokens = np.random.default_rng([seed, length]).integers(0, ids, (batch, room + longest))
         same, fixed = same_layouts(original, players, contract.old_input), any(player.fixed_past for player in players)
-        context = cls(Text(original, tokens, contract, sums_of(model)), length, same, fixed)
+        context = cls(Text(original, tokens, contract, max(sums_of(model), contract.closeness)), length, same, fixed)
         context.by_run = bool(scales_of_runs(model))
         if not context.unplayable():
             width = original.length or 1

@@ -108,3 +108,17 @@ WORDS_CHOSEN = PICKS - {"Split", "GatherND"}
 """What chooses rows or words behind a head, along one axis and with one result."""
 POSITIONS_TO_EXTREME = _and(IN_ORDER, more="Gather Slice")
 """From positions to the ArgMax that finds the last."""
+
+# half precision
+ADDED_UP = names(lambda row: row.softmax, None) | _and(
+    more="ReduceSum ReduceMean ReduceSumSquare ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceProd CumSum "
+    "LogSoftmax AveragePool GlobalAveragePool LpNormalization"
+)
+"""What adds up along an axis: in half precision the sum is lost before the result is."""
+BOUNDED = names(lambda row: row.softmax, None) | _and(more="LogSoftmax Sigmoid Tanh HardSigmoid Erf Clip Exp")
+"""Whatever enters, no huge number leaves: the fill of a mask ends there."""
+FILLS_KEPT = _and(VIEWS, PICKS, more="Concat ConstantOfShape Pad Trilu")
+TAKES_HALVES = names(lambda row: row.elementwise or (row.product is not None and not row.product.integers), MS) | _and(
+    more="RotaryEmbedding"
+)
+"""onnxruntime's operators whose schema (1.32) has float16 for every float operand."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from ...core.errors import InputError, UsageError
 from ..contract import Contract
 from .adapters import AdapterInputs, AdapterSlots, WeightsFolded
+from .half import HalfPrecision
 from .heads import HiddenTapped, Pooled, SelectedWords
 from .interface import CastIO, FixedSwitch, IntegersNarrowed, QuantizedIO, RenamedIO
 from .logits import BestTokens, LastRows
@@ -28,7 +29,8 @@ MAX_KIND = 100
 BUILT_IN: tuple[type[Contract], ...] = (
     AdapterInputs, AdapterSlots,
     AnyPositions, Assumption, BestTokens, CacheRowPositions, CastIO, Claims, CloneOf, ConsecutivePositions,
-    FixedSwitch, HiddenTapped, IntegersNarrowed, KeysOfRun, LastRows, LayerCut, LayoutChanged, OperatorsLowered,
+    FixedSwitch, HalfPrecision,
+    HiddenTapped, IntegersNarrowed, KeysOfRun, LastRows, LayerCut, LayoutChanged, OperatorsLowered,
     OrderedPositions, Packed, Pooled, QuantizedIO, RenamedIO, RightPadded, SampledTokens, SelectedWords, SizesBound,
     SpareRows, SplitInto, StatesRemoved, StaticPast, WeightsFolded, WholeChunks, WholePast, ZeroPosition,
 )  # fmt: skip
