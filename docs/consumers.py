@@ -1,4 +1,7 @@
-"""Writes docs/consumers.md (`make consumers`): which runtimes compile and compute what is made of every model."""
+"""Writes docs/consumers.md (`make consumers`): which runtimes compile and compute what is made of every model.
+
+``python docs/consumers.py openvino iree`` tells of those alone.
+"""
 
 from __future__ import annotations
 
@@ -93,14 +96,14 @@ def main() -> None:
 
     root, sections = Path(folder), list[str]()
     models = sorted(root.glob("*/*.onnx"))
-    for consumer in CONSUMERS.values():
+    for consumer in (CONSUMERS[name] for name in sys.argv[1:] or CONSUMERS):
         if consumer.missing:
             raise SystemExit(f"{consumer.name}: {consumer.missing}")
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             cells = list(pool.map(lambda model, name=consumer.name: rows_of(model, name), models))
         names = [model.relative_to(root).with_suffix("").as_posix() for model in models]
         sections.append(table(consumer.name, consumer.version, dict(zip(names, cells, strict=True))))
-    PAGE.write_text(HEAD + "\n".join(sections), encoding="utf-8")
+        PAGE.write_text(HEAD + "\n".join(sections), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ class CustomIO(Pass):
     1. Caches that grow or are written in place get ``kv``, each input followed by its output.
     2. Other states (convolutions, recurrences, cross-attention) and float inputs get ``float``: a cache format is not
        for them.
+       A tensor of half precision keeps its own kind of it: bfloat16 where float16 is asked for, and the other way.
     3. ``overrides`` has the last word for single names, outputs included; both sides of a state must agree.
 
     Left alone: integer and boolean inputs, and outputs that are no states. Refused: a name that the graphs do not have,
@@ -83,16 +84,22 @@ class CustomIO(Pass):
             caches = state.traits.keeps_rows and state.pairing is Pairing.BOTH
             for value in (state.input, state.output):
                 if value is not None and _is_float(value):
-                    listed[value.name or ""] = self.kv if caches else self.float
+                    listed[value.name or ""] = _fitting(self.kv if caches else self.float, value)
         for value in model.graph.inputs:
             if _is_float(value) and not value.is_initializer():
-                listed.setdefault(value.name or "", self.float)
+                listed.setdefault(value.name or "", _fitting(self.float, value))
         return listed
 
 
 def _ports(model: ir.Model) -> Iterator[ir.Value]:
     yield from model.graph.inputs
     yield from model.graph.outputs
+
+
+def _fitting(precision: str, value: ir.Value) -> str:
+    """The half precision that a tensor has, where one of 16 bits was asked for: neither holds the other's numbers."""
+    own = {ir.DataType.FLOAT16: "float16", ir.DataType.BFLOAT16: "bfloat16"}
+    return own.get(value.dtype or ir.DataType.FLOAT, precision) if precision in own.values() else precision
 
 
 def _is_float(value: ir.Value) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import onnx_ir as ir
 import pytest
 
 from onnx_llm_passes.ir.core.errors import PassRefused
@@ -10,6 +11,7 @@ from onnx_llm_passes.ir.manifests.custom_io_yaml import read_custom_io
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.ir.proof import prove_program
 from onnx_llm_passes.passes.custom_io import CustomIO
+from onnx_llm_passes.runtime.samples.writer import Writer
 
 from .builders import BUILDERS
 from .manifest_tools import made
@@ -53,3 +55,12 @@ def test_a_second_run_replaces_the_list() -> None:
     assert set(once.custom_io.values()) == {"mxint8"}
     assert set(twice.custom_io.values()) == {"float16"}
     assert "mxint8" not in twice.artifacts["custom_io.yaml"]
+
+
+def test_a_tensor_of_half_precision_keeps_its_own_kind_of_it() -> None:
+    w = Writer(opset=18, seed=0)
+    for name, dtype in (("brain", ir.DataType.BFLOAT16), ("half", ir.DataType.FLOAT16), ("single", ir.DataType.FLOAT)):
+        w.output(f"{name}_out", w.op("Identity", w.input(name, dtype, ["n"])), ["n"], dtype)
+    program = Program({"main_graph": w.model()})
+    CustomIO().run(program)
+    assert program.custom_io == {"brain": "bfloat16", "half": "float16", "single": "float16"}

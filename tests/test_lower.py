@@ -118,6 +118,21 @@ def test_packed_blocks_stay_packed_in_the_same_number_of_bytes() -> None:
     assert after < before * 1.1  # zero points, which MatMulNBits leaves out where they are all the middle
 
 
+def test_a_table_in_blocks_that_is_the_heads_weight_in_another_shape_is_lowered() -> None:
+    w = Writer(opset=22, seed=0)
+    ids = w.input("ids", INT64, ["n"])
+    packed = w.initializer("head", w.random.integers(0, 256, (96, 2, 16)).astype(np.uint8))
+    scales = w.initializer("scales", w.random.uniform(0.01, 0.05, (96, 2)).astype(np.float32))
+    options = {"bits": 4, "block_size": 32}
+    flat = w.op("Reshape", packed, [96, 32])  # as genai's builder ties them
+    x = w.op("GatherBlockQuantized", flat, ids, scales, domain=MS, gather_axis=0, quantize_axis=1, **options)
+    w.output("logits", w.op("MatMulNBits", x, packed, scales, domain=MS, K=64, N=96, **options), ["n", 96])
+    original, program = run(w.model(), "lower")
+    assert not any(node.domain for node in all_nodes(program.graphs["main_graph"]))
+    report = verify(original, program)
+    assert report.equal, str(report)
+
+
 def test_blocks_are_dequantized_once_for_a_target_that_takes_none() -> None:
     original, program = run(fused_decoder(int4=True), "lower{target=iree}")
     assert not any(node.op_type == "DequantizeLinear" for node in all_nodes(program.graphs["main_graph"]))

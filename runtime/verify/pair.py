@@ -175,7 +175,7 @@ class Pair:
             found.append(compare(name, before, after, max(allowed, self._tolerance(before))))
         if not all(output.equal for output in found):
             found = self._without_chance(found, inputs, outputs)
-        if self._cache_left and not all(output.equal for output in found):
+        if (self._cache_left or self.contract.right_padded) and not all(output.equal for output in found):
             found = [self._at_tokens(case, output, expected, others) for output in found]
         return CaseReport(self.name, self._title(case, inputs), tuple(found))
 
@@ -203,7 +203,10 @@ class Pair:
     def _at_tokens(
         self, case: Case, found: Difference, expected: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]
     ) -> Difference:
-        """``found`` at the rows of real tokens: one of padding sees no key, and averages rows that nobody wrote."""
+        """``found`` at the rows of real tokens: one of padding sees no key, and averages rows that nobody wrote.
+
+        Under a window, GroupQueryAttention in half precision (onnxruntime 1.32) answers such rows by chance.
+        """
         before, after = expected.get(found.output), others[found.output]
         rows = (case.batch, case.length)
         if found.equal or before is None or before.shape != after.shape or before.shape[:2] != rows:
