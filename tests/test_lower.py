@@ -187,10 +187,10 @@ def test_a_manifest_tells_what_its_target_does_not_take() -> None:
     with pytest.raises(UnknownNameError):
         told.run(program)  # no manifest of openvino's own
     program = Program({"main_graph": fused_decoder()})
-    PassManager(parse_pipeline(f"specialize{{family=raw {sizes}}},emit-manifest{{target=qaic}}")).run(program)
+    PassManager(parse_pipeline(f"specialize{{family=raw {sizes}}},emit-manifest{{target=tensorrt}}")).run(program)
     told = [warning for record in program.history for warning in record.warnings]
     assert any("2 x com.microsoft.GroupQueryAttention" in warning for warning in told)
-    refusing = f"specialize{{family=raw {sizes}}},emit-manifest{{target=qaic unsupported=refuse}}"
+    refusing = f"specialize{{family=raw {sizes}}},emit-manifest{{target=tensorrt unsupported=refuse}}"
     with pytest.raises(PassRefused, match="does not take the graph"):
         PassManager(parse_pipeline(refusing)).run(Program({"main_graph": fused_decoder()}))
 
