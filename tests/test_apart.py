@@ -11,7 +11,9 @@ from onnx_llm_passes.ir.proof.rollback import speculation_findings
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
 
+from .mutant_edits import FLOAT
 from .mutants import KINDS
+from .mutants_numbers import over_tokens
 from .test_mutants import IDIOMS
 
 CONVERTED = "convert-states{to=scatter},check-speculation-safe{k=2}"
@@ -66,6 +68,29 @@ def test_sound_graphs_take_nothing_together(idiom: str) -> None:
 @pytest.mark.parametrize("idiom", ["append plain", "scatter elements", "scatter mrope"])
 def test_tokens_taken_together_are_refused(idiom: str, kind: str) -> None:
     refused(mutant(idiom, kind), CONVERTED, TOGETHER[kind])
+
+
+OTHER_WAYS = {
+    "products of tokens": lambda op, x: op(
+        "Add", x, op("MatMul", op("MatMul", x, op("Transpose", x, perm=[0, 2, 1])), x)
+    ),
+    "shifted by padding": lambda op, x: op("Add", x, op("Slice", op("Pad", x, [0, 1, 0, 0, 0, 0]), [0], [-1], [1])),
+    "mean of all merged": lambda op, x: op(
+        "Sub", x, op("ReduceMean", op("Reshape", x, [1, -1, 1]), axes=[1], keepdims=1)
+    ),
+    "softmax turned": lambda op, x: op(
+        "Transpose", op("Softmax", op("Transpose", x, perm=[0, 2, 1]), axis=-1), perm=[0, 2, 1]
+    ),
+    "number of items": lambda op, x: op("Div", x, op("Cast", op("Size", x), to=FLOAT)),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_WAYS)
+@pytest.mark.parametrize("idiom", ["append plain", "scatter elements"])
+def test_other_ways_to_take_tokens_together_are_refused(idiom: str, kind: str) -> None:
+    model = IDIOMS[idiom]()
+    assert over_tokens(OTHER_WAYS[kind])(model)
+    refused(model, CONVERTED, "takes the tokens of a run together|makes a number of the length")
 
 
 @pytest.mark.parametrize("kind", READS)

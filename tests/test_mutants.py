@@ -19,9 +19,10 @@ from .mutants import KINDS
 from .quantized_graphs import fused_decoder
 
 IDIOMS: dict[str, Callable[[], ir.Model]] = {**BUILDERS, **COUNTED, "fused": fused_decoder}
+SPECULATIVE = "speculative{k=0,2 prefill=8 ctx=32 form=graphs}"  # a file for each clone, which the oracle opens
 PIPELINES: dict[str, Callable[[Graph, Path], float | None]] = {
     "single-shot": single_shot,
-    "speculative{k=0,2 prefill=8 ctx=32}": speculative,
+    SPECULATIVE: speculative,
 }
 REFUSED = {  # idioms whose unmutated graph has no static form
     "one token": "speculative",
@@ -115,5 +116,5 @@ def test_a_present_named_after_another_past_is_refused(idiom: str, kind: str, tm
     """A host that goes by names carries it into the other cache: every run swaps the two."""
     model = mutated(idiom, kind)
     assert model is not None
-    found = tried(model, "speculative{k=0,2 prefill=8 ctx=32}", tmp_path)
+    found = tried(model, SPECULATIVE, tmp_path)
     assert found is None

@@ -194,17 +194,22 @@ def _made(walk: _Walk, node: ir.Node, operands: Sequence[ir.Value]) -> _Mixed | 
         names = {name for item in held.items for name in _symbols(item)} if held is not None else set[str]()
         if names & walk.lengths and ir.DataType(node.attributes["to"].as_int()).is_floating_point():
             return _Mixed(node, f"makes a number of the length {', '.join(sorted(names & walk.lengths))}")
-    if first not in walk.content and first not in walk.placed:
-        return None
-    axis = walk.axis(first)
-    if axis is None:
-        return None
+    taken = first in walk.content or first in walk.placed
+    return _of_several(walk, node, first) if taken else None
+
+
+def _of_several(walk: _Walk, node: ir.Node, first: ir.Value) -> _Mixed | None:
+    """Whether an operator makes one number of several tokens' own."""
+    axis, picked = walk.axis(first), False
     rule = _RULES.get(node.op_type, _reduces if of(node).reduces else None)
-    if rule is None or not rule(walk, node, axis):
-        return None
-    return _Mixed(
-        node, "takes the tokens of a run together", rule is _picks or (rule is _cuts and _keeps_order(walk, node))
-    )
+    if node.op_type == "MatMul":
+        mixes = _contracts(walk, node)
+    elif rule is _reduces:
+        mixes = _reduces(walk, node, axis)
+    else:
+        mixes = rule is not None and axis is not None and rule(walk, node, axis)
+        picked = rule is _picks or (rule is _cuts and _keeps_order(walk, node))
+    return _Mixed(node, "takes the tokens of a run together", picked) if mixes else None
 
 
 def _symbols(item: object) -> frozenset[str]:
@@ -218,11 +223,28 @@ def _axes(walk: _Walk, node: ir.Node, at: int) -> list[int] | None:
     return [item for item in told.items if isinstance(item, int)] if told is not None else None
 
 
-def _reduces(walk: _Walk, node: ir.Node, axis: int) -> bool:
-    axes, rank = _axes(walk, node, 1), walk.rank(node.inputs[0])  # pyright: ignore[reportArgumentType]
+def _reduces(walk: _Walk, node: ir.Node, axis: int | None) -> bool:
+    """A sum or extreme over the tokens' axis, or over one that they were merged into."""
+    axes, shape = _axes(walk, node, 1), walk.facts.shape(node.inputs[0]) or ()  # pyright: ignore[reportArgumentType]
+    merged = [at for at, dim in enumerate(shape) if at == axis or _holds_tokens(walk, dim)]
     if axes is None:
-        return len(node.inputs) < 2 or node.inputs[1] is None
-    return axis in [a % rank for a in axes]
+        return bool(merged) and (len(node.inputs) < 2 or node.inputs[1] is None)
+    return any(a % len(shape) in merged for a in axes if shape)
+
+
+def _holds_tokens(walk: _Walk, dim: Dim | None) -> bool:
+    """True for a product that has the run's length in it, as a Reshape of tokens and their widths gives."""
+    own = free_symbols(walk.length) if walk.length is not None else frozenset[str]()
+    names = free_symbols(dim) if dim is not None else frozenset[str]()
+    return bool(own) and own <= names and not names & (walk.lengths - own)
+
+
+def _pads(walk: _Walk, node: ir.Node, axis: int) -> bool:
+    """Rows put before or behind the tokens: what is cut from it is shifted."""
+    told, rank = walk.facts.ints(node.inputs[1]) if len(node.inputs) > 1 else None, walk.rank(node.inputs[0])  # pyright: ignore[reportArgumentType]
+    if told is None or len(told.items) != 2 * rank:
+        return False
+    return any(told.items[at] != 0 for at in (axis, axis + rank))
 
 
 def _along(walk: _Walk, node: ir.Node, axis: int) -> bool:
@@ -259,12 +281,12 @@ def _picks(walk: _Walk, node: ir.Node, axis: int) -> bool:
     return (own.as_int() if own is not None else 0) % walk.rank(node.inputs[0]) == axis  # pyright: ignore[reportArgumentType]
 
 
-def _contracts(walk: _Walk, node: ir.Node, axis: int) -> bool:
+def _contracts(walk: _Walk, node: ir.Node) -> bool:
     """A product that sums over the tokens of this run alone: no cache has a part in it."""
-    a, b = node.inputs[:2]
-    if a is None or b is None or b not in walk.content:
+    a, b = (walk.facts.shape(value) if value is not None else None for value in node.inputs[:2])
+    if not a or not b or len(b) < 2 or node.inputs[1] not in walk.content or walk.length is None:
         return False
-    return axis == walk.rank(a) - 1 and walk.axis(b) == walk.rank(b) - 2 and walk.rank(b) >= 2
+    return a[-1] == walk.length == b[-2]
 
 
 Rule = Callable[[_Walk, ir.Node, int], bool]
@@ -272,10 +294,10 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys("Softmax LogSoftmax Hardmax CumSum TopK ArgMax ArgMin LpNormalization".split(), _along),
     **dict.fromkeys("LayerNormalization RMSNormalization SimplifiedLayerNormalization".split(), _behind),
     "Slice": _cuts,
+    "Pad": _pads,
     "Gather": _picks,
     "Split": _picks,
     "GatherElements": _picks,
     "ReverseSequence": lambda walk, node, axis: True,
-    "MatMul": _contracts,
 }
 """Operators that may take tokens together, and whether they do along the axis of the tokens."""

@@ -52,8 +52,8 @@ def check_several(
     _check_masks(model, states, roles, found)
     tokens = head_tokens(model, roles, facts)
     length = tokens.length if tokens is not None else None
-    if not isinstance(length, Expr) or not length.is_symbol:
-        return
+    if not states or not isinstance(length, Expr) or not length.is_symbol:
+        return  # without a state nothing ran before: what a run's tokens have of each other is all there is
     for together in taken_together(model, states, roles, facts, length):
         if owner_of(together.source) != _WRITES_ROWS:
             found.problem(together.place, together.clause, ALONE)
