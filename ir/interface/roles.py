@@ -144,7 +144,8 @@ def _is_thin_matrix(value: ir.Value) -> bool:
 def _chooses_weights(context: _Context, usage: UsageFacts) -> bool:
     """True where stacks of matrices are looked up, as adapters are, and no tables of rows."""
     ranks = [len(source.shape) for source in usage.sources if source.shape is not None]
-    return bool(ranks) and min(ranks) > 2
+    turned = bool(usage.events & {"angle", "compare", "slot"})  # positions look up stored masks of any rank, too
+    return bool(ranks) and min(ranks) > 2 and not turned
 
 
 def _only_shape(usage: UsageFacts) -> bool:
