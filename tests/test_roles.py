@@ -21,6 +21,7 @@ from onnx_llm_passes.runtime.samples.samples import add_mask, append_decoder, la
 from onnx_llm_passes.runtime.samples.writer import BOOL, FLOAT, INT64, Writer
 
 from .builders import BUILDERS
+from .convert_graphs import COUNTED
 from .cross_graphs import cross_decoder
 
 ONE = Tiny(layers=1)
@@ -246,3 +247,8 @@ def counter(through: str) -> ir.Model:
 def test_a_counter_counts_in_integers() -> None:
     assert role(counter("integers")) is Role.IMAGE_INDEX
     assert role(counter("floats")) is not Role.IMAGE_INDEX
+
+
+def test_positions_that_look_up_a_stored_mask_choose_no_adapter() -> None:
+    model = COUNTED["stored triangle"]()
+    assert find_roles(model, find_states(model))["position_ids"] is Role.POSITIONS
