@@ -250,5 +250,6 @@ def test_a_counter_counts_in_integers() -> None:
 
 
 def test_positions_that_look_up_a_stored_mask_choose_no_adapter() -> None:
-    model = COUNTED["stored triangle"]()
+    program = Program(graphs={"g": COUNTED["stored triangle"]()})
+    model = PassManager(parse_pipeline("convert-states{to=scatter}")).run(program).graphs["g"]
     assert find_roles(model, find_states(model))["position_ids"] is Role.POSITIONS
