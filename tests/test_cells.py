@@ -34,6 +34,18 @@ ROWS = (
     "qq = Unsqueeze (q, axis) rr = Unsqueeze (r, axis)"
     "once = ScatterND (state, first, qq) out = ScatterND (once, second, rr) y = Add (q, r) }"
 )
+LAYERS = (
+    "g (int64[2,1] ids, float[2,4,L] state, float[2,4,M] other)"
+    " => (float[2,4,1] y, float[2,4,L] next, float[2,4,M] more)"
+    "<int64 zero = {0}, int64 one = {1}, int64[1] axis = {2}, int64[2,4,1] first = {0,0,0,0,0,0,0,0},"
+    " int64[2,4,1] second = {1,1,1,1,1,1,1,1}> {"
+    "a = Gather <axis = 2> (state, zero) p = Sin (a) pp = Unsqueeze (p, axis)"
+    "once = ScatterElements <axis = 2> (state, first, pp) kept = Identity (once)"
+    "b = Gather <axis = 2> (kept, one) q = Mul (b, p) qq = Unsqueeze (q, axis)"
+    "next = ScatterElements <axis = 2> (kept, second, qq) r = Cast <to = 1> (ids) y = Add (pp, qq)"
+    "c = Gather <axis = 2> (other, zero) cc = Unsqueeze (c, axis) d = Gather <axis = 2> (other, one)"
+    "dd = Unsqueeze (d, axis) more = Concat <axis = 2> (dd, cc) }"
+)
 MAXIMUM = (
     "g (float[B,4] x, float[2,B,4] state) => (float[B,4] y, float[2,B,4] stateN)"
     "<int64 zero = {0}, int64 one = {1}, int64[1] axis = {0}> {"
@@ -92,6 +104,19 @@ def test_a_state_of_parts_starts_from_zeros(text: str) -> None:
     assert "state" not in [value.name for value in graph.inputs] and len(graph.outputs) == 1
     report = verify(program_of(text), result)
     assert report.verdict is Verdict.EQUAL and report.runs
+
+
+def test_states_of_all_layers_are_written_one_by_one_on_the_last_axis() -> None:
+    found = find_states(ir.from_onnx_text(HEAD + LAYERS))
+    assert [(state.name, state.output.name if state.output else "") for state in found] == [
+        ("state", "next"),
+        ("other", "more"),
+    ]
+
+
+def test_a_tensor_that_is_cut_and_joined_alone_is_no_state() -> None:
+    text = "g (float[B,4] x) => (float[B,4] y) <int64[1] ax = {1}> { l, r = Split <axis = 1> (x)"
+    assert not find_states(ir.from_onnx_text(HEAD + f"{text} n = Sin (r) y = Concat <axis = 1> (n, l) }}"))
 
 
 def test_rotated_halves_are_no_state() -> None:

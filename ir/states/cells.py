@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from ..core.constants import constant_of
 from ..core.operators import Addressing, names, of
-from ..core.operators.walks import RANK_KEPT
+from ..core.operators.walks import RANK_KEPT, SAME_PLACE
 from ..core.scopes import bodies
 from .base import Layout, State
 from .recurrent import may_be_same
@@ -53,15 +53,27 @@ def match(
 
 
 def _parts(value: ir.Value) -> dict[int, dict[str, ir.Node]]:
-    """By axis of ``value`` the nodes that take a part along it that a constant names, each part once."""
+    """By axis of ``value`` the nodes that take a part along it that a constant names, each part once.
+
+    Parts are taken of what was written into it before, too: a layer's update leaves the others' parts as they are.
+    """
     found: dict[int, dict[str, ir.Node]] = {}
-    for path in forward(value):
-        for node, index in path.value.uses():
-            taken = _TAKEN.get(node.op_type) if index == 0 and not node.domain else None
-            for at, part in taken(node) if taken is not None else ():
-                axis = path.axis_at_start(at)
-                if axis is not None:
-                    found.setdefault(axis, {}).setdefault(part, node)
+    work, seen, every = [value], {id(value)}, tuple(range(len(value.shape or ())))
+    while work and len(seen) < MAX_VISITS:
+        for path in forward(work.pop()):
+            kept = all(node.op_type in SAME_PLACE for node in path.chain)
+            axes = every if kept else path.axes or ()
+            for node, index in path.value.uses():
+                if index or node.domain:
+                    continue
+                taken = _TAKEN.get(node.op_type)
+                for at, part in taken(node) if taken is not None else ():
+                    axis = axes[at] if -len(axes) <= at < len(axes) else None
+                    if axis is not None:
+                        found.setdefault(axis, {}).setdefault(part, node)
+                if node.op_type in _WRITES and axes == every and id(node.outputs[0]) not in seen:
+                    seen.add(id(node.outputs[0]))
+                    work.append(node.outputs[0])
     return found
 
 
@@ -114,7 +126,7 @@ def _assembled(output: ir.Value, rank: int) -> Iterator[tuple[int, ir.Node]]:
         if node.op_type == "If" and not node.domain:
             work.extend((body.outputs[value.index() or 0], behind) for body in bodies(node))
         elif _joins(node):
-            axis = _moved(_axis(node) if node.op_type == "Concat" else 0, node, behind, rank)
+            axis = _moved(_axis(node) if node.op_type != "ScatterND" else 0, node, behind, rank)
             if axis is not None:
                 yield axis, node
         elif (source := _kept(node)) is not None:
@@ -127,8 +139,10 @@ def _joins(node: ir.Node) -> bool:
         return False
     if node.op_type == "Concat":
         return len(node.inputs) > 1
-    before = node.inputs[0].producer() if node.op_type in _WRITES and node.inputs[0] is not None else None
-    return before is not None and before.op_type in _WRITES and constant_of(node.inputs[1]) is not None
+    if node.op_type not in _WRITES or node.inputs[0] is None or not _is_number(node.inputs[1]):
+        return False
+    before = backward(node.inputs[0])[0].producer()
+    return before is not None and before.op_type in _WRITES and _is_number(before.inputs[1])
 
 
 def _kept(node: ir.Node) -> ir.Value | None:

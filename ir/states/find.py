@@ -115,7 +115,8 @@ class _Search:
         return found if kept else self._of_parts(value) or found
 
     def _of_parts(self, value: ir.Value) -> State | None:
-        if self._is_embedding(value):
+        alone = min(len(self.graph.inputs), len(self.graph.outputs)) < 2  # what is all there is, is carried nowhere
+        if alone or self._has_row_per_token(value):
             return None
         return cells.match(value, self.graph.outputs, self.taken, self._reaches)
 
@@ -127,7 +128,7 @@ class _Search:
     def _recurrent(self, value: ir.Value) -> State | None:
         if self._is_embedding(value):  # unless it is read by a product with a computed tensor, as no hidden rows are
             found = recurrent.match(value, self.outputs, self.taken)
-            return found if found is not None and recurrent.is_read_out(found.output) else None
+            return found if found is not None and recurrent.is_read_out(found.output) else self._of_parts(value)
         return (
             recurrent.match_counter(value, self.outputs)
             or recurrent.match_scan(value, self.outputs)
@@ -217,10 +218,15 @@ class _Search:
         shape = [str(d) for d in value.shape or ()]
         free = (v for v in self.graph.outputs if v.shape is not None and id(v) not in self.taken)
         others = ([str(d) for d in output.shape or ()] for output in free)
-        rows = ([str(d) for d in v.shape or ()][:2] for v in self.graph.inputs if v.dtype and v.dtype.is_integer())
         return len(shape) == 3 and (
-            any(len(o) == 3 and o[:2] == shape[:2] and o != shape for o in others) or shape[:2] in list(rows)
+            any(len(o) == 3 and o[:2] == shape[:2] and o != shape for o in others) or self._has_row_per_token(value)
         )
+
+    def _has_row_per_token(self, value: ir.Value) -> bool:
+        """True for rank 3 on the batch and sequence axes of an integer input."""
+        shape = [str(d) for d in value.shape or ()]
+        rows = ([str(d) for d in v.shape or ()][:2] for v in self.graph.inputs if v.dtype and v.dtype.is_integer())
+        return len(shape) == 3 and shape[:2] in list(rows)
 
     def _finish(self, state: State) -> State:
         state.layer = layer_of(state.name)

@@ -28,7 +28,7 @@ def not_neutral(state: State) -> ir.Node | None:
         for node, index in value.uses():
             if node.domain:
                 continue
-            if _compares(node, index):
+            if _compares(node, index, summed=sums > 0):
                 return node
             moves = is_layout(node) or (node.op_type in PARTS and index == 0)
             if not moves and (node.op_type not in STATE_SUMMED or sums == MAX_SUMS):
@@ -40,8 +40,9 @@ def not_neutral(state: State) -> ir.Node | None:
     return None
 
 
-def _compares(node: ir.Node, index: int) -> bool:
+def _compares(node: ir.Node, index: int, *, summed: bool) -> bool:
+    """True for the larger of two computed numbers; where nothing was added, for a logarithm or a quotient by it too."""
     if node.op_type in EXTREMES:
         others = [value for place, value in enumerate(node.inputs) if place != index and value is not None]
         return any(constant_of(backward(value)[0]) is None for value in others)
-    return node.op_type in NO_ZERO or (node.op_type == "Div" and index == 1)
+    return not summed and (node.op_type in NO_ZERO or (node.op_type == "Div" and index == 1))
