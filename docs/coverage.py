@@ -85,8 +85,51 @@ def reason(text: str) -> str:
     return line.split("; wanted")[0].split(". The graph before")[0][:LONGEST].replace("|", "\\|")
 
 
+DECODERS = {"K = 0": "speculative{k=0 prefill=8 ctx=32BIND}", "K = 4": "speculative{k=0,4 prefill=8 ctx=32BIND}"}
+ENCODER = "encoder_sequence_length"  # no length of a text decides it: a request does
+MARK = "\n<!-- decoders by architecture -->\n"
+ABOUT = """
+# Decoders by architecture
+
+Tiny models with random weights, exported by optimum-onnx 0.1.0 (TorchScript) and by the dynamo exporter of
+transformers 5.24; a folder each, which `ONNX_PASSES_DECODERS` names. Written by `python docs/coverage.py decoders`.
+*K = 0*, *K = 4*: `speculative{k=0 prefill=8 ctx=32}` and `speculative{k=0,4 prefill=8 ctx=32}`, with `bind=` for an
+encoder's length.
+
+"""
+
+
+def decoder_row(model: Path, root: Path) -> tuple[str, list[bool]]:
+    """One line of the second table, and which of its results were run and equal."""
+    bind = f" bind={ENCODER}:5" if ENCODER.encode() in model.read_bytes() else ""
+    pipelines = ["single-shot", *(text.replace("BIND", bind) for text in DECODERS.values())]
+    results = [outcome(pipeline, model)[0] for pipeline in pipelines]
+    name = model.parent.relative_to(root).as_posix()
+    return f"| {name} | {' | '.join(results)} |", [result.startswith("equal") for result in results]
+
+
+def decoders() -> None:
+    """Writes the part of the page on decoders by architecture; leaves the rest."""
+    root = Path(os.environ["ONNX_PASSES_DECODERS"])
+    files = [next(d / n for n in NAMES if (d / n).exists()) for d in sorted(root.glob("*/*")) if d.is_dir()]
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        rows = list(pool.map(lambda model: decoder_row(model, root), files))
+    heads = ["single-shot", *DECODERS]
+    counts = [f"{head} {sum(row[1][at] for row in rows)} of {len(rows)}" for at, head in enumerate(heads)]
+    table = f"| export | {' | '.join(heads)} |\n|---|---|---|---|\n" + "\n".join(row[0] for row in rows)
+    first = PAGE.read_text(encoding="utf-8").split(MARK)[0]
+    PAGE.write_text(f"{first}{MARK}{ABOUT}Equal: {', '.join(counts)}.\n\n{table}\n", encoding="utf-8")
+
+
+NAMES = ("decode.onnx", "decoder_with_past_model.onnx", "model.onnx")
+"""What exporters call the decoder that takes a past."""
+
+
 def main() -> None:
     """Writes the page; needs the folder."""
+    if sys.argv[1:] == ["decoders"]:
+        decoders()
+        return
     folder = os.environ.get("ONNX_PASSES_MODELS")
     if not folder:
         raise SystemExit("ONNX_PASSES_MODELS names no folder of exported models, so there is nothing to cover")
@@ -94,7 +137,8 @@ def main() -> None:
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         rows = list(pool.map(lambda model: row(model, root), sorted(root.glob("*/*.onnx"))))
     table = "| model | states | single-shot | nodes | speculative |\n|---|---|---|---|---|\n" + "\n".join(rows)
-    PAGE.write_text(f"{HEAD}{table}\n", encoding="utf-8")
+    second = PAGE.read_text(encoding="utf-8").split(MARK)[1:] if PAGE.exists() else []
+    PAGE.write_text(MARK.join([f"{HEAD}{table}\n", *second]), encoding="utf-8")
 
 
 if __name__ == "__main__":

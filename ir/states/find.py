@@ -79,7 +79,12 @@ class _Search:
             if state is not None:
                 found[id(value)] = state
                 self.taken.add(id(state.output))
-        optional = [value for value in self.graph.inputs if value.is_initializer()]
+        free = [output for output in self.graph.outputs if id(output) not in self.taken]
+        optional = [
+            value
+            for value in self.graph.inputs
+            if value.is_initializer() and any(recurrent.may_be_same(value, output) for output in free)
+        ]  # files of old IR versions list every weight as an input
         for value in (*values, *optional):
             state = self._recurrent(value) if id(value) not in found else None  # claimed outputs are no hidden rows
             if state is not None:
