@@ -23,6 +23,7 @@ from .options import Debug
 from .predict import predict
 from .recipe import recipe
 from .run import run_pipeline
+from .sensitivity import sensitivity, suggest_bits
 from .suggest_k import suggest_k
 from .verify import verify
 
@@ -82,6 +83,8 @@ app.command("generate", short_help="What does a program say, and how fast?")(gen
 app.command("suggest-k", short_help="Which speculative lengths are worth compiling?")(suggest_k)
 app.command("calibrate", short_help="What ranges do the tensors of a model take?")(calibrate)
 app.command("recipe", short_help="Which tensors does a recipe give how many bits?")(recipe)
+app.command("sensitivity", short_help="Which layers and roles lose most at few bits?")(sensitivity)
+app.command("suggest-bits", short_help="Which of them should have 8 bits under a budget?")(suggest_bits)
 app.command("compare", short_help="How far is a quantized model from its original?")(compare)
 app.command("demo", short_help="See it work on two small models.")(demo)
 

@@ -60,14 +60,17 @@ class Attention:
 
 def weight_behind(value: ir.Value | None) -> ir.Value | None:
     """The float initializer of two axes or more that ``value`` is, picked or turned; None for what a run computes."""
+    least = 2
     for _ in range(MAX_PICKS):
         if value is None:
             return None
         if value.is_initializer() and value.const_value is not None:
-            return value if len(value.const_value.shape) >= 2 else None
+            return value if len(value.const_value.shape) >= least else None
         node = value.producer()
         if node is None or node.domain or node.op_type not in WEIGHT_PICKED:
             return None
+        if node.op_type == "Gather":
+            least = 3  # one matrix of a stack; rows of a matrix are words that a run looks up
         value = node.inputs[0]
     return None
 
