@@ -145,12 +145,13 @@ class InsertQdq(Pass):
     def _plan(self, model: ir.Model, table: EncodingTable, rules: Rules, taken: Taken | None) -> _GraphPlan:
         types = element_types(model)
         plan = _GraphPlan(model, rules, {})
-        decider = Decider.of(model, taken) if taken is not None else None
-        plan.weights = self._weights(model, rules, decider)
-        if decider is None and not self._asked[0]:
+        if taken is None and not self._asked[0]:
+            plan.weights = self._weights(model, rules, None)
             return plan
         with plain_pairs(model):
             states = find_states(model)
+            decider = Decider.of(model, taken, states) if taken is not None else None
+            plan.weights = self._weights(model, rules, decider)
             _refuse_functions(states)
             plan.states = {v: s.name for s in states if s.keeps_rows for v in (s.input, s.output) if v is not None}
             groups = decider.groups if decider is not None else encoding_groups(model, states)

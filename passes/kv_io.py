@@ -61,7 +61,7 @@ class KvIo(Pass):
         with plain_pairs(model):
             found = find_states(model)
         states = [state for state in found if state.axis is not None and _is_float(state)]
-        widths = self._widths(model)
+        widths = self._widths(model, found)
         states = [state for state in states if state.layout.value not in ("fixed", "recurrent")]
         plans = [self._plan(s, widths.get(s.name, 0)) for s in states if self.recipe is None or s.name in widths]
         plans += self._marked(model, {id(node) for plan in plans for node in plan}, widths)
@@ -81,14 +81,10 @@ class KvIo(Pass):
             _unlist(program)
         return report
 
-    def _widths(self, model: ir.Model) -> dict[str, int]:
+    def _widths(self, model: ir.Model, states: list[State]) -> dict[str, int]:
         """The bits of each state that the recipe puts on a grid, by name."""
         taken = taken_of(self.recipe)
-        if taken is None:
-            return {}
-        decider = Decider.of(model, taken)
-        chosen = [(group, decider.group(group)) for group in decider.groups]
-        return {state.name: c.bits for group, c in chosen if c is not None for state in group.states}
+        return Decider.of(model, taken, states).widths() if taken is not None else {}
 
     def _plan(self, state: State, bits: int = 0) -> tuple[ir.Node | None, ir.Node | None]:
         """The first node behind the past, and the last before the present."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -115,18 +116,45 @@ class Decider:
 
     model: ir.Model
     taken: Taken
-    places: Places
-    groups: list[Group]
+    states: list[State]
 
     @classmethod
-    def of(cls, model: ir.Model, taken: Taken) -> Decider:
-        """Looks the graph over; a graph with pairs in it counts as the one without."""
+    def of(cls, model: ir.Model, taken: Taken, states: list[State] | None = None) -> Decider:
+        """For a graph, whose states may be known; one with pairs in it counts as the one without."""
+        if states is not None:
+            return cls(model, taken, states)
         with plain_pairs(model):
-            states = find_states(model)
-            return cls(model, taken, places_of(model, states), encoding_groups(model, states))
+            return cls(model, taken, find_states(model))
+
+    @functools.cached_property
+    def places(self) -> Places:
+        """Looked for where a rule tells tensors apart by them, and for weights that are looked up or picked."""
+        with plain_pairs(self.model):
+            return places_of(self.model, self.states)
+
+    @functools.cached_property
+    def groups(self) -> list[Group]:
+        """The tensors that are tied to each state."""
+        with plain_pairs(self.model):
+            return encoding_groups(self.model, self.states)
+
+    def _tells(self, kind: str) -> bool:
+        """Whether any rule of that kind takes some tensors and not others."""
+        rules = [rule for rule in self.taken.recipe.rules if kind in rule.kinds()]
+        return any(rule.where.given() for rule in rules)
+
+    def widths(self) -> dict[str, int]:
+        """The bits of each state that the rules put on a grid, by name."""
+        if self._tells("caches"):
+            chosen = [(group.states, self.group(group)) for group in self.groups]
+        else:
+            chosen = [(self.states, self._choose(_Candidate("caches", "", Place(), frozenset())))]
+        return {state.name: choice.bits for states, choice in chosen if choice is not None for state in states}
 
     def group(self, group: Group) -> Choice | None:
         """What a state and everything tied to it is put on."""
+        if not self._tells("caches"):
+            return self._choose(_Candidate("caches", group.name, Place(), frozenset()))
         return self._choose(_state_candidate(group, self.places))
 
     def activations(self, values: Iterable[ir.Value]) -> dict[ir.Value, Choice]:
@@ -134,6 +162,7 @@ class Decider:
         of_group = {id(member): group for group in self.groups for member in group.members}
         found: dict[ir.Value, Choice] = {}
         chosen: dict[int, Choice | None] = {}
+        places = self.places.values if self._tells("activations") else {}
         for value in values:
             group = of_group.get(id(value))
             if group is not None:
@@ -141,7 +170,7 @@ class Decider:
             else:
                 node = value.producer()
                 words = {value.name or ""} | ({node.name or ""} if node is not None else set[str]())
-                place = self.places.values.get(value, Place())
+                place = places.get(value, Place())
                 choice = self._choose(_Candidate("activations", value.name or "", place, frozenset(words)))
             if choice is not None:
                 found[value] = choice
