@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import onnx_ir as ir
 
@@ -44,6 +45,11 @@ class DimensionAnalysis:
     by_symbol: dict[str, Place] = field(default_factory=dict[str, Place])
     buffers: Buffers = Buffers.GROWN
 
+    @cached_property
+    def _first(self) -> dict[tuple[Axis, str], Place]:
+        """The first place of each meaning and group."""
+        return {(place.meaning, place.group): place for place in reversed(self.places)}
+
     def meaning(self, symbol: str) -> Axis:
         """What a symbol is; OTHER where no role tells."""
         place = self.by_symbol.get(symbol)
@@ -59,9 +65,8 @@ class DimensionAnalysis:
 
         ``total`` is past and new, whether or not an input spells it.
         """
-        for place in self.places:
-            if place.meaning is meaning and place.group == group:
-                return self.solution.reduce(place.dim)
+        if (place := self._first.get((meaning, group))) is not None:
+            return self.solution.reduce(place.dim)
         if meaning is Axis.TOTAL:
             past, seq = self.dim(Axis.PAST, group), self.dim(Axis.SEQ)
             return past + seq if past is not None and seq is not None else None

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import onnx_ir as ir
+
 from ..core.specialization import Specialization, SpecRole
 from ..interface.axes import Axis, Buffers
 from ..interface.dimensions import DimensionAnalysis, analyze_dimensions
 from ..rewrite.bind_sizes import bound_in
 from ..symbolic.dims import Dim
 from ..symbolic.equations import bound_value
+from ..symbolic.symbols import dims_of
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ class View:
 
     case: Case
     spec: Specialization
+    _values: dict[Dim, int | None] = field(default_factory=dict["Dim", "int | None"], repr=False)
 
     @property
     def canonical(self) -> DimensionAnalysis:
@@ -148,8 +152,10 @@ class View:
         return None if dim is None else self.value(dim)
 
     def value(self, dim: Dim) -> int | None:
-        """A dimension of the graph as a number."""
-        return bound_value(self.canonical.solution.reduce(dim), self.reduced)
+        """A dimension of the graph as a number; layers have the same ones."""
+        if dim not in self._values:
+            self._values[dim] = bound_value(self.canonical.solution.reduce(dim), self.reduced)
+        return self._values[dim]
 
     def chain(self, names: Collection[str]) -> tuple[str, ...]:
         """Where symbols stand with their sizes, and why some are equal."""
@@ -186,6 +192,16 @@ class Case:
     tolerated: frozenset[str] = frozenset()
     custom_io: Mapping[str, str] = field(default_factory=dict[str, str])
     bound: Mapping[str, int] = field(default_factory=dict[str, int])
+    _dims: dict[ir.Value, tuple[Dim | None, ...] | None] = field(
+        default_factory=dict["ir.Value", "tuple[Dim | None, ...] | None"], repr=False
+    )
+
+    def dims(self, value: ir.Value) -> tuple[Dim | None, ...] | None:
+        """The declared dimensions of an input or output, read once for all specializations."""
+        if value not in self._dims:
+            found = dims_of(value)
+            self._dims[value] = None if found is None else tuple(found)
+        return self._dims[value]
 
     @cached_property
     def used(self) -> DimensionAnalysis:

@@ -93,7 +93,7 @@ def tensors_fit(view: View) -> Iterator[Failure]:
     """No input or output is larger than any device's memory."""
     graph = view.canonical.model.graph
     for value in (*graph.inputs, *graph.outputs):
-        sizes = [view.value(dim) if dim is not None else None for dim in dims_of(value) or ()]
+        sizes = [view.value(dim) if dim is not None else None for dim in view.case.dims(value) or ()]
         count = math.prod(size for size in sizes if size is not None)
         if count * _width(value) > MAX_BYTES:
             largest = max((size or 0, axis) for axis, size in enumerate(sizes))

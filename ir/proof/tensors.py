@@ -9,7 +9,7 @@ import onnx_ir as ir
 from ..interface.axes import Axis, kept_whole
 from ..manifests.precisions import refusal
 from ..states import Layout, Pairing, State
-from ..symbolic.dims import free_symbols
+from ..symbolic.dims import Dim, free_symbols
 from ..symbolic.symbols import dims_of
 from .case import Case, Failure, View
 
@@ -73,7 +73,7 @@ def state_shapes(view: View) -> Iterator[Failure]:
     for state in _paired(view.case):
         if state.input is None or state.output is None:
             continue
-        pairs = list(zip(dims_of(state.input) or (), dims_of(state.output) or (), strict=False))
+        pairs = list(zip(view.case.dims(state.input) or (), view.case.dims(state.output) or (), strict=False))
         for axis, (old, new) in enumerate(pairs):
             before = view.value(old) if old is not None else None
             after = view.value(new) if new is not None else None
@@ -106,9 +106,9 @@ def _after(view: View, state: State, axis: int, before: int | None) -> int | Non
 
 def outputs_as_declared(view: View) -> Iterator[Failure]:
     """Sizes that an output declares are those that come out."""
-    demands = view.canonical.demands
+    demands, known = view.canonical.demands, dict[Dim | None, int | None]()
     for value in view.canonical.model.graph.outputs:
-        declared, found = dims_of(value), demands.facts.shape(value)
+        declared, found = view.case.dims(value), demands.facts.shape(value)
         if declared is None or found is None:
             continue
         if len(declared) != len(found):
@@ -117,7 +117,9 @@ def outputs_as_declared(view: View) -> Iterator[Failure]:
             continue
         for axis, (said, real) in enumerate(zip(declared, found, strict=True)):
             declared = view.value(said) if said is not None else None
-            actual = demands.value(real, view.reduced)
+            if real not in known:
+                known[real] = demands.value(real, view.reduced)
+            actual = known[real]
             if declared is not None and actual is not None and declared != actual:
                 names = sorted({*free_symbols(said), *free_symbols(real)})
                 yield view.fail(

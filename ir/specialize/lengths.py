@@ -53,7 +53,11 @@ def bind_lengths(
     known = Solution(canonical.solution.rank)
     for name, size in given.items():
         known.add(Equation(symbol(name), size, f"bind={name}:{size}"))
+    asked = set[tuple[Dim, int]]()
     for place, size in _demands(canonical, lengths):
+        if (place.dim, size) in asked:
+            continue  # every layer's states ask for the same
+        asked.add((place.dim, size))
         known.add(Equation(place.dim, size, f"{place} is {place.meaning.value}"))
         if known.broken:
             raise _refused(canonical, place, size, known, where)
