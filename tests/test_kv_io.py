@@ -114,7 +114,7 @@ def test_a_second_run_leaves_integers_alone() -> None:
 def test_what_was_written_of_a_caches_precision_is_taken_back() -> None:
     """An integer has no precision to choose: the list, its file and the arguments that name it follow."""
     program = quantize(calibrated(append_decoder()))
-    PassManager(parse_pipeline("specialize{prefill=8 ctx=32},custom-io{kv=mxint8},emit-manifest{target=qaic}")).run(
+    PassManager(parse_pipeline("specialize{prefill=8 ctx=32},custom-io{kv=mxint8},emit-manifest{target=qnn}")).run(
         program
     )
     assert "custom_io.yaml" in program.artifacts

@@ -29,7 +29,7 @@ from .quantized_graphs import fused_decoder
 
 TEXTS = [np.random.default_rng(6).integers(0, 128, length) for length in (40, 24)]
 HEAD = "convert-states,keep-last-logits{symbol=num_logits_to_keep}"
-CLONES = "clone-decode{k=0,2 prefill=8 ctx=48},custom-io,emit-manifest{target=qaic},check"
+CLONES = "clone-decode{k=0,2 prefill=8 ctx=48},custom-io,emit-manifest{target=qnn},check"
 CLONED = f"{HEAD},check-speculation-safe{{k=0,2}},{CLONES}"
 BUILDS = {"append": append_decoder, "scatter": scatter_decoder, "fused": fused_decoder}
 
@@ -87,9 +87,9 @@ def test_what_was_said_of_float_caches_is_taken_back(build: object, quantize: st
     assert "custom_io" in program.artifacts["compile_args.json"]
     passed(program, quantize)
     assert program.custom_io == {}
-    assert not [name for name in program.artifacts if "custom_io" in name]
+    assert not [name for name in program.artifacts if name.endswith("custom_io.yaml")]
     commands = json.loads(program.artifacts["compile_args.json"])["commands"]
-    assert [command["graph"] for command in commands] == ["prefill", "decode_k0", "decode_k2"]
+    assert list(dict.fromkeys(command["graph"] for command in commands)) == ["prefill", "decode_k0", "decode_k2"]
     assert "custom-IO" not in program.artifacts["compile_args.json"]
     passed(program, "check")
 
