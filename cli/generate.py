@@ -17,8 +17,10 @@ from .options import Debug, FollowLinks, Json, OrtOptimization
 
 if TYPE_CHECKING:
     from ..ir.program.program import Program
+    from ..runtime.decode.beside import Beside
     from ..runtime.decode.decoder import Decoder
     from ..runtime.decode.generate import Generated, Settings
+    from ..runtime.decode.sampling import Sampling
     from ..runtime.speculate.proposers import Source
 
 SHOWN = 40  # token ids of a text on the terminal; --json has all
@@ -32,6 +34,9 @@ ProposerName = Annotated[str, typer.Option(metavar="NAME", help="ngram, suffix, 
 PolicyName = Annotated[str, typer.Option(metavar="NAME", help="How K is chosen: cover or goodput.")]
 NGrams = Annotated[str, typer.Option(metavar="MIN,MAX", help="Sizes of n-grams that --proposer ngram looks up.")]
 Ks = Annotated[str | None, typer.Option("--k", metavar="K,K…", help="Only these of the program's K.")]
+SamplerName = Annotated[str, typer.Option(metavar="NAME", help="Where tokens are drawn: auto, device or host.")]
+AdapterName = Annotated[str, typer.Option(metavar="DIR|ID", help="An adapter for lora's inputs, or one of its slots.")]
+Bitmask = Annotated[Path | None, typer.Option(metavar="F", help=".npy of int32 words: the tokens that may be said.")]
 Context = Annotated[int | None, typer.Option(metavar="N", min=2, help="Context, where the program leaves it open.")]
 
 
@@ -50,6 +55,9 @@ def generate(
     top_k: Annotated[int, typer.Option(metavar="N", min=0, help="Draw from the N likeliest; 0 for all.")] = 0,
     top_p: Annotated[float, typer.Option(metavar="P", help="Draw from the likeliest of that probability.")] = 1.0,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="The seed of the draws.")] = 0,
+    sampler: SamplerName = "auto",
+    adapter: AdapterName = "",
+    grammar_bitmask: Bitmask = None,
     ort_optimization: OrtOptimization = "none",
     as_json: Json = False,
     follow_links: FollowLinks = False,
@@ -75,7 +83,8 @@ def generate(
         settings = Settings(max_new, ends, sampling, chosen, _latencies(loaded), batch)
         longest = max(map(len, prompts), default=0)
         with optimized(optimization_of(ort_optimization)):
-            decoder = open_decoder(loaded, batch, ctx or longest + max_new + 1, ks_of(k))
+            beside = beside_of(loaded, sampling, sampler, adapter, grammar_bitmask)
+            decoder = open_decoder(loaded, batch, ctx or longest + max_new + 1, ks_of(k), beside)
             tell_saturation(loaded)
             _show(_generate(decoder, prompts, settings, source), as_json)
         return 0
@@ -94,13 +103,30 @@ def load(path: Path, follow_links: bool) -> Program:
         return Program.load(path, follow_links=follow_links)
 
 
-def open_decoder(program: Program, batch: int | None, ctx: int, ks: tuple[int, ...] | None) -> Decoder:
+def beside_of(program: Program, sampling: Sampling, sampler: str, adapter: str, bitmask: Path | None) -> Beside:
+    """What runs are fed beside texts; UsageError where the program cannot take it."""
+    from ..ir.core.errors import UnknownNameError
+    from ..runtime.decode.beside import Beside, read_bitmask
+
+    if sampler not in ("auto", "device", "host"):
+        raise UnknownNameError("sampler", sampler, ["auto", "device", "host"])
+    found = Beside.of(program, sampling, adapter, read_bitmask(bitmask) if bitmask is not None else None)
+    if sampler != "auto" and found.draws is (sampler == "host"):
+        where = "in the graph" if found.draws else "on the host"
+        hint = "" if found.draws else "Run sample-tail on it to draw in the graph."
+        raise UsageError(f"this program's tokens are drawn {where}", found=f"--sampler {sampler}", hint=hint)
+    return found
+
+
+def open_decoder(
+    program: Program, batch: int | None, ctx: int, ks: tuple[int, ...] | None, beside: Beside | None = None
+) -> Decoder:
     """The program's graphs, ready to decode."""
     from ..ir.core.gc_off import collector_off
     from ..runtime.decode.decoder import Decoder
 
     with collector_off():
-        return Decoder(program, rows=batch, ctx=ctx, ks=ks)
+        return Decoder(program, rows=batch, ctx=ctx, ks=ks, beside=beside)
 
 
 def tell_saturation(program: Program) -> None:

@@ -17,12 +17,14 @@ from ...ir.program.unrolled import unrolled
 from ...ir.symbolic.symbols import dims_of
 from ..session.session import Optimization
 from ..session.subject import Subject
+from .beside import Beside
 from .caches import CachePolicy
 from .host import Host, NotDecodable, Rows
 from .kv_cache import Caches
 from .opening import open_each
 from .probes import gives_all, refuse_starts, writes_rows_apart
 from .prompt_reader import PromptReader
+from .sampling import Sampling
 from .step import Step, Writing
 from .words import words_of
 
@@ -43,8 +45,10 @@ class Decoder:
         ctx: int = 0,
         ks: Sequence[int] | None = None,
         optimization: Optimization | None = None,
+        beside: Beside | None = None,
     ) -> None:
         program = (each := unrolled(program)).program
+        self.beside = beside or Beside.of(program, Sampling())
         self.graphs = _taking_tokens(program, ctx)
         self.rows = self._batch(rows)
         refuse_starts(self.graphs[0])
@@ -171,8 +175,7 @@ class Decoder:
 
     def run(self, graph: Host, step: Step) -> Rows:
         """One run of one graph; ``keep`` then says which of its tokens stay."""
-        others = {value.name or "": _zeros(value, step) for value in self.untold[graph.name]}
-        found = graph.execute(self.caches, step, others)
+        found = graph.execute(self.caches, step, self.beside.fed(self.untold[graph.name], step))
         if found.values.ndim != (2 if found.are_tokens else 3):
             where = f"{graph.name}, output {graph.answer!r}"
             raise NotDecodable("no logits", where=where, found=list(found.values.shape))
@@ -244,10 +247,4 @@ def _untold(graph: Host, rows: int) -> list[ir.Value]:
     return [value for name, value in free.items() if name not in interface.inputs]
 
 
-def _zeros(value: ir.Value, step: Step) -> np.ndarray:
-    usual = (len(step.ids), step.width)
-    dims = dims_of(value) or ()
-    return np.zeros([dim if isinstance(dim, int) else usual[at] if at < 2 else 1 for at, dim in enumerate(dims)])
-
-
-_ZEROS = (Role.BRANCH, Role.IMAGE_INDEX, Role.OTHER)
+_ZEROS = (Role.BRANCH, Role.IMAGE_INDEX, Role.ADAPTER, Role.SAMPLING, Role.OTHER)

@@ -202,6 +202,7 @@ class _Run:
         while self.queue and (free := [row for row in self.slots if self.rows[row] is None]):
             began = time.perf_counter()
             texts = {row: self.queue.pop() for row in free[: len(self.queue)]}
+            self.decoder.beside.texts |= {row: text.number for row, text in texts.items()}
             after = self.decoder.prefill({row: text.tokens for row, text in texts.items()})
             for row, text in texts.items():
                 self.rows[row] = text
@@ -287,7 +288,7 @@ class _Run:
     def _token(self, after: np.ndarray, text: Text, ahead: int) -> int:
         """The token that the target gives ``ahead`` proposals after the text's end."""
         if after.ndim == 0:
-            if not self.settings.sampling.greedy:
+            if not self.settings.sampling.greedy and not self.decoder.beside.draws:
                 raise NotDecodable(
                     "the graph gives tokens, not logits, so nothing can be drawn", hint="Decode greedily."
                 )
