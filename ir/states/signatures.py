@@ -124,10 +124,10 @@ def _input_index(value: ir.Value | None, inputs: dict[int, int]) -> int | None:
 
 
 def _core_access(node: ir.Node, what: str) -> Access | None:
-    """The access of an ONNX operator; None for any other node."""
+    """The access of an operator whose row says how it addresses rows, of any domain; None for any other node."""
     row = of(node)
     kind = row.writes if what == "scatter" else row.reads
-    if node.domain or kind is None:
+    if kind is None:
         return None
     operands = list(node.inputs)
     needed = 3 if what == "scatter" and kind is not Addressing.WINDOW else 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 from .base import MS, Addressing, Grids, Key, Operator, Port
 
 _UNKNOWN = "not known to take several tokens on a past on every runtime"
+# GroupQueryAttention of 1.32: "batch_size must be 1 when sequence_length > 1 and past context is given."
 _ONE_ROW = "onnxruntime's CPU kernel takes several tokens on a past in batch 1 only"
 _ALIGNED = "with is_causal the runtime must align the mask to the bottom right"
 _PAST_4_5 = (Port(4, 1, True), Port(5, 2, True))
