@@ -14,7 +14,7 @@ from ..ir.core.scopes import all_nodes
 from ..ir.manifests.targets import introduced, table_of
 from ..ir.program.contracts.lowered import contracts_of
 from ..ir.rewrite.lower import Layout, lower_graph
-from ..ir.rewrite.lower.no_index import make_indices_portable, uses_no_index
+from ..ir.rewrite.no_index import make_indices_portable, uses_no_index
 from ..ir.rewrite.ownership import mark_unclaimed
 from .base import GraphResult, Pass
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ...ir.core.scopes import all_nodes, scopes
-from ...ir.rewrite.lower.no_index import REPLACEMENT, make_indices_portable, uses_no_index
+from ...ir.rewrite.no_index import REPLACEMENT, make_indices_portable, uses_no_index
 from .query_norms import spell_out_norms, with_norms
 
 

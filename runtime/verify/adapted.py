@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -25,14 +25,11 @@ from ...ir.program.contracts.adapters import (
 from ...ir.program.contracts.chain import Chain
 from ...ir.program.contracts.sampling import DrawnTokens, SampledTokens
 from ...ir.program.program import Program
-from ...ir.rewrite.builder import Builder
-from ...ir.rewrite.layer.projections import Projection
-from ...ir.rewrite.lora import Beside, find_module, fold
-from ...ir.rewrite.lora.plan import projections_of
-from ...ir.serialization.adapters import read_adapter
-from ...ir.shapes.float_values import element_types
 from ..session.subject import Subject, static
 from .replay_graphs import replays
+
+if TYPE_CHECKING:
+    from ...ir.rewrite.layer.projections import Projection
 
 Matrices = Mapping[str, tuple[Array, Array]]
 """Module -> FLOAT ``[in, rank]`` and ``[rank, out]``."""
@@ -115,6 +112,8 @@ def _replaced(result: Program, link: Contract, given: Contract) -> Program:
 
 def _read(sources: Sequence[Source]) -> Matrices:
     """The sum of the adapters, from their files; PassRefused where one is not what it was."""
+    from ...ir.serialization.adapters import read_adapter
+
     found: dict[str, tuple[Array, Array]] = {}
     for source in sources:
         adapter = read_adapter(Path(source.path))
@@ -134,6 +133,11 @@ def _with(original: Program, link: Contract, matrices: Matrices, *, folded: bool
 
 def _adapted(model: ir.Model, matrices: Matrices, folded: bool) -> ir.Model:
     """A copy with ``rows @ (W + down @ up)``, or with the product of the two beside it where weights are quantized."""
+    from ...ir.rewrite.builder import Builder
+    from ...ir.rewrite.lora import Beside, find_module
+    from ...ir.rewrite.lora.plan import projections_of
+    from ...ir.shapes.float_values import element_types
+
     copy = model.clone()
     known = analysis_of(copy)
     projections = projections_of(copy, known, WHERE)
@@ -150,6 +154,8 @@ def _adapted(model: ir.Model, matrices: Matrices, folded: bool) -> ir.Model:
 
 def _folded(chosen: Sequence[tuple[Projection, Array, Array]]) -> list[tuple[Projection, Array, Array]]:
     """Folds what can be folded; the rest."""
+    from ...ir.rewrite.lora import fold
+
     groups: dict[ir.Node, list[tuple[Projection, Array, Array]]] = {}
     for item in chosen:
         groups.setdefault(item[0].node, []).append(item)

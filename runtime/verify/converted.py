@@ -9,7 +9,6 @@ import numpy as np
 
 from ...ir.core.errors import UsageError
 from ...ir.interface.roles import Role
-from ...ir.proof.whole_run import scales_of_runs
 from ...ir.states import Pairing
 from ..decode.host import Host
 from ..decode.inputs import UnknownSize
@@ -96,6 +95,8 @@ def _report(text: Text, player: Host, counts: tuple[int, ...], name: str) -> Cas
 
 def _uneven(text: Text, player: Host) -> bool:
     """Whether sequences may be of unequal length, and a run holds padding for it."""
+    from ...ir.proof.whole_run import scales_of_runs
+
     placed = player.subject.inputs(Role.POSITIONS)
     own = bool(placed) and all(len(value.shape or ()) >= 2 for value in placed)
     told = player.subject.masks or all(state.in_place for state in player.changing)

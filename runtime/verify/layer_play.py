@@ -12,7 +12,6 @@ from ...ir.core.errors import UsageError
 from ...ir.core.specialization import Specialization, SpecRole
 from ...ir.program.clone import Clone, materialize
 from ...ir.program.program import Program
-from ...ir.rewrite.layer.open_norm import open_named
 from ...ir.states import Layout, State
 from ..decode.host import Host, new_rows
 from ..decode.kv_cache import Caches
@@ -133,6 +132,8 @@ def _foreign(whole: ir.Model, layer: ir.Model, contract: Contract) -> list[str]:
 
 def _exposed(whole: ir.Model, names: list[str], layer: str) -> tuple[ir.Model, list[str]]:
     """A copy that also gives the named tensors; fused norms whose sums are among them are opened."""
+    from ...ir.rewrite.layer.open_norm import open_named
+
     copy = whole.clone()
     opened = open_named(copy.graph, names, OWNER)
     values = ir.convenience.create_value_mapping(copy.graph, include_subgraphs=False)

@@ -9,10 +9,6 @@ import onnx_ir as ir
 from ...ir.core.errors import PassRefused
 from ...ir.interface.analysis import GraphAnalysis
 from ...ir.program.contract import Inner
-from ...ir.rewrite.layer.open_norm import ask_for
-from ...ir.rewrite.layer.spans import find_boundaries
-from ...ir.rewrite.layer.tap import Tapper
-from ...ir.shapes.float_values import element_types
 
 OWNER = "verify"
 
@@ -34,6 +30,8 @@ def observing(model: ir.Model, inner: Collection[Inner]) -> ir.Model:
 
 def _asked_for(norm: ir.Value, asked: Inner) -> ir.Value:
     """The output that an operator leaves out; it has the type of the one beside it."""
+    from ...ir.rewrite.layer.open_norm import ask_for
+
     node = norm.producer()
     assert node is not None, "a node gives it"
     output = ask_for(node, asked.port, asked.name)
@@ -45,6 +43,10 @@ def _tap(model: ir.Model, inner: Sequence[Inner]) -> None:
     """Hidden rows whose value a pass has made anew are found by their layer, where there are such layers."""
     if not inner:
         return
+    from ...ir.rewrite.layer.spans import find_boundaries
+    from ...ir.rewrite.layer.tap import Tapper
+    from ...ir.shapes.float_values import element_types
+
     known, types = GraphAnalysis(model), element_types(model)
     try:
         spans = find_boundaries(model, known.states, known.roles, types, OWNER)

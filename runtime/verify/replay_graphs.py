@@ -12,8 +12,6 @@ from ...ir.interface.analysis import analysis_of
 from ...ir.program.clone import Clone, materialize
 from ...ir.program.contracts.padding import takes_whole_chunks
 from ...ir.program.program import Program
-from ...ir.rewrite.pack.body import DOMAIN
-from ...ir.rewrite.simplify import simplify_round
 from ...ir.states import Layout, Pairing, State
 from ..decode.host import Host
 from ..session.session import Optimization, Session
@@ -66,6 +64,9 @@ def _decided(model: ir.Model) -> ir.Model:
     if not has_branches(model):
         return model
     from onnx_ir.passes.common import InlinePass
+
+    from ...ir.rewrite.pack.body import DOMAIN
+    from ...ir.rewrite.simplify import simplify_round
 
     if any(key[0] == DOMAIN for key in model.functions):
         InlinePass(criteria=lambda function: function.domain == DOMAIN)(model)

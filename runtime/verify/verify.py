@@ -16,7 +16,6 @@ from ...ir.program.contracts.chain import Chain
 from ...ir.program.joined import joined
 from ...ir.program.program import Program
 from ...ir.program.unrolled import Unrolled, unrolled
-from ...ir.proof.whole_run import scales_of_runs
 from ..session.bound import at_sizes_of
 from ..session.exact_products import exact_products
 from ..session.session import KernelMissing, SessionError
@@ -29,11 +28,9 @@ from .closeness import OTHER_SUMS
 from .contract import Contract
 from .coverage import claims_of, unpaired_states
 from .fp16_fallback import settle
-from .layer_check import check_layers
 from .layer_play import layer_specs
 from .observe import observing
 from .pair import Pair
-from .replay import replay
 from .replay_graphs import replays
 from .report import CaseReport, Verdict, VerifyReport
 
@@ -197,11 +194,15 @@ def _replay(original: Program, result: Program, report: VerifyReport) -> set[str
     except KernelMissing as error:
         report.lacks(error.what)
         report.structure.extend(_sound(name, each.program.graph(name)) for name in sorted(graphs))
+    from ...ir.proof.whole_run import scales_of_runs
+
     by_run = any(scales_of_runs(model) for model in original.graphs.values())
     return (graphs - each.shared.keys()) | set(each.shared.values() if by_run else ())
 
 
 def _played(original: Program, result: Unrolled, report: VerifyReport) -> Iterator[CaseReport]:
+    from .replay import replay
+
     for found in replay(original, result.program, report.seed, report.notes.append, report.limits.append):
         graph = result.shared.get(found.graph, found.graph)
         yield CaseReport(graph, found.case, found.outputs, found.skipped, found.failed, found.claim)
@@ -215,6 +216,8 @@ def _layers(original: Program, result: Program, report: VerifyReport) -> set[str
     graphs = {spec.graph for spec in layer_specs(result)}
     if not graphs:
         return graphs
+    from .layer_check import check_layers
+
     wide = widened_program(original), widened_program(result)
     if any(wide):
         report.notes.append(f"{', '.join(sorted(graphs))}: half precision was run as float32 throughout")

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-import networkx as nx
 import onnx_ir as ir
 
 from ...core.dataflow import Point, following, reached
@@ -154,6 +153,8 @@ class _Flow:
         outer = holders(model.graph)
         points: list[Point] = [source]
         index: dict[Point, int] = {source: 0}
+        import networkx as nx  # 287 modules, and most commands look for no layer
+
         graph: nx.DiGraph[int] = nx.DiGraph()
         graph.add_node(0)
         for at, point in enumerate(points):  # grows while it is walked

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ...core.constants import constant_of
-from ...core.errors import PassRefused
-from ...core.operators import ALL, OPERATORS, where
-from ...core.scopes import scopes
-from ..builder import Builder
+from ..core.constants import constant_of
+from ..core.errors import PassRefused
+from ..core.operators import ALL, OPERATORS, where
+from ..core.scopes import scopes
+from .builder import Builder
 
 NO_INDEX = np.iinfo(np.int32).max
 _GATHERS = {("Gather", 1), *((name, row.slots) for (_, name), row in where(lambda row: row.reads).items())}
