@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import numpy as np
@@ -30,17 +31,24 @@ def cloned(batch: int, pipeline: str = CLONES) -> Program:
     return program
 
 
+def only(runner: Decoder, ks: tuple[int, ...]) -> Decoder:
+    """The same decoder, sessions and texts with fewer Ks."""
+    fewer = copy.copy(runner)
+    fewer.decodes = {k: runner.decodes[k] for k in ks}
+    return fewer
+
+
 @functools.cache
 def decoder(batch: int, ks: tuple[int, ...] | None = None) -> Decoder:
     """An open decoder over the clones, kept for the whole run of the tests."""
-    return Decoder(cloned(batch)) if ks is None else decoder(batch).only(ks)
+    return Decoder(cloned(batch)) if ks is None else only(decoder(batch), ks)
 
 
 @functools.cache
 def growing(batch: int, ks: tuple[int, ...] | None = None) -> Decoder:
     """An open decoder over the append sample, one graph for every K."""
     if ks is not None:
-        return growing(batch).only(ks)
+        return only(growing(batch), ks)
     return Decoder(Program(graphs={"model": append_decoder()}), rows=batch, ctx=CTX, ks=range(5))
 
 

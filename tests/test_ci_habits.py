@@ -19,7 +19,7 @@ FEEDERS = (
     "runtime/calibrate/feed.py",
     "runtime/verify/layer_play.py",
 )
-MAX_FEEDERS = 1_944  # lines; no number to grow into: what is taken out lowers it, and a file that is split is listed
+MAX_FEEDERS = 1_940  # lines; no number to grow into: what is taken out lowers it, and a file that is split is listed
 
 
 def sources(*folders: str) -> list[Path]:

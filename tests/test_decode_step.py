@@ -8,7 +8,6 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_llm_passes.ir.states import Layout
 from onnx_llm_passes.runtime.decode.caches import CacheBinding, CachePolicy
 from onnx_llm_passes.runtime.decode.kv_cache import open_cache
 from onnx_llm_passes.runtime.decode.step import Chunk, Interface, Step, Writing, embedded, mask_of, positions_of
@@ -82,9 +81,7 @@ def test_a_token_has_one_embedding() -> None:
     assert not np.array_equal(many[0, 0], many[0, 1])
 
 
-BINDING = CacheBinding(
-    "past", "present", CachePolicy.GROWN, 1, ir.DataType.FLOAT, (1, None, 2), Layout.APPEND, batch_axis=0
-)
+BINDING = CacheBinding("past", "present", CachePolicy.GROWN, 1, ir.DataType.FLOAT, (1, None, 2), batch_axis=0)
 
 
 def rows(*numbers: float) -> np.ndarray:

@@ -59,7 +59,6 @@ class CacheBinding:
     axis: int | None
     dtype: ir.DataType
     sizes: tuple[int | None, ...]
-    layout: Layout
     batch_axis: int = 0
     delta: bool = False
     fused: bool = False
@@ -120,7 +119,6 @@ def _bind(model: ir.Model, state: State, sizes: Sizes, in_place: bool, head: int
         axis,
         state.input.dtype,
         tuple(found),
-        state.layout,
         batch_axis(model, state),
         delta=state.layout is Layout.DELTA,
         fused=state.inside is Layout.FUSED,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -129,14 +128,6 @@ class Decoder:
     def _grows(self) -> bool:
         """Whether the caches have no end of their own."""
         return self.writing is Writing.BEHIND and all(b.policy is not CachePolicy.PADDED for b in self.bindings)
-
-    def only(self, ks: Sequence[int]) -> Decoder:
-        """The same decoder, sessions and texts with fewer Ks. Raises UsageError where one is not compiled."""
-        if lacking := set(ks) - self.decodes.keys():
-            raise UsageError("not compiled", found=f"K {sorted(lacking)}", wanted=f"of {sorted(self.decodes)}")
-        fewer = copy.copy(self)
-        fewer.decodes = {k: self.decodes[k] for k in ks}
-        return fewer
 
     def reset(self) -> None:
         """Forgets every text."""

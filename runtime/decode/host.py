@@ -1,8 +1,14 @@
 """Feeds one graph: what a step tells by role, caches by layout, the rest as a first run would have it.
 
-Whoever runs a decoder makes a `Step` (tokens at positions, row by row) and holds the texts' `Caches`. ``feeds`` makes
-arrays of both, ``take`` carries on what a run of them gave; ``run`` is all of it, ``execute`` the same on the caches'
-own memory.
+Who calls whom, for whatever runs a decoder (generate, verify's scripts, layers, calibrate, compare):
+
+- it makes a `Step`: tokens at positions, row by row, idle rows and padding at -1, what each row holds before (less than
+  it did is a rewind);
+- it keeps `Caches`: one `KVCache` a state, shared by the graphs of a program, and the length of each text. Nobody else
+  counts tokens; where a text's next row goes follows from its length;
+- `Host.bind` says once for a batch how each state is kept (`CacheBinding`) and where its keys lie (`Interface`);
+- `feeds` makes arrays of step and caches, `take` carries on what a run of them gave; `run` does both, `execute` does it
+  on the caches' own memory. `Rows` reads the answer.
 """
 
 from __future__ import annotations

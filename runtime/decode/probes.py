@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...ir.states import Layout
 from ..speculate.plan import PAD_POSITION
 from .host import Host, NotDecodable
+from .kv_cache import BUFFERS
 from .step import Step, Writing
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def gives_all(decoder: Decoder, graph: Host) -> bool:
 def writes_rows_apart(decoder: Decoder, graph: Host) -> bool:
     """Whether each row is written at its own position: tried, for some exporters take the first row's for all."""
     bindings = graph.bind(decoder.rows)[0].values()
-    told = [b for b in bindings if b.layout is Layout.SCATTER and b.axis is not None]
+    told = [b for b in bindings if b.policy in BUFFERS and not b.fused and b.axis is not None]
     fixed = graph.length or 1
     if decoder.rows < 2 or decoder.writing is not Writing.POSITIONS or not told or graph.batch == 1:
         return True
