@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -12,13 +12,13 @@ from ...ir.interface.roles import Role
 from ...ir.states import Pairing
 from ..decode.host import Host
 from ..decode.inputs import UnknownSize
-from ..decode.step import TOLD, Chunk, Step
+from ..decode.step import Chunk, Step
 from ..session.session import RunError
 from ..session.subject import Subject
 from .closeness import OTHER_SUMS
 from .contract import Contract
 from .report import CaseReport
-from .text import Feed, Text
+from .text import Text, line_of, untold
 
 CTX = 24  # rows of a cache that leaves their number open
 WIDTH = 8  # tokens of a run in which rows are padded
@@ -60,36 +60,27 @@ def play(before: Subject, after: Subject, contract: Contract, name: str, seed: i
         tokens = np.random.default_rng([seed, rows]).integers(0, ids, (rows, sum(widths)))
         text = Text(original, tokens, contract, OTHER_SUMS)
         try:
-            _read(text, widths)
+            text.read_apart(widths)
             yield _report(text, player, counts, name)
         except (RunError, UsageError, UnknownSize) as error:
             raise Unplayable(error.what) from error
-
-
-def _read(text: Text, widths: Sequence[int]) -> None:
-    """Chunk by chunk, or token by token: GroupQueryAttention (1.32) takes chunks behind a past of one row alone."""
-    try:
-        text.read(widths)
-    except RunError:
-        if len(text.tokens) == 1 or text.original.length is not None:
-            raise
-        text.expected.clear()
-        text.read((1,) * sum(widths))
 
 
 def _report(text: Text, player: Host, counts: tuple[int, ...], name: str) -> CaseReport:
     """The logits of all chunks, one output of one case."""
     uneven = _uneven(text, player)
     title = f"batch {len(text.tokens)}, chunk by chunk{', rows of unequal length' if uneven else ''}"
-    caches, others = text.empty(), _others(text, player)
-    for step, keep in _script(text, player, counts, uneven=uneven):
-        feed = text.adapted(player, player.feeds(caches, step, others), step)
-        try:
-            outputs = player.session.run(feed)
-        except RunError as error:
-            return CaseReport(name, title, failed=error.what)
-        player.take(caches, step, outputs)
-        text.hold(player, outputs, step, keep)
+    for row, part in enumerate(lines := text.lines(player)):
+        given = untold(player, text.contract.chain.adapt_inputs(text.original.first(len(text.tokens), 1)))
+        caches, others = part.empty(), line_of(given, row, len(lines))
+        for step, keep in _script(part, player, counts, uneven=uneven):
+            feed = part.adapted(player, player.feeds(caches, step, others), step)
+            try:
+                outputs = player.session.run(feed)
+            except RunError as error:
+                return CaseReport(name, title, failed=error.what)
+            player.take(caches, step, outputs)
+            part.hold(player, outputs, step, keep)
     return CaseReport(name, title, text.differences(player))
 
 
@@ -102,17 +93,7 @@ def _uneven(text: Text, player: Host) -> bool:
     told = player.subject.masks or all(state.in_place for state in player.changing)
     apart = own and told and player.pads and player.length in (None, 1) and text.original.length in (None, 1)
     kept = text.whole and not text.contract.changes_logits and not scales_of_runs(text.original.subject.model)
-    return len(text.tokens) > 1 and apart and kept
-
-
-def _others(text: Text, player: Host) -> Feed:
-    """What no chunk tells the result: what the original is given in its place."""
-    first = text.original.first(len(text.tokens), 1)
-    fixed = {state.name for state in player.subject.states if not state.traits.changes}
-    roles = player.subject.roles
-    free = [name for name in player.inputs if roles[name] not in (*TOLD, Role.STATE) or name in fixed]
-    adapted = text.contract.chain.adapt_inputs(first)
-    return {name: adapted[name] for name in free if name in adapted}
+    return len(text.tokens) > 1 and len(text.lines(player)) == 1 and apart and kept
 
 
 def _script(text: Text, player: Host, counts: tuple[int, ...], *, uneven: bool) -> Iterator[tuple[Step, list[int]]]:

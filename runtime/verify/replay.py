@@ -27,10 +27,11 @@ from .contract import Contract
 from .observe import observing
 from .outside import outside_sizes
 from .replay_graphs import decoder_of, has_branches, open_clone, replays, same_layouts
-from .text import TOKENS, Feed, Text
+from .text import Feed, Text
 
 TEXT = 48  # tokens after the prompt, at most
 BY_RUN = "scales are taken over all tokens of a run"
+_TOKENS = (Role.TOKEN_IDS, Role.EMBEDDINGS)
 REMAINDERS = 8  # lengths of prompts that a prefill reads beside its first one, about
 
 
@@ -262,7 +263,7 @@ class _Context:
         known = {value.name or "": value.dtype for value in self.original.subject.model.graph.inputs}
         given, roles = self.contract.chain.restored(feed), self.original.subject.roles
         for name, array in self.text.told(step).items():  # what folding left unread of a clone, its original takes
-            if roles[name] in TOKENS or (name not in given and roles[name] is not Role.STATE):
+            if roles[name] in _TOKENS or (name not in given and roles[name] is not Role.STATE):
                 given[name] = array
         given = {name: _typed(array, known[name]) for name, array in given.items() if name in known}
         try:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ...ir.interface.roles import Role
+from ...ir.states import Layout
 from ..decode.host import Host
 from ..decode.kv_cache import Caches
-from ..decode.step import Step
+from ..decode.step import TOLD, Step
 from .adapted import of_contract
 from .closeness import compare_rows
 from .compare import Difference, compare, ulp_tolerance
@@ -19,7 +20,19 @@ from .contract import Contract
 
 Feed = dict[str, np.ndarray]
 Pairs = list[tuple[np.ndarray, np.ndarray]]
-TOKENS = (Role.TOKEN_IDS, Role.EMBEDDINGS)
+
+
+def untold(host: Host, built: Mapping[str, np.ndarray]) -> Feed:
+    """Of a first run's inputs those that no step tells: what comes from outside, and states that are only read."""
+    fixed = {state.name for state in host.subject.states if not state.traits.changes}
+    roles = host.subject.roles
+    free = [name for name in host.inputs if roles[name] not in (*TOLD, Role.STATE) or name in fixed]
+    return {name: built[name] for name in free if name in built}
+
+
+def line_of(arrays: Mapping[str, np.ndarray], row: int, rows: int) -> Feed:
+    """What one of several texts is fed of arrays with a line for each, and all of any other."""
+    return {n: a[row : row + 1] if rows > 1 and a.ndim and len(a) == rows else a for n, a in arrays.items()}
 
 
 @dataclass(eq=False)
@@ -53,6 +66,29 @@ class Text:
     def empty(self) -> Caches:
         """Caches of these texts, without a token."""
         return Caches(len(self.tokens))
+
+    def lines(self, host: Host) -> list[Text]:
+        """The texts as a graph takes them: together, or each alone, the pairs in common.
+
+        Fused ones of onnxruntime 1.32: "batch_size must be 1 when sequence_length > 1 and past context is given".
+        """
+        if host.batch is not None or all(state.inside is not Layout.FUSED for state in host.changing):
+            return [self]
+        parts = [Text(self.original, line[None], self.contract, self.sums, pairs=self.pairs) for line in self.tokens]
+        for row, part in enumerate(parts):
+            for name, known in self.expected.items():
+                part.expected[name] = [None if array is None else array[row : row + 1] for array in known]
+        return parts
+
+    def read_apart(self, widths: Sequence[int]) -> None:
+        """As `read`, each text alone where the original takes no others beside it."""
+        given, parts = untold(self.original, self.original.first(len(self.tokens), 1)), self.lines(self.original)
+        for row, part in enumerate(parts):
+            part.read(widths, line_of(given, row, len(parts)))
+        if len(parts) > 1:
+            for name in parts[0].expected:
+                rows = zip(*(part.expected[name] for part in parts), strict=True)
+                self.expected[name] = [None if row[0] is None else np.concatenate(row) for row in rows]
 
     def read(self, widths: Iterable[int], others: Mapping[str, np.ndarray] | None = None) -> None:
         """The original reads on from the beginning, so many tokens a run. Raises RunError where it rejects them."""
