@@ -1,4 +1,4 @@
-"""``onnx-passes sensitivity`` and ``suggest-bits``: what few bits cost where, and which assignment loses least."""
+"""``onnx-passes sensitivity`` and ``suggest-bits`` tell what few bits cost where, and which assignment loses least."""
 
 from __future__ import annotations
 

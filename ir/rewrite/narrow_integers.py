@@ -10,18 +10,13 @@ import onnx
 import onnx_ir as ir
 
 from ..core.constants import constant_of
+from ..core.operators.walks import INT32_KERNELS
 from ..core.scopes import bodies, nested
 from ..shapes.int_bounds import MOST_ELEMENTS, Bounds
 from .builder import INT64, Builder
 
 INT32 = ir.DataType.INT32
 LIMITS = np.iinfo(np.int32)
-KERNELS = frozenset(
-    "Abs Add ArgMax ArgMin Cast Clip Concat CumSum Div Equal Expand Flatten Gather GatherElements Greater "
-    "GreaterOrEqual Identity Less LessOrEqual Max Min Mod Mul Neg Range ReduceMax ReduceMin ReduceSum Reshape Slice "
-    "Split Squeeze Sub Tile Transpose Unsqueeze Where".split()
-)
-"""Operators that have 32-bit kernels in onnxruntime 1.32 wherever they have 64-bit ones."""
 
 
 class Narrowing:
@@ -145,7 +140,7 @@ class Group:
 
 def _groups(node: ir.Node, opset: int) -> Iterator[Group]:
     """By the types of the operator's schema; all of a node that is none of the operators known here is one group."""
-    known = not node.domain and node.op_type in KERNELS
+    known = not node.domain and node.op_type in INT32_KERNELS
     if not known:
         yield Group(tuple(range(len(node.inputs))), (), narrow=False)
         return

@@ -122,3 +122,11 @@ TAKES_HALVES = names(lambda row: row.elementwise or (row.product is not None and
     more="RotaryEmbedding"
 )
 """onnxruntime's operators whose schema (1.32) has float16 for every float operand."""
+
+# types
+INT32_KERNELS = _and(
+    more="Abs Add ArgMax ArgMin Cast Clip Concat CumSum Div Equal Expand Flatten Gather GatherElements Greater "
+    "GreaterOrEqual Identity Less LessOrEqual Max Min Mod Mul Neg Range ReduceMax ReduceMin ReduceSum "
+    "Reshape Slice Split Squeeze Sub Tile Transpose Unsqueeze Where"
+)
+"""Operators that have 32-bit kernels in onnxruntime 1.32 wherever they have 64-bit ones."""
