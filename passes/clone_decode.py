@@ -25,7 +25,7 @@ from ..ir.rewrite.scalar_ranges import squeeze_ranges
 from ..ir.specialize.assign import check_symbols
 from ..ir.specialize.length_choices import refuse_length_choices
 from ..ir.specialize.lengths import Lengths, bind_lengths
-from ..ir.specialize.one_graph import on_one_graph
+from ..ir.specialize.one_graph import has_open_defaults, on_one_graph
 from ..ir.specialize.speculator import as_configured
 from ..ir.states import Pairing
 from ..ir.symbolic.dims import substitute
@@ -74,8 +74,8 @@ class CloneDecode(Pass):
         static: Whether sizes take the place of symbols.
         fold: Whether each clone is simplified for its sizes.
         target: The compiler that the clones are for, where it forbids something.
-        form: graphs, specializations, or auto: as the target takes them, and graphs where sizes are folded or symbols
-            kept; for presets branches too, one graph that picks.
+        form: graphs, specializations, or auto: as the target takes them, and graphs where sizes are folded, symbols
+            kept, or inputs with a default have open sizes; for presets branches too, one graph that picks.
     """
 
     name: ClassVar[str] = "clone-decode"
@@ -118,7 +118,8 @@ class CloneDecode(Pass):
         self._check_lengths()
         check_symbols(self.bind, program.graphs.values(), where=f"{self.name}, bind")
         ks, warnings = as_configured((origin.path.parent for origin in program.origins), self.k)
-        chosen = replace(self, k=ks, form=form_for(self.form, self.target, each=self.fold or not self.static))
+        each = self.fold or not self.static or any(map(has_open_defaults, program.graphs.values()))
+        chosen = replace(self, k=ks, form=form_for(self.form, self.target, each=each))
         decoders = {name: analysis_of(model).dimensions() for name, model in program.graphs.items()}
         decoders = {name: found for name, found in decoders.items() if _is_decoder(found)}
         if not decoders:

@@ -63,7 +63,7 @@ class VerifyEach(Instrument):
             try:
                 for check in self.checks:
                     check(model)
-                check_paired(model, self._states.get(name, ()))
+                self._states[name] = check_paired(model, self._states.get(name, ()))
             except ProgramInvalid as error:
                 raise add_context(error, f"graph {name!r}") from None
 
@@ -87,23 +87,34 @@ def _paired(model: ir.Model) -> list[Ends]:
     ]
 
 
-def check_paired(model: ir.Model, states: Iterable[Ends]) -> None:
-    """Raises ProgramInvalid where of a state only the input or only the output is left.
+def check_paired(model: ir.Model, states: Iterable[Ends]) -> list[Ends]:
+    """The states that still have both ends; ProgramInvalid where one has only its input or only its output left.
 
-    An end counts by its value or its name, and where a pass gave a state another output, by what the graph tells.
+    An end counts by its value or its name, and where a pass gave a state another output, by what the graph tells. A
+    past without rows may go alone.
     """
     inputs = {*model.graph.inputs, *(value.name for value in model.graph.inputs)}
     outputs = {*model.graph.outputs, *(value.name for value in model.graph.outputs)}
+    left_over = list[Ends]()
     for ends in states:
         has_input = ends.input in inputs or ends.names[0] in inputs
         has_output = ends.output in outputs or ends.names[1] in outputs
-        if has_input != has_output and not any(ends.input is now.input for now in _paired(model)):
+        whole = has_input == has_output or (has_output and _is_empty(ends.input))
+        if not whole and not any(ends.input is now.input for now in _paired(model)):
             left, gone = ends.names if has_input else reversed(ends.names)
             raise ProgramInvalid(
                 "a carried state has lost one of its two ends",
                 found=f"{left!r} without {gone!r}",
                 wanted="both or neither",
             )
+        if has_input or has_output:
+            left_over.append(ends)  # of one that is gone another value may take the name
+    return left_over
+
+
+def _is_empty(value: ir.Value) -> bool:
+    """Whether it has no rows: the past of a first chunk, which ``bind`` takes out."""
+    return value.shape is not None and 0 in value.shape
 
 
 class Announce(Instrument):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, cast
 
 import onnx_ir as ir
@@ -43,14 +43,15 @@ class RenameIO(Pass):
     name: ClassVar[str] = "rename-io"
 
     map: tuple[tuple[str, str], ...] = ()
-    dims: Mapping[str, str] = field(default_factory=dict[str, str])
+    dims: tuple[tuple[str, str], ...] = ()
     missing: Literal["refuse", "ignore"] = "refuse"
 
     def __post_init__(self) -> None:
         """Takes a mapping too; raises UsageError for a name given twice or an empty one."""
-        given = cast("Mapping[str, str] | tuple[tuple[str, str], ...]", self.map)
-        pairs = tuple(given.items()) if isinstance(given, Mapping) else given
-        object.__setattr__(self, "map", pairs)
+        for option in ("map", "dims"):
+            given = cast("Mapping[str, str] | tuple[tuple[str, str], ...]", getattr(self, option))
+            object.__setattr__(self, option, tuple(given.items()) if isinstance(given, Mapping) else given)
+        pairs = self.map
         for what, names in (("renamed", [old for old, _ in pairs]), ("given", [new for _, new in pairs])):
             twice = {name for name in names if names.count(name) > 1}
             if twice:
@@ -80,7 +81,7 @@ class RenameIO(Pass):
         return replace(report, warnings=(*report.warnings, *_stale(names, program.artifacts)))
 
     def _rename(self, names: Mapping[str, str], model: ir.Model) -> GraphResult:
-        named = name_dims(model, self.dims, self.name)
+        named = name_dims(model, dict(self.dims), self.name)
         result = _rename(names, model)
         counts = {**result.counts, **({"dimensions named": named} if named else {})}
         return replace(result, modified=result.modified or bool(named), counts=counts)

@@ -124,7 +124,7 @@ def test_clones_have_the_roles_of_their_base(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_verification_finds_the_roles_of_each_graph_once(monkeypatch: pytest.MonkeyPatch) -> None:
     program = Program({"model": append_decoder()})
-    PassManager(parse_pipeline(SPECULATIVE)).run(program)
+    PassManager(parse_pipeline(SPECULATIVE.replace("}", " form=graphs}"))).run(program)
     counted = count(monkeypatch, "find_roles")
     assert verify(Program({"model": append_decoder()}), program).verdict is Verdict.EQUAL
     assert len(program.names) == 3

@@ -91,7 +91,7 @@ USAGE = {
     "unknown command": (["lst"], "Did you mean 'list'?"),
     "unknown flag": (["list", "--jsn"], "--json"),
     "unknown pass": (["run", "strip-stats", "MODEL", "-o", "OUT"], "Did you mean 'strip-states'"),
-    "unknown pass to list": (["list", "simplfy"], "Did you mean 'simplify'?"),
+    "unknown pass to list": (["list", "simplfy"], "Did you mean 'simplify'"),
     "unknown option": (["run", "strip-states{position=any}", "MODEL", "-o", "OUT"], "Did you mean 'positions'?"),
     "bad value": (["run", "strip-states{positions=sometimes}", "MODEL", "-o", "OUT"], "one of ordered, any"),
     "bad number": (["run", "strip-states{layers=one}", "MODEL", "-o", "OUT"], "integers"),

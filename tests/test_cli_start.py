@@ -85,6 +85,10 @@ def test_a_tab_completes_commands_options_and_the_last_pass_of_a_pipeline() -> N
 
 def test_completion_is_installed_where_the_shell_looks(tmp_path: Path) -> None:
     line = [sys.executable, "-m", "onnx_llm_passes", "--install-completion", "bash"]
-    done = subprocess.run(line, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True, check=False)
+    named = {
+        "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"
+    }  # else typer asks the processes above which shell it is
+    home = {**os.environ, **named, "HOME": str(tmp_path)}
+    done = subprocess.run(line, env=home, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "onnx-passes" in (tmp_path / ".bash_completions" / "onnx-passes.sh").read_text(encoding="utf-8")

@@ -24,6 +24,7 @@ from onnx_llm_passes.ir.quantization import (
     print_encodings,
 )
 from onnx_llm_passes.ir.quantization.carried import put_table, table_of
+from onnx_llm_passes.ir.quantization.decide import Choice
 from onnx_llm_passes.ir.states import find_states
 from onnx_llm_passes.passes.load_encodings import LoadEncodings
 from onnx_llm_passes.passes.tie_states import TieStates
@@ -158,7 +159,7 @@ def test_no_evidence_is_an_error_that_names_the_tensor(present: tuple[float, flo
     before = dict(made.encodings)
     table = EncodingTable(ranges={"present": Evidence(*present)})
     with pytest.raises(NoEvidence, match=tensor):
-        TieStates()._derived(table, encoding_groups(made.graphs["g"]))
+        TieStates()._derived(table, encoding_groups(made.graphs["g"]), Choice(8, symmetric=True))
     with pytest.raises(NoEvidence, match=tensor):
         TieStates().run(made)
     assert made.encodings == before

@@ -75,7 +75,9 @@ def test_verify_sees_an_adapter_that_is_another(mode: Mode, adapter: Path) -> No
 
 @pytest.mark.parametrize("mode", ["inputs", *(pytest.param(m, marks=pytest.mark.slow) for m in ("slots", "fold"))])
 def test_clones_take_part(mode: str, adapter: Path) -> None:
-    pipeline = f"lora{{mode={mode} adapters={adapter}}},speculative{{k=0,2 prefill=8 ctx=32 bind=lora_rank:6}}"
+    pipeline = (
+        f"lora{{mode={mode} adapters={adapter}}},speculative{{k=0,2 prefill=8 ctx=32 bind=lora_rank:6 form=graphs}}"
+    )
     result = changed(pipeline if mode == "inputs" else pipeline.replace(" bind=lora_rank:6", ""))
     assert sorted(result.names) == ["decode_k0", "decode_k2", "prefill"]
     if mode == "inputs":

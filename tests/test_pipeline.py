@@ -229,7 +229,7 @@ def test_text_that_is_no_pipeline_is_refused_with_its_place(text: str) -> None:
     [
         ("strip-state", "Did you mean 'strip-states'"),
         ("single_shot", "Did you mean 'single-shot'"),
-        ("rename-io{mop=a:b}", "unknown option 'mop'. Did you mean 'map'? Its options are map, missing."),
+        ("rename-io{mop=a:b}", "unknown option 'mop'. Did you mean 'map'? Its options are map, dims, missing."),
         ("single-shot{layer=1}", "preset 'single-shot': unknown parameter 'layer'. Did you mean 'layers'?"),
         ("ir-topological-sort{x=1}", "It has no options."),
     ],

@@ -16,6 +16,7 @@ from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.ir.quantization import EncodingTable, Evidence, NoEvidence, encoding_groups, print_encodings
 from onnx_llm_passes.ir.quantization.carried import table_of
 from onnx_llm_passes.ir.quantization.choose import encoding_for
+from onnx_llm_passes.ir.quantization.decide import Choice
 from onnx_llm_passes.ir.quantization.qdq import read_qdq
 from onnx_llm_passes.ir.states import find_states
 from onnx_llm_passes.passes.manager import PassManager
@@ -200,14 +201,14 @@ g (float[N,4] x, int64[M] rows, bool[M,4] which) => (float[M,4] y)
 
 def test_a_tensor_that_only_moves_numbers_of_a_known_one_is_on_its_grid() -> None:
     values = {value.name: value for node in ir.from_onnx_text(TEXT).graph for value in node.outputs}
-    known = EncodingTable(ranges={"a": Evidence(0.0, 2.0)})
-    assert encoding_for(known, values["c"], 8) == encoding_for(known, values["a"], 8)
+    known, choice = EncodingTable(ranges={"a": Evidence(0.0, 2.0)}), Choice(8, symmetric=False)
+    assert encoding_for(known, values["c"], choice) == encoding_for(known, values["a"], choice)
     for name in ("d", "y"):  # computed, and chosen from two
         with pytest.raises(NoEvidence, match=name):
-            encoding_for(known, values[name], 8)
+            encoding_for(known, values[name], choice)
     unseen = EncodingTable(ranges={"a": Evidence(0.0, 2.0), "c": Evidence(math.inf, -math.inf)})
     with pytest.raises(NoEvidence, match="'c'"):  # watched, and nothing was seen: another's range would be a guess
-        encoding_for(unseen, values["c"], 8)
+        encoding_for(unseen, values["c"], choice)
 
 
 def test_rows_that_a_where_chooses_between_belong_to_the_state() -> None:

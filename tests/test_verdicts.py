@@ -16,6 +16,7 @@ from onnx_llm_passes.runtime.session import settings
 from onnx_llm_passes.runtime.session.session import Optimization, Session, load_onnxruntime, optimized, session_options
 from onnx_llm_passes.runtime.verify.compare import Difference
 from onnx_llm_passes.runtime.verify.report import CaseReport, Verdict, VerifyReport
+from onnx_llm_passes.runtime.verify.verify import verify as run_verify
 
 
 def loaded(tmp_path: Path) -> Program:
@@ -51,14 +52,15 @@ def test_public_functions_say_what_they_take(tmp_path: Path) -> None:
     proto = onnx.load(tmp_path / "model.onnx")
     wrong = [
         (
-            lambda: verify_programs("m.onnx", program),
+            lambda: run_verify("m.onnx", program),  # type: ignore[arg-type]
             r"verify's original takes .*; found str; wanted Program\. Program.load",
         ),
-        (lambda: verify_programs(program, "out"), r"verify's result takes another type; found str"),
+        (lambda: run_verify(program, "out"), r"verify's result takes another type; found str"),  # type: ignore[arg-type]
+        (lambda: verify_programs("m.onnx", program), r"m\.onnx: no such file"),
         (lambda: find_states(program), r"find_states takes .*; found onnx_llm_passes\.Program.*program\.graph\(name\)"),
         (lambda: find_roles(proto), r"find_roles takes .*; found onnx\.ModelProto.*onnx_ir\.from_proto"),
         (lambda: check_structure(proto), r"check_structure takes"),
-        (lambda: Program.load(proto), r"Program\.load takes .*onnx_ir\.from_proto\(proto\)"),
+        (lambda: Program.load(3), r"Program\.load takes .*onnx\.ModelProto"),  # type: ignore[arg-type]
         (lambda: PassManager([]).run("model.onnx"), r"PassManager\.run takes .*Program\.load\(path\)"),
     ]
     for call, message in wrong:

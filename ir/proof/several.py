@@ -23,7 +23,8 @@ from ..symbolic.dims import Expr
 from .findings import Findings
 
 MAX_SHOWN = 3
-_WRITES_ROWS = "convert-states"  # puts each token into the row of its position: TensorScatter's windows are shifted
+_ROW_BY_ROW = frozenset({"convert-states", "keep-last-logits"})
+"""Passes that put each token into the row of its position (TensorScatter's windows are shifted), or take rows out."""
 
 
 def refuse_several(model: ir.Model, where: str) -> None:
@@ -55,7 +56,7 @@ def check_several(
     if not states or not isinstance(length, Expr) or not length.is_symbol:
         return  # without a state nothing ran before: what a run's tokens have of each other is all there is
     for together in taken_together(model, states, roles, facts, length):
-        if owner_of(together.source) != _WRITES_ROWS:
+        if owner_of(together.source) not in _ROW_BY_ROW:
             found.problem(together.place, together.clause, ALONE)
     for state in states:
         if _counts_runs(state):

@@ -149,3 +149,8 @@ def _scope_of(node: ir.Node) -> ir.Graph:
     if node.graph is None:
         raise ValueError(f"node {node.name!r} stands in no graph")
     return node.graph
+
+
+def loose_node(op_type: str, inputs: Sequence[ir.Value], attributes: Mapping[str, Any]) -> ir.Node:
+    """A node of no graph and no owner, to ask a table about."""
+    return ir.node(op_type, inputs, attributes)

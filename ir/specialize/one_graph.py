@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import onnx_ir as ir
+
 from ..core.specialization import Specialization, SpecRole, distinct, ordered
 from ..interface.axes import Axis
 from ..interface.dimensions import DimensionAnalysis
@@ -29,3 +31,9 @@ def on_one_graph(
             binding[EXECUTED] = found.size(Axis.BATCH, spec.binding) or 1
         result.append(spec.model_copy(update={"name": name, "graph": graph, "binding": binding}))
     return distinct(result)
+
+
+def has_open_defaults(model: ir.Model) -> bool:
+    """Whether an input with a default has a symbol in its shape: what a manifest of one graph has no entry for."""
+    optional = (value for value in model.graph.inputs if value.is_initializer())
+    return any(not isinstance(dim, int) for value in optional for dim in value.shape or ())

@@ -31,7 +31,12 @@ def rounded_copy(model: ir.Model) -> ir.Model:
     wide = model.clone()
     types = element_types(wide)
     builder = Builder(wide.graph, OWNER)
-    computed = [(value, types[value]) for node in wide.graph for value in node.outputs if types.get(value) in _DIGITS]
+    computed = [
+        (value, types[value])
+        for node in wide.graph
+        for value in node.outputs
+        if value.name and types.get(value) in _DIGITS
+    ]  # an output without a name is not given
     given = [value for value in wide.graph.inputs if value.dtype in _DIGITS]
     for node in all_nodes(wide):
         _widen_attributes(node)

@@ -23,7 +23,25 @@ def replays(result: Program) -> list[Specialization]:
     """The prefills and decodes of a program that a replay can run; none where it is no such program."""
     names = set(result.names)
     kept = [s for s in result.specializations if s.role in (SpecRole.PREFILL, SpecRole.DECODE) and s.graph in names]
+    if any(_pasts_of_two_lengths(result.graph(name)) for name in {spec.graph for spec in kept}):
+        return []
     return kept if any(spec.role is SpecRole.DECODE for spec in kept) else []
+
+
+def _pasts_of_two_lengths(model: ir.Model) -> bool:
+    """Whether a past that grows has a fixed length beside another's, as a full cache beside a window: no text has both.
+
+    onnxruntime-genai's Gemma 2 (0.18) is such a decode once its sizes are bound; single runs are compared then.
+    """
+    lengths, grows = set[int](), False
+    for state in analysis_of(model).states:
+        if state.axis is None or state.in_place or state.input is None or state.output is None:
+            continue
+        old, new = ((end.shape[state.axis] if end.shape is not None else None) for end in (state.input, state.output))
+        if isinstance(old, int) and isinstance(new, int):
+            lengths.add(old)
+            grows = grows or new > old
+    return grows and len(lengths) > 1
 
 
 def decoder_of(program: Program) -> str:

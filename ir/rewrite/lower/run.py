@@ -12,6 +12,7 @@ from ...core.errors import PassRefused
 from ...core.scopes import nested, remove_dead
 from ...shapes.infer import Facts, propagate
 from ...symbolic.symbols import substitute_symbols
+from ..recorder import loose_node
 from .emitter import Emitter, Layout, Unfit
 from .table import ROWS
 
@@ -81,7 +82,7 @@ def lower_graph(
 def _in_blocks() -> ir.Node:
     """A weight in blocks, as MatMulNBits becomes one where the target takes it."""
     operands = [ir.Value(name=name) for name in ("blocks", "scales", "zero")]
-    return ir.Node("", "DequantizeLinear", operands, [ir.AttrInt64("block_size", 32)])
+    return loose_node("DequantizeLinear", operands, {"block_size": 32})
 
 
 def _lower_node(emitter: Emitter, node: ir.Node, facts: LazyFacts, reasons: Counter[str], result: Lowered) -> None:
