@@ -126,7 +126,8 @@ def test_other_inputs_and_outputs_are_run_through_the_contract(tmp_path: Path, m
 
 def test_few_fixtures_are_not_run_and_say_why() -> None:
     silent = [path for path in CASES if read_case(path).header.get("run", "").startswith("no")]
-    assert {path.parent.name for path in silent} <= {"convert-states", "ir-common-subexpression-elimination", "lower"}
+    allowed = {"convert-states", "ir-common-subexpression-elimination", "lower", "to-float16"}
+    assert {path.parent.name for path in silent} <= allowed
     assert len(silent) <= 7
 
 
