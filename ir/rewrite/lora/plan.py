@@ -46,7 +46,8 @@ def projections_of(model: ir.Model, known: GraphAnalysis, where: str) -> list[Pr
 def by_kinds(projections: Sequence[Projection], targets: Sequence[str], where: str) -> list[Target]:
     """The projections of the kinds that ``targets`` name; errors for a kind unknown or not there."""
     if unknown := unknown_targets(targets):
-        raise UnknownNameError("target", unknown[0], [*KINDS, *(names[0] for names in KINDS.values())], where=where)
+        known = [*KINDS, *(names[0] for names in KINDS.values())]
+        raise UnknownNameError("target", unknown[0], known, where=where, hint=f"Targets are {', '.join(KINDS)}.")
     wanted = list(dict.fromkeys(kind_of(target) for target in targets))
     found = [Target(p, module_of(p)) for p in projections if p.kind in wanted]
     there = {target.projection.kind for target in found}
