@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ from .sources import path_of, program_of
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..ir.program.program import Program
     from ..runtime.decode.generate import Generated
+    from ..runtime.decode.texts import Words
     from ..runtime.predict.predict import Predicted
     from ..runtime.predict.texts import Item
     from ..runtime.speculate.policies import Policy
@@ -28,8 +31,9 @@ if TYPE_CHECKING:
 
 def generate(
     program: Model,
-    prompts: Sequence[Sequence[int]] | PathLike,
+    prompts: Sequence[Sequence[int]] | Sequence[str] | PathLike,
     *,
+    tokenizer: PathLike | None = None,
     max_new: int,
     proposer: str | Proposers = "ngram",
     policy: str = "cover",
@@ -46,8 +50,10 @@ def generate(
 ) -> Generated:
     """Generates texts from prompts of token ids; greedy tokens are exactly those of decoding one token a run.
 
-    ``prompts``: lists of ids, or a JSON or .npy file of them. ``proposer``: ngram, suffix, arctic, none, or what opens
-    proposers. Raises UsageError where a prompt does not fit the context.
+    ``prompts``: lists of ids, a JSON or .npy file of them, or texts, which need a ``tokenizer`` beside the program or
+    given, and end where its exporter's configuration says unless ``eos`` does.
+    ``proposer``: ngram, suffix, arctic, none, or what opens proposers.
+    Raises UsageError where a prompt does not fit the context.
 
     >>> from onnx_llm_passes import generate
     >>> len(generate(decoder, [[1, 2, 3]], max_new=4, ctx=16).tokens[0])
@@ -56,24 +62,40 @@ def generate(
     from ..runtime.decode.decoder import Decoder
     from ..runtime.decode.generate import Settings
     from ..runtime.decode.generate import generate as run
-    from ..runtime.decode.prompts import read_prompts
     from ..runtime.decode.sampling import Sampling
     from ..runtime.session.session import optimized
     from ..runtime.session.settings import optimization_of
     from ..runtime.suggest.costs import known_costs
 
-    texts = read_prompts(Path(prompts)) if isinstance(prompts, str | os.PathLike) else [list(one) for one in prompts]
     loaded = program_of(program, "generate", follow_links=follow_links)
+    texts, words = _prompts(prompts, loaded, tokenizer)
+    ends = frozenset(eos or (words.eos if words is not None else ()))
     sampling = Sampling(temperature, top_k, top_p, seed)
-    settings = Settings(max_new, frozenset(eos), sampling, policy_of(policy), known_costs(loaded), batch)
+    settings = Settings(max_new, ends, sampling, policy_of(policy), known_costs(loaded), batch)
     context = ctx or max(map(len, texts), default=0) + max_new + 1
     with optimized(optimization_of(optimization)):
         with collector_off():
             decoder = Decoder(loaded, rows=batch, ctx=context, ks=None if k is None else tuple(sorted(set(k))))
         try:
-            return run(decoder, texts, settings, proposers_of(proposer))
+            found = run(decoder, texts, settings, proposers_of(proposer))
+            return found if words is None else replace(found, texts=[words.text(ids) for ids in found.tokens])
         finally:
             decoder.close()
+
+
+def _prompts(
+    prompts: Sequence[Sequence[int]] | Sequence[str] | PathLike, program: Program, tokenizer: PathLike | None
+) -> tuple[list[list[int]], Words | None]:
+    """The token ids of all prompts, and the tokenizer that made them of texts."""
+    from ..runtime.decode.prompts import read_prompts
+    from ..runtime.decode.texts import Words
+
+    if isinstance(prompts, str | os.PathLike):
+        return read_prompts(Path(prompts)), None
+    if said := [one for one in prompts if isinstance(one, str)]:
+        words = Words.beside(program.source, None if tokenizer is None else Path(tokenizer))
+        return words.prompts(said), words
+    return [[int(token) for token in one] for one in prompts], None
 
 
 def predict(
@@ -95,8 +117,9 @@ def predict(
     Texts are a list, or a file with one a line; a tokenizer.json beside the program is found by itself. UsageError
     unless exactly one of ``texts``, ``pairs`` and ``feeds`` is given, and for a program that carries a cache.
     """
+    from ..ir.serialization.tokenizer_file import find_tokenizer
     from ..runtime.predict.predict import Predictor
-    from ..runtime.predict.tokens import Encoder, find_tokenizer
+    from ..runtime.predict.tokens import Encoder
 
     if sum(given is not None for given in (texts, pairs, feeds)) != 1:
         raise UsageError("predict takes one of texts, pairs= and feeds=")

@@ -114,10 +114,11 @@ def _answers(
 ) -> None:  # fmt: skip
     """Runs both single-shot programs over the same texts or pairs, and says how far their answers agree."""
     from ..ir.program.program import Program
+    from ..ir.serialization.tokenizer_file import find_tokenizer
     from ..runtime.compare.answers import compare_answers
     from ..runtime.predict.predict import Predictor
     from ..runtime.predict.texts import read_pairs, read_template, read_texts
-    from ..runtime.predict.tokens import Encoder, find_tokenizer
+    from ..runtime.predict.tokens import Encoder
 
     texts, pairs, template, tokenizer = given
     shape = read_template(template) if template is not None else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from ..ir.core.errors import UsageError
 from . import render
 from .ending import guarded
 from .options import Debug, FollowLinks, Json, OrtOptimization
+from .talk import Talk
 
 if TYPE_CHECKING:
     from ..ir.program.program import Program
@@ -27,8 +29,11 @@ SHOWN = 40  # token ids of a text on the terminal; --json has all
 BETWEEN = 0.2  # seconds between two lines of progress
 
 Prompts = Annotated[
-    Path,
-    typer.Option("--prompt-ids", metavar="F", help="JSON list (of lists) of token ids, or .npy.", show_default=False),
+    Path | None, typer.Option("--prompt-ids", metavar="F", help="JSON list (of lists) of token ids, or .npy.")
+]
+Said = Annotated[list[str] | None, typer.Option("--prompt", metavar="TEXT", help="A prompt's text; may be repeated.")]
+Tokenizer = Annotated[
+    Path | None, typer.Option(metavar="F", help="The tokenizer.json of --prompt; else the one beside the program.")
 ]
 ProposerName = Annotated[str, typer.Option(metavar="NAME", help="ngram, suffix, arctic or none.")]
 PolicyName = Annotated[str, typer.Option(metavar="NAME", help="How K is chosen: cover or goodput.")]
@@ -42,8 +47,10 @@ Context = Annotated[int | None, typer.Option(metavar="N", min=2, help="Context, 
 
 def generate(
     program: Annotated[Path, typer.Argument(metavar="DIR", help="A program, or an .onnx file.", show_default=False)],
-    prompt_ids: Prompts,
     max_new: Annotated[int, typer.Option(metavar="N", min=1, help="New tokens of a text at most.", show_default=False)],
+    prompt_ids: Prompts = None,
+    prompt: Said = None,
+    tokenizer: Tokenizer = None,
     proposer: ProposerName = "ngram",
     policy: PolicyName = "cover",
     batch: Annotated[int | None, typer.Option(metavar="N", min=1, help="Texts at once.")] = None,
@@ -65,7 +72,9 @@ def generate(
 ) -> None:
     """Generate texts. Greedy tokens are exactly those of decoding one token a run, whatever proposes and chooses.
 
-    With --json: {"tokens": [[…]], "ended": […], "stats": {…}, "runtime": {…}}.
+    With --prompt the text of one prompt is printed as it comes, and texts end where the exporter's configuration
+    beside the tokenizer says, unless --eos does. With --json: {"tokens": [[…]], "ended": […], "stats": {…},
+    "runtime": {…}}, and "texts" with --prompt.
     """
     from ..runtime.session.isolate import in_child
 
@@ -77,21 +86,30 @@ def generate(
         from ..runtime.session.settings import optimization_of
 
         source, chosen = proposers_of(proposer, ngram), policy_of(policy)
-        prompts = read_prompts(prompt_ids)
+        one_of(prompt_ids, prompt)
         loaded = load(program, follow_links)
-        ends, sampling = frozenset(eos or ()), Sampling(temperature, top_k, top_p, seed)
+        talk = Talk.of(loaded, prompt or (), tokenizer, streams=not as_json)
+        prompts = talk.prompts if prompt_ids is None else read_prompts(prompt_ids)
+        ends, sampling = frozenset(eos or talk.ends), Sampling(temperature, top_k, top_p, seed)
         settings = Settings(max_new, ends, sampling, chosen, _latencies(loaded), batch)
         longest = max(map(len, prompts), default=0)
         with optimized(optimization_of(ort_optimization)):
             beside = beside_of(loaded, sampling, sampler, adapter, grammar_bitmask)
             decoder = open_decoder(loaded, batch, ctx or longest + max_new + 1, ks_of(k), beside)
             tell_saturation(loaded)
-            _show(_generate(decoder, prompts, settings, source), as_json)
+            _show(_generate(decoder, prompts, settings, source, talk), as_json, talk)
         return 0
 
     code = in_child(lambda: guarded(work, debug=lambda: debug), "generating")
     if code:
         raise typer.Exit(code)
+
+
+def one_of(prompt_ids: Path | None, prompt: list[str] | None) -> None:
+    """UsageError unless prompts are given one way."""
+    if (prompt_ids is None) == (not prompt):
+        found = "neither" if prompt_ids is None else "both"
+        raise UsageError("prompts are token ids or text", found=found, wanted="--prompt-ids F or --prompt TEXT")
 
 
 def load(path: Path, follow_links: bool) -> Program:
@@ -193,15 +211,16 @@ def progress() -> Callable[[int, int], None] | None:
     return tell
 
 
-def _generate(decoder: Decoder, prompts: list[list[int]], settings: Settings, source: Source) -> Generated:
+def _generate(decoder: Decoder, prompts: list[list[int]], settings: Settings, source: Source, talk: Talk) -> Generated:
     from ..runtime.decode.generate import generate as run
     from ..runtime.speculate.policies import Policy
 
     if settings.policy is Policy.GOODPUT and not all(k in settings.cost for k in decoder.ks):
         render.tell_all("note", ["the program has no latencies: K covers. `onnx-passes suggest-k` measures them."])
-    on_step = progress()
+    on_step = progress() if talk.stream is None else None
     try:
-        return run(decoder, prompts, settings, source, on_step)
+        found = run(decoder, prompts, settings, source, on_step, talk.on_tokens)
+        return replace(found, texts=talk.texts(found.tokens))
     finally:
         decoder.close()
         if on_step is not None:
@@ -214,14 +233,18 @@ def _latencies(program: Program) -> dict[int, float]:
     return known_costs(program)
 
 
-def _show(found: Generated, as_json: bool) -> None:
+def _show(found: Generated, as_json: bool, talk: Talk) -> None:
     from ..runtime.session.settings import runtime_record
 
     stats, ran = found.stats.as_json(), runtime_record()
     if as_json:
         render.show_json({**found.to_dict(), "runtime": ran})
         return
+    talk.finish()
     for number, (tokens, ended) in enumerate(zip(found.tokens, found.ended, strict=True)):
+        if found.texts:
+            talk.show(number, ended, found.texts[number])
+            continue
         rest = f" … {len(tokens) - SHOWN} more" if len(tokens) > SHOWN else ""
         render.show(f"{number} ({ended}): {' '.join(map(str, tokens[:SHOWN]))}{rest}")
     render.show()

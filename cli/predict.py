@@ -79,8 +79,9 @@ def _texts(
     loaded: Program, predictor: Predictor, given: tuple[Path | None, Path | None, Path | None, Path | None, Path],
     batch: int | None, strict: bool, feeds_out: Path | None,
 ) -> Predicted:  # fmt: skip
+    from ..ir.serialization.tokenizer_file import find_tokenizer
     from ..runtime.predict.texts import read_pairs, read_template, read_texts
-    from ..runtime.predict.tokens import Encoder, find_tokenizer
+    from ..runtime.predict.tokens import Encoder
 
     texts, pairs, template, tokenizer, path = given
     shape = read_template(template) if template is not None else None

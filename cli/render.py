@@ -25,6 +25,12 @@ def show(text: str = "") -> None:
     typer.echo(printable(text))
 
 
+def show_part(text: str) -> None:
+    """Text that comes in parts, on stdout at once; its line ends stay."""
+    sys.stdout.write("\n".join(map(printable, text.split("\n"))))
+    sys.stdout.flush()
+
+
 def printable(text: str) -> str:
     """``text`` with control characters spelled out: a name in a model must not steer the terminal."""
     return "".join(f"\\x{ord(char):02x}" if char in CONTROL else char for char in text)

@@ -13,6 +13,7 @@ import numpy as np
 from ...ir.core.errors import InputError
 from ...ir.interface.roles import find_tables
 from ...ir.program.program import Program
+from ...ir.serialization.tokenizer_file import open_tokenizer
 
 MAX_BYTES = 1 << 30
 MAX_ID = 1 << 31
@@ -113,18 +114,7 @@ def _tokenizer(path: Path, given: Path | None) -> Encode:
     if not file.is_file():
         hint = "Give it with --tokenizer, or give token ids (.npz, .npy, .jsonl)."
         raise InputError("holds text, and there is no tokenizer.json", where=str(path), wanted=str(file), hint=hint)
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        hint = "pip install 'onnx-llm-passes[text]', or give token ids (.npz, .npy, .jsonl)."
-        what = "holds text, and the tokenizers package is not installed"
-        raise InputError(what, where=str(path), hint=hint) from None
-    try:
-        loaded: Any = Tokenizer.from_file(str(file))
-    except Exception as error:  # the package raises nothing narrower
-        raise InputError("is no tokenizer", where=str(file), found=" ".join(str(error).split())[:160]) from None
-    loaded.no_padding()  # whole texts, and nothing but them
-    loaded.no_truncation()
+    loaded = open_tokenizer(file, "token ids (.npz, .npy, .jsonl)")
     return lambda text: list(loaded.encode(text).ids)
 
 

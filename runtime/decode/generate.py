@@ -104,15 +104,20 @@ class Text:
 
 @dataclass(frozen=True)
 class Generated:
-    """The new tokens of each text in the prompts' order, why each ended (eos, length, context), and the statistics."""
+    """The new tokens of each text in the prompts' order, why each ended (eos, length, context), and the statistics.
+
+    ``texts``: what the tokens say, where the prompts were text.
+    """
 
     tokens: list[list[int]]
     ended: list[str]
     stats: Stats
+    texts: list[str] = field(default_factory=list[str])
 
     def to_dict(self) -> dict[str, Any]:
         """As ``generate --json`` prints it."""
-        return {"tokens": self.tokens, "ended": self.ended, "stats": self.stats.as_json()}
+        texts = {"texts": self.texts} if self.texts else {}
+        return {**texts, "tokens": self.tokens, "ended": self.ended, "stats": self.stats.as_json()}
 
 
 def generate(
@@ -121,14 +126,17 @@ def generate(
     settings: Settings,
     proposers: Source = Nothing,
     on_step: Callable[[int, int], None] | None = None,
+    on_tokens: Callable[[int, Sequence[int]], None] | None = None,
 ) -> Generated:
     """Generates every prompt's continuation; greedy tokens are those of decoding one by one, whatever K and policy.
 
-    ``on_step`` is told how many tokens there are of how many at most. Raises UsageError for prompts that the program
+    ``on_step`` is told how many tokens there are of how many at most, ``on_tokens`` the tokens that a prompt got as
+    they come. Raises UsageError for prompts that the program
     cannot take; the decoder's texts are forgotten at the end, and also where a run fails.
     """
     check_prompts(prompts, decoder, settings)
     run = _Run(decoder, settings, proposers, [list(map(int, prompt)) for prompt in prompts], on_step)
+    run.on_tokens = on_tokens
     try:
         run.all()
     finally:
@@ -167,6 +175,7 @@ class _Run:
         on_step: Callable[[int, int], None] | None,
     ) -> None:
         self.decoder, self.settings, self.on_step = decoder, settings, on_step
+        self.on_tokens: Callable[[int, Sequence[int]], None] | None = None
         self.ks = decoder.ks
         self.k_top = max(self.ks)
         slots = min(decoder.slots, settings.slots or decoder.slots)
@@ -303,6 +312,8 @@ class _Run:
         assert text is not None, "only live rows get tokens"
         text.add(tokens, self.settings)
         self.stats.tokens += len(tokens)
+        if self.on_tokens is not None:
+            self.on_tokens(text.number, tokens)
         if not text.ended and self.decoder.lengths[row] > self.decoder.last:
             text.ended = "context"
         if text.ended:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...ir.core.errors import InputError, UsageError
+from ...ir.core.errors import UsageError
+from ...ir.serialization.tokenizer_file import open_tokenizer
 from .texts import Item
 
 TRIES = 16  # cuts of one text: its tokens may change at the cut
-MISSING = "pip install 'onnx-llm-passes[text]', or give arrays with --feeds."
 
 
 @dataclass(frozen=True)
@@ -23,32 +23,11 @@ class Tokens:
     cut: int = 0
 
 
-def find_tokenizer(given: Path | None, *folders: Path) -> Path:
-    """The file given, else the first ``tokenizer.json`` in the folders; InputError where there is none."""
-    if given is not None:
-        return given / "tokenizer.json" if given.is_dir() else given
-    for folder in folders:
-        if (folder / "tokenizer.json").is_file():
-            return folder / "tokenizer.json"
-    wanted = " or ".join(str(folder / "tokenizer.json") for folder in folders)
-    raise InputError("no tokenizer.json", wanted=wanted, hint="Give it with --tokenizer.")
-
-
 class Encoder:
     """The tokenizer of one ``tokenizer.json``, its own padding and truncation off."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            from tokenizers import Tokenizer
-        except ImportError:
-            raise InputError("the tokenizers package is not installed", where=str(path), hint=MISSING) from None
-        try:
-            self._tokenizer: Any = Tokenizer.from_file(str(path))
-        except Exception as error:  # the package raises nothing narrower
-            found = " ".join(str(error).split())[:160]
-            raise InputError("is no tokenizer", where=str(path), found=found) from None
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        self._tokenizer: Any = open_tokenizer(path, "arrays with --feeds")
 
     def encode(self, items: Sequence[Item], longest: int | None) -> list[Tokens]:
         """The tokens of all items, at most ``longest`` each."""
