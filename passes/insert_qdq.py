@@ -16,7 +16,17 @@ from ..ir.quantization.carried import put_table, table_of
 from ..ir.quantization.choose import activations_of, as_held, check_tied, encoding_for, weights_of
 from ..ir.quantization.decide import Choice, Decider, Taken, taken_of
 from ..ir.quantization.grid import plain
-from ..ir.quantization.qdq import MARK, PAIR, check_grid, grid_type, on_grid, pair, plain_pairs, quantized, weight
+from ..ir.quantization.qdq import (
+    MARK,
+    PAIR,
+    check_grid,
+    grid_type,
+    lazily_quantized,
+    on_grid,
+    pair,
+    plain_pairs,
+    weight,
+)
 from ..ir.quantization.variants import Ports, Rules, Variant
 from ..ir.quantization.weight_grids import weight_encoding
 from ..ir.rewrite.builder import Builder
@@ -214,7 +224,7 @@ class InsertQdq(Pass):
             encoding = as_held(plain(stated), tensor.dtype)
             check_grid(name, encoding, tensor.dtype, array.shape, plan.opset)
             kind = grid_type(name, encoding)
-            shared[key] = stated, encoding, ir.tensor(quantized(array, encoding).astype(kind.numpy()), kind)
+            shared[key] = stated, encoding, lazily_quantized(tensor, encoding, kind)
         found = shared[key]
         if choice.strict and found[0].bits != choice.bits:
             raise PassRefused(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -144,6 +145,7 @@ def _domain(name: str, encoding: Encoding, dtype: ir.DataType, opset: int) -> st
     )
 
 
+AT_ONCE = 1 << 20  # numbers of a weight that stand wide, as 64-bit integers, at once
 _HALVES = frozenset((ir.DataType.FLOAT16, ir.DataType.BFLOAT16))
 _FLOATS = _HALVES | {ir.DataType.FLOAT}
 _CONTRIB_FLOATS = frozenset((ir.DataType.FLOAT16, ir.DataType.FLOAT))
@@ -171,23 +173,67 @@ def on_grid(value: ir.Value) -> bool:
 
 def quantized(array: np.ndarray, encoding: Encoding) -> np.ndarray:
     """The integers of an array on a grid, rounded half to even as QuantizeLinear does, saturated; int64."""
+    return quantized_as(array, encoding, np.dtype(np.int64))
+
+
+def lazily_quantized(tensor: ir.TensorProtocol, encoding: Encoding, kind: ir.DataType) -> ir.TensorProtocol:
+    """The integers of a weight, computed each time that they are asked for, so that no copy of it stays."""
+
+    def compute() -> ir.TensorProtocol:
+        integers = quantized_as(tensor.numpy(), encoding, kind.numpy())
+        if kind.bitwidth != 4:
+            return ir.Tensor(integers, dtype=kind)
+        return ir.PackedTensor(_packed(integers), kind, shape=integers.shape)
+
+    return ir.LazyTensor(compute, dtype=kind, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name, cache=False)
+
+
+def _packed(integers: np.ndarray) -> np.ndarray:
+    """Two numbers of 4 bits a byte, the first one low, as TensorProto keeps them."""
+    halves = integers.view(np.uint8).reshape(-1)
+    packed = np.zeros((halves.size + 1) // 2, np.uint8)
+    np.bitwise_and(halves[::2], 0x0F, out=packed)
+    for start in range(0, halves.size // 2, AT_ONCE):
+        high = halves[2 * start + 1 : 2 * (start + AT_ONCE) : 2]
+        packed[start : start + len(high)] |= high << 4
+    return packed
+
+
+def quantized_as(array: np.ndarray, encoding: Encoding, dtype: np.dtype[Any]) -> np.ndarray:
+    """The integers of `quantized` in a type that holds them; what is wider exists for some rows at a time."""
     held = array.dtype if array.dtype.kind == "f" else np.dtype(np.float32)
-    scale, zero = (
-        _spread(np.array(numbers, dtype), encoding, array)
-        for numbers, dtype in ((encoding.scale, held), (encoding.zero_point, np.dtype(np.int64)))
-    )
-    return np.clip(np.rint(array / scale).astype(np.int64) + zero, encoding.smallest, encoding.largest)
+    grids = np.array(encoding.scale, held), np.array(encoding.zero_point, np.int64)
+    if not array.ndim:
+        return quantized_as(array.reshape(1), encoding, dtype).reshape(())
+    result = np.empty(array.shape, dtype)
+    for start, stop in _row_blocks(array, encoding):
+        part = array[start:stop]
+        scale, zero = (_spread(numbers, encoding, part, start) for numbers in grids)
+        integers = np.rint(part / scale).astype(np.int64)
+        integers = np.clip(integers + zero, encoding.smallest, encoding.largest)
+        result[start:stop] = integers
+    return result
 
 
-def _spread(numbers: np.ndarray, encoding: Encoding, array: np.ndarray) -> np.ndarray:
-    """Numbers of channels or blocks, shaped so that each meets the elements that it is for."""
-    if encoding.block is not None and encoding.axis is not None:
-        blocks = np.repeat(numbers.reshape(encoding.shape), encoding.block, axis=encoding.axis)
-        return blocks.take(range(array.shape[encoding.axis]), axis=encoding.axis)
-    shape = [1] * array.ndim
-    if encoding.shape and encoding.axis is not None:
-        shape[encoding.axis] = -1
-    return numbers.reshape(shape)
+def _row_blocks(array: np.ndarray, encoding: Encoding) -> Iterator[tuple[int, int]]:
+    """First and last of rows of the first axis with some numbers each, cut between blocks of a grid."""
+    rows = len(array)
+    block = encoding.block if encoding.block is not None and encoding.axis == 0 else 1
+    step = max(AT_ONCE // max(array.size // max(rows, 1), 1) // block, 1) * block
+    return ((start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def _spread(numbers: np.ndarray, encoding: Encoding, part: np.ndarray, start: int) -> np.ndarray:
+    """Numbers of channels or blocks, shaped so that each meets the elements of rows from ``start`` that it is for."""
+    if not encoding.shape or encoding.axis is None:
+        return numbers.reshape([1] * part.ndim)
+    if encoding.block is not None:
+        grid, width = numbers.reshape(encoding.shape), encoding.block if encoding.axis == 0 else 1
+        grid = grid[start // width : -(-(start + len(part)) // width)]
+        blocks = np.repeat(grid, encoding.block, axis=encoding.axis)
+        return blocks.take(range(part.shape[encoding.axis]), axis=encoding.axis)
+    spread = numbers.reshape([-1 if axis == encoding.axis else 1 for axis in range(part.ndim)])
+    return spread[start : start + len(part)] if encoding.axis == 0 and len(spread) > 1 else spread
 
 
 def read_qdq(model: ir.Model, *, where: str = "") -> EncodingTable:

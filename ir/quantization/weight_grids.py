@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from ..core.encoding import Encoding, Evidence, Kind
@@ -17,12 +19,10 @@ def weight_encoding(name: str, array: np.ndarray, choice: Choice, axis: int) -> 
 
     Raises NoEvidence where it is not finite.
     """
-    if not np.isfinite(array).all():
-        raise no_evidence(name, Evidence(float(array.min(initial=0)), float(array.max(initial=0))))
     cut = _inputs_axis(array, axis) if choice.per_channel and (choice.block or array.ndim > 2) else None
     if cut is None:
-        return _by_channel(array, choice, axis if choice.per_channel else None)
-    return _by_block(array, choice, cut, choice.block or array.shape[cut])
+        return _by_channel(name, array, choice, axis if choice.per_channel else None)
+    return _by_block(name, array, choice, cut, choice.block or array.shape[cut])
 
 
 def _inputs_axis(array: np.ndarray, axis: int) -> int | None:
@@ -32,23 +32,24 @@ def _inputs_axis(array: np.ndarray, axis: int) -> int | None:
     return {array.ndim - 1: array.ndim - 2, array.ndim - 2: array.ndim - 1}.get(axis) if array.ndim == 3 else None
 
 
-def _by_channel(array: np.ndarray, choice: Choice, axis: int | None) -> Encoding:
-    rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1) if axis is not None else array.reshape(1, -1)
-    scale, zero = _grids(rows, choice)
+def _by_channel(name: str, array: np.ndarray, choice: Choice, axis: int | None) -> Encoding:
+    others = tuple(at for at in range(array.ndim) if at != axis)
+    low, high = array.min(axis=others, initial=0), array.max(axis=others, initial=0)
+    moved = np.moveaxis(array, axis, 0) if axis is not None else array[None]
+    scale, zero = _grids(name, low.reshape(-1), high.reshape(-1), (moved, None), choice)
     shape = (len(scale),) if axis is not None else ()
     return _param(scale, zero, choice, shape, axis if shape else None, None)
 
 
-def _by_block(array: np.ndarray, choice: Choice, cut: int, block: int) -> Encoding:
+def _by_block(name: str, array: np.ndarray, choice: Choice, cut: int, block: int) -> Encoding:
     """One grid for each ``block`` numbers along ``cut``; the last block of a channel may be shorter."""
-    count = -(-array.shape[cut] // block)
-    padded = np.moveaxis(array, cut, -1)
-    short = count * block - array.shape[cut]
-    if short:
-        padded = np.concatenate([padded, np.zeros((*padded.shape[:-1], short), array.dtype)], axis=-1)
-    scale, zero = _grids(padded.reshape(-1, block), choice)
-    shape = (*padded.shape[:-1], count)
-    scale, zero = (np.moveaxis(numbers.reshape(shape), -1, cut) for numbers in (scale, zero))
+    starts = range(0, array.shape[cut], block)
+    low, high = (
+        np.moveaxis(reach(reach.reduceat(array, starts, axis=cut), 0), cut, -1) for reach in (np.minimum, np.maximum)
+    )
+    blocks = np.moveaxis(array, cut, -1), block
+    scale, zero = _grids(name, low.reshape(-1), high.reshape(-1), blocks, choice)
+    scale, zero = (np.moveaxis(numbers.reshape(low.shape), -1, cut) for numbers in (scale, zero))
     return _param(scale.reshape(-1), zero.reshape(-1), choice, scale.shape, cut, block)
 
 
@@ -68,20 +69,32 @@ def _param(
     )
 
 
-def _grids(rows: np.ndarray, choice: Choice) -> tuple[np.ndarray, np.ndarray]:
-    """A scale and zero point for each row, by the method of the choice."""
-    high = rows.max(axis=1, initial=0).astype(np.float64)
-    low = rows.min(axis=1, initial=0).astype(np.float64)
+def _grids(
+    name: str, low: np.ndarray, high: np.ndarray, blocks: tuple[np.ndarray, int | None], choice: Choice
+) -> tuple[np.ndarray, np.ndarray]:
+    """A scale and zero point for each row of ``blocks``, by the method of the choice; NoEvidence for no numbers."""
+    low, high = low.astype(np.float64), high.astype(np.float64)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):  # both keep a NaN
+        raise no_evidence(name, Evidence(float(low.min(initial=0)), float(high.max(initial=0))))
     if choice.method != "mse":
         return _grid_between(low, high, choice)
-    step = max(1, AT_ONCE // rows.shape[1])
-    kept = np.concatenate(
-        [
-            _best_shares(rows[at : at + step], low[at : at + step], high[at : at + step], choice)
-            for at in range(0, len(rows), step)
-        ]
-    )
+    kept, start = np.ones(len(low)), 0
+    for rows in _rows(*blocks):
+        part = slice(start, start := start + len(rows))
+        kept[part] = _best_shares(rows, low[part], high[part], choice)
     return _grid_between(low * kept, high * kept, choice)
+
+
+def _rows(array: np.ndarray, block: int | None) -> Iterator[np.ndarray]:
+    """The numbers of each grid as a row, some at a time: all of an entry, or each ``block`` of the last axis."""
+    if not array.size:
+        return
+    step = max(1, AT_ONCE // (array.size // len(array)))
+    for start in range(0, len(array), step):
+        part = array[start : start + step]
+        if block is not None and (short := -array.shape[-1] % block):
+            part = np.concatenate([part, np.zeros((*part.shape[:-1], short), array.dtype)], axis=-1)
+        yield part.reshape(len(part), -1) if block is None else part.reshape(-1, block)
 
 
 def _best_shares(rows: np.ndarray, low: np.ndarray, high: np.ndarray, choice: Choice) -> np.ndarray:
