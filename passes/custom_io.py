@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ..ir.core.errors import PassRefused, UnknownNameError
 from ..ir.interface.analysis import ALL, Known, analysis_of
 from ..ir.manifests.custom_io_yaml import CUSTOM_IO, write_custom_io
-from ..ir.manifests.precisions import refusal
+from ..ir.manifests.precisions import PRECISIONS, refusal
 from ..ir.program.program import Program
 from ..ir.states import Pairing, State
 from .base import Pass, Report
@@ -35,8 +35,8 @@ class CustomIO(Pass):
        A tensor of half precision keeps its own kind of it: bfloat16 where float16 is asked for, and the other way.
     3. ``overrides`` has the last word for single names, outputs included; both sides of a state must agree.
 
-    Left alone: integer and boolean inputs, and outputs that are no states. Refused: a name that the graphs do not have,
-    a precision that cannot hold the tensor's element type, mxint8 beside bfloat16.
+    Left alone: inputs of integers, truth values and floats of eight bits, and outputs that are no states. Refused: a
+    name that the graphs do not have, a precision that cannot hold the tensor's element type, mxint8 beside bfloat16.
 
     Attributes:
         kv: The precision of caches.
@@ -103,7 +103,7 @@ def _fitting(precision: str, value: ir.Value) -> str:
 
 
 def _is_float(value: ir.Value) -> bool:
-    return value.dtype is not None and value.dtype.is_floating_point()
+    return value.dtype in PRECISIONS["float32"]
 
 
 def _refuse_halves(states: list[State], listed: Mapping[str, str], owner: str) -> None:

@@ -129,6 +129,35 @@ def test_rotated_halves_are_no_state() -> None:
     assert not find_states(model)
 
 
+STEPS = {
+    "a product": ("next = Mul (state, m)", "Mul"),
+    "the larger by Where": ("g = Greater (state, m) next = Where (g, state, m)", "Greater"),
+    "the smaller by Where": ("g = LessOrEqual (m, state) next = Where (g, m, state)", "LessOrEqual"),
+}
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_what_zeros_would_settle_is_not_assumed_to_start_from_them(kind: str) -> None:
+    """A product stays zero for ever, and the larger of two numbers is one of them however it is spelled."""
+    step, op_type = STEPS[kind]
+    model = ir.from_onnx_text(
+        HEAD + "g (float[B,T,4] x, float[B,4] state) => (float[B,T,4] y, float[B,4] next) <int64[1] one = {1}> {"
+        f"m = ReduceMax <axes = [1], keepdims = 0> (x) {step} u = Unsqueeze (next, one) y = Sub (x, u) }}"
+    )
+    with pytest.raises(PassRefused, match=rf"before the first run.*{op_type}.*init=state:VALUE"):
+        PassManager(parse_pipeline("single-shot")).run(Program(graphs={"model": model}))
+
+
+def test_a_decay_may_start_from_zero() -> None:
+    model = ir.from_onnx_text(
+        HEAD + "g (float[B,T,4] x, float[B,4] state) => (float[B,T,4] y, float[B,4] next) <int64[1] one = {1}> {"
+        "m = ReduceMax <axes = [1], keepdims = 0> (x) d = Mul (state, m) next = Add (d, m)"
+        "u = Unsqueeze (next, one) y = Sub (x, u) }"
+    )
+    PassManager(parse_pipeline("single-shot")).run(Program(graphs={"model": model}))
+    assert [value.name for value in model.graph.inputs] == ["x"]
+
+
 def test_a_running_maximum_is_not_assumed_to_start_from_zero() -> None:
     with pytest.raises(PassRefused, match=r"before the first run.*Max.*init=state:VALUE"):
         run(MAXIMUM, "single-shot")

@@ -64,3 +64,14 @@ def test_a_tensor_of_half_precision_keeps_its_own_kind_of_it() -> None:
     program = Program({"main_graph": w.model()})
     CustomIO().run(program)
     assert program.custom_io == {"brain": "bfloat16", "half": "float16", "single": "float16"}
+
+
+@pytest.mark.parametrize("dtype", ["FLOAT8E4M3FN", "FLOAT8E5M2"])
+def test_a_cache_of_eight_bits_is_listed_in_no_other_precision(dtype: str) -> None:
+    w = Writer(opset=21, seed=0)
+    w.output("out", w.op("Identity", w.input("eight", ir.DataType[dtype], ["n"])), ["n"], ir.DataType[dtype])
+    program = Program({"main_graph": w.model()})
+    CustomIO().run(program)
+    assert program.custom_io == {}
+    with pytest.raises(PassRefused, match=r"which float16 cannot hold\. Leave it out"):
+        CustomIO(overrides={"eight": "float16"}).run(program)

@@ -146,6 +146,16 @@ def test_a_node_that_its_operator_cannot_have(
     assert f"node {node.name!r} ({op_type})" in error
 
 
+def test_a_loop_without_its_condition_is_sound(tmp_path: Path) -> None:
+    """The schema counts two inputs as the fewest, and both may be left out by name."""
+    text = (
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[2] x) => (float[2] y) <int64 n = {3}> { y = Loop (n, "", x)'
+        " <body = b (int64 i, bool go, float[2] a) => (bool on, float[2] z) { on = Identity (go) z = Neg (a) }> }"
+    )
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
+    assert run(["run", "simplify", str(tmp_path / "model.onnx"), "-o", str(tmp_path / "out")]) == 0
+
+
 def test_a_node_of_a_function_is_checked_too(tmp_path: Path) -> None:
     body = helper.make_function(
         "own", "Turn", ["x"], ["y"], [helper.make_node("Concat", ["x", "x"], ["y"], "join")], []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
@@ -41,6 +42,12 @@ TEXTS = {
         "stateN = If (fast) <then_branch = t () => (float[2,B,4] a) { a = Sin (state) },"
         " else_branch = e () => (float[2,B,4] b) { b = Cos (state) }> y = Neg (stateN) }",
         ["state -> stateN"],
+    ),
+    "a cell of one layer in branches": (
+        "g (float[B,T,8] x, float[1,B,4] h, bool fast) => (float[1,B,4] y, float[1,B,4] hn) {"
+        "hn = If (fast) <then_branch = t () => (float[1,B,4] a) { a = Sin (h) },"
+        " else_branch = e () => (float[1,B,4] b) { b = Cos (h) }> m = ReduceMean <keepdims = 0> (x) y = Add (hn, m) }",
+        ["h -> hn"],
     ),
     "lengths that pass through": (
         "g (float[B,8] x, int64[B] length) => (float[B,8] y, int64[B] encoded_lengths)"
@@ -101,6 +108,30 @@ def test_suspects_are_refused_by_name_and_nothing_changes(name: str, pipeline: s
     with pytest.raises(PassRefused, match=TEXTS[name][1][0]):
         PassManager(parse_pipeline(pipeline)).run(program)
     assert ir.to_proto(program.graphs["model"]).SerializeToString(deterministic=True) == before
+
+
+LAST_TOKEN = (
+    "g (float[B,T,4] x, float[B,4] shift) => (float[B,T,4] y, float[B,4] NEXT) <int64[1] one = {1}, int64 last = {-1}>"
+    "{ first = Unsqueeze (shift, one) y = Sub (x, first) NEXT = Gather <axis = 1> (x, last) }"
+)
+
+
+@pytest.mark.parametrize(("name", "found"), [("new_shift", ["shift -> new_shift"]), ("summary", [])])
+def test_a_last_token_that_is_handed_on_is_suspected_by_its_name(name: str, found: list[str]) -> None:
+    """Nothing of the old state is in the new one, so that no computation tells it from another summary of the text."""
+    model = ir.from_onnx_text(HEAD + LAST_TOKEN.replace("NEXT", name))
+    assert [suspect.text for suspect in suspected_states(model, find_states(model))] == found
+
+
+@pytest.mark.parametrize("pipeline", ["single-shot", "convert-states{to=scatter}"])
+def test_a_past_that_may_be_left_out_is_not_half_taken_away(pipeline: str) -> None:
+    """A default of no rows: what leaves is the present of an input, optional or not."""
+    model = append_decoder()
+    for past in [value for value in model.graph.inputs if (value.name or "").startswith("past")]:
+        past.const_value = ir.tensor(np.zeros((1, 2, 0, 8), np.float32), name=past.name)
+        model.graph.register_initializer(past)
+    with pytest.raises(PassRefused, match=r"past_key_values.0.key -> present.0.key"):
+        PassManager(parse_pipeline(pipeline)).run(Program(graphs={"model": model}))
 
 
 def test_a_length_that_passes_through_stays() -> None:

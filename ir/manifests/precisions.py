@@ -59,7 +59,8 @@ def _refusals(
         yield Refusal(f"{name!r} is {kind}: only floating-point tensors are listed", "leave it out")
     elif dtype not in PRECISIONS[precision]:
         fits = [other for other, types in PRECISIONS.items() if dtype in types]
-        yield Refusal(f"{name!r} is {dtype.name}, which {precision} cannot hold", f"one of {', '.join(fits)}")
+        what = f"{name!r} is {dtype.name}, which {precision} cannot hold"
+        yield Refusal(what, f"one of {', '.join(fits)}" if fits else "leave it out: it has eight bits already")
     if precision == "mxint8" and "bfloat16" in listed.values():
         yield Refusal(
             f"{name!r} is mxint8 beside bfloat16 entries, which the target's compiler does not take together",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -16,12 +16,13 @@ MAX_INLINED = 1 << 18  # nodes that calls of functions stand for: eight times a 
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """What every node of one operator has; the ``fewest`` inputs may not be left out.
+    """What every node of one operator has: the ``needed`` of its ``fewest`` inputs may not be left out (Loop has none).
 
     ``element_types`` are the attributes that number one, ``own`` is what no other operator is asked.
     """
 
     fewest: int
+    needed: tuple[int, ...]
     most: int
     types: Mapping[str, ir.AttributeType]
     required: frozenset[str]
@@ -72,7 +73,7 @@ class SchemaCheck:
                 self._check_unknown(node)
                 continue
             inputs = node.inputs
-            if not rule.fewest <= len(inputs) <= rule.most or (None in inputs and None in inputs[: rule.fewest]):
+            if not rule.fewest <= len(inputs) <= rule.most or (None in inputs and _left_out(inputs, rule)):
                 raise _wrong_inputs(node, rule)
             if rule.types:
                 self._check_attributes(node, rule)
@@ -115,6 +116,7 @@ class SchemaCheck:
 _ELEMENT_TYPES = frozenset(int(item) for item in ir.DataType)  # 0 is the default where a schema lets it be inferred
 _NUMBER_ELEMENT_TYPES = ("to", "dtype", "output_dtype", "stash_type", "softmax_precision", "qk_matmul_precision")
 _NO_ELEMENT = ir.DataType.UNDEFINED
+_OPTIONAL = onnx.defs.OpSchema.FormalParameterOption.Optional
 _UNDEFINED, _GRAPH, _GRAPHS = ir.AttributeType.UNDEFINED, ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS
 
 
@@ -123,15 +125,21 @@ def _rule_of(op_type: str, version: int) -> _Rule | None:
         schema = onnx.defs.get_schema(op_type, version, "")
     except onnx.defs.SchemaError:
         return None
+    last = len(schema.inputs) - 1
     kinds = {name: str(attribute.type).rpartition(".")[2] for name, attribute in schema.attributes.items()}
     return _Rule(
         fewest=schema.min_input,
+        needed=tuple(i for i in range(schema.min_input) if schema.inputs[min(i, last)].option != _OPTIONAL),
         most=schema.max_input,
         types={name: ir.AttributeType[kind] for name, kind in kinds.items()},
         required=frozenset(name for name, attribute in schema.attributes.items() if attribute.required),
         element_types=tuple(name for name in _NUMBER_ELEMENT_TYPES if name in kinds),
         own=_OWN.get(op_type),
     )
+
+
+def _left_out(inputs: Sequence[ir.Value | None], rule: _Rule) -> bool:
+    return any(inputs[index] is None for index in rule.needed)
 
 
 def _wrong_inputs(node: ir.Node, rule: _Rule) -> InputError:

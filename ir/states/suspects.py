@@ -32,33 +32,50 @@ class Suspect:
 def suspected_states(model: ir.Model, states: Sequence[State]) -> list[Suspect]:
     """The unpaired inputs and outputs that something may be carried by, each at most once; changes nothing.
 
-    Floats of one type and rank, the output computed from the input. Shapes agree, but for one axis of keys or values
-    that grow, or for symbols that an exporter made up for the output. What has a line for every token is no state.
-    A graph with one input, or with one output that is computed, carries nothing. Integers are not suspected: lengths
-    go through many graphs. Names choose between outputs that fit alike, and never whether something is suspected.
+    Floats of one type and rank, the output computed from the input, or from others and named after it (the last token
+    that a mixing layer hands on). Shapes agree, but for one axis of keys or values that grow, or for symbols that an
+    exporter made up for the output. What has a line for every token is no state. A graph with one input, or with one
+    output that is computed, carries nothing. Integers are not suspected: lengths go through many graphs. An optional
+    input is one where its size is open; weights that old files list among the inputs have theirs.
     """
     paired = {id(v) for s in states if s.pairing is Pairing.BOTH for v in (s.input, s.output)}
-    inputs = [v for v in model.graph.inputs if id(v) not in paired and not v.is_initializer()]
+    inputs = [v for v in model.graph.inputs if id(v) not in paired and (not v.is_initializer() or _is_open(v))]
     outputs = [v for v in model.graph.outputs if id(v) not in paired]
     copied = [o for o in model.graph.outputs if any(_is_copy(i, o) for i in inputs)]
     if len(model.graph.inputs) < 2 or len(model.graph.outputs) - len(copied) < 2:
         return []
     alone = {id(state.output) for state in states if state.pairing is Pairing.OUTPUT_ONLY}
-    scene = _Sizes(_token_sizes(model, states), _input_symbols(model), bool(paired))
+    first = frozenset(
+        dim
+        for v in model.graph.inputs
+        for dim in (dims_of(v) or ())[:1]
+        if dim is not None and not isinstance(dim, int)
+    )
+    scene = _Sizes(_token_sizes(model, states), _input_symbols(model), first, bool(paired))
     fits = [(i, o) for i in inputs for o in outputs if i is not o and _fits(i, o, scene, grows=id(o) in alone)]
     if not fits:
         return []
     outer = holders(model.graph)
     after = {id(past): reached([past], outer) for past, _ in fits}
-    return _matched((past, made) for past, made in fits if made in after[id(past)] and not _is_copy(past, made))
+    return _matched(
+        (past, made)
+        for past, made in fits
+        if not _is_copy(past, made)
+        and (made in after[id(past)] or (dims_of(past) == dims_of(made) and past.uses() and _named_alike(past, made)))
+    )
+
+
+def _is_open(value: ir.Value) -> bool:
+    return any(not isinstance(dim, int) for dim in dims_of(value) or ())
 
 
 @dataclass(frozen=True)
 class _Sizes:
-    """What shapes are held against: how many tokens a run takes, the inputs' symbols, whether states are understood."""
+    """What shapes are held against: tokens of a run, symbols of inputs, batches, whether states are understood."""
 
     tokens: frozenset[Dim]
     symbols: frozenset[Dim]
+    batches: frozenset[Dim]
     paired: bool
 
 
@@ -96,12 +113,17 @@ def _is_apart(before: Sequence[Dim | None], sizes: _Sizes) -> bool:
 
 
 def _is_block(before: Sequence[Dim | None], after: Sequence[Dim | None], sizes: _Sizes) -> bool:
-    """True where two sizes agree as numbers, and others as symbols or by one that no input has (made up on export)."""
+    """True where two sizes agree as numbers, and others as symbols or by one that no input has (made up on export).
+
+    One is enough behind layers and the batch, in this order: what a cell of one layer carries.
+    """
     pairs = list(zip(before, after, strict=True))
     same = [a for a, b in pairs if a == b and isinstance(a, int) and a > 1]
     known = all(a == b or (b is not None and not isinstance(b, int) and b not in sizes.symbols) for a, b in pairs)
     rank = _HIDDEN_RANK + sizes.paired
-    return known and len(same) > 1 and len(before) >= rank and not set(before[1:]) & (sizes.tokens - {1})
+    if not known or len(before) < rank or set(before[1:]) & (sizes.tokens - {1}):
+        return False
+    return len(same) > 1 or (bool(same) and isinstance(before[0], int) and before[1] in sizes.batches)
 
 
 _HIDDEN_RANK = 3  # batch, tokens, width

@@ -97,9 +97,21 @@ def refuse_half_known(where: str, model: ir.Model, states: Sequence[State], chos
             + (f" and {len(suspects) - 4} more" if len(suspects) > 4 else ""),
             wanted="states appended by Concat, written at positions, or updated by one operator or recurrence",
             hint=_in_branches(model, suspects)
-            or "Each of these outputs has the type of an input and is computed from it; `inspect` lists them as "
-            "unpaired. Without both ends no single run is exact: export the model without its caches, or keep them.",
+            or _of_defaults(suspects)
+            or "Each of these outputs has the type of an input, and is computed from it or named after it; `inspect` "
+            "lists them as unpaired. Without both ends no single run is exact: export the model without its caches, or "
+            "keep them.",
         )
+
+
+def _of_defaults(suspects: Sequence[Suspect]) -> str:
+    """What to do about pasts that may be left out: what they start from is then the file's business, not the pass's."""
+    if not any(suspect.input.is_initializer() for suspect in suspects):
+        return ""
+    return (
+        "These inputs may be left out, as initializers of their names give defaults: remove the initializers from the "
+        "file, so that the pasts are inputs like others."
+    )
 
 
 def _in_branches(model: ir.Model, suspects: Sequence[Suspect]) -> str:
