@@ -126,7 +126,51 @@ def defaulted() -> ir.Model:
     return model
 
 
-def test_clones_tell_that_optional_inputs_were_left_out() -> None:
+def test_an_adapter_of_rank_0_is_nothing_to_feed() -> None:
     result = PassManager(parse_pipeline(SPECULATIVE.replace("SIZE", "0"))).run(Program(graphs={"model": adapted()}))
     report = verify(Program(graphs={"model": adapted()}), result)
-    assert report.limits == ["optional inputs were left out in every run of clones: q.lora_A, q.lora_B"]
+    assert report.equal and not report.limits and not report.optional
+
+
+CLONES = "speculative{k=0,2 prefill=8 ctx=32 form=FORM}"
+
+
+def two_ranks() -> ir.Model:
+    """The adapters of rank 2 by default, with numbers in them."""
+    model, numbers = adapted(), np.random.default_rng(0)
+    for name, shape in (("q.lora_A", (32, 2)), ("q.lora_B", (2, 32))):
+        array = numbers.standard_normal(shape).astype(np.float32)
+        model.graph.initializers[name].const_value = ir.tensor(array, name=name)
+    return model
+
+
+OPTIONAL = {"": (defaulted, ["shift"]), " bind=lora_r:2": (two_ranks, ["q.lora_A", "q.lora_B"])}
+
+
+@pytest.mark.parametrize("form", ["auto", "graphs"])
+@pytest.mark.parametrize("binding", OPTIONAL)
+def test_clones_are_fed_optional_inputs_and_left_without_in_turn(form: str, binding: str) -> None:
+    build, names = OPTIONAL[binding]
+    text = CLONES.replace("FORM", form + binding)
+    result = PassManager(parse_pipeline(text)).run(Program(graphs={"model": build()}))
+    report = verify(Program(graphs={"model": build()}), result)
+    assert report.equal, report.first_difference
+    assert report.optional == names and not report.limits
+    assert {case.case.rpartition(", ")[2] for case in report.cases} >= {
+        "optional inputs fed",
+        "optional inputs left out",
+    }
+
+
+@pytest.mark.parametrize("fed", [True, False])
+def test_clones_that_lose_a_default_or_what_is_fed_are_different(*, fed: bool) -> None:
+    result = PassManager(parse_pipeline(CLONES.replace("FORM", "graphs"))).run(Program(graphs={"model": defaulted()}))
+    for model in result.graphs.values():
+        value = next(value for value in model.graph.inputs if value.name == "shift")
+        if fed:
+            model.graph.inputs.remove(value)
+        else:
+            value.const_value = ir.tensor(np.full(32, 2, np.float32), name="shift")
+    report = verify(Program(graphs={"model": defaulted()}), result)
+    replayed = [case for case in report.cases if "token by token" in case.case]
+    assert {case.case.endswith("left out") for case in replayed if not case.equal} == {not fed}

@@ -111,11 +111,15 @@ class Text:
         return feed | of_contract(player.subject, after, feed)
 
     def told(self, step: Step) -> Feed:
-        """The original's inputs in a step, from an empty past: what a contract makes the result's tokens of."""
+        """The original's inputs in a step, from an empty past: what a contract makes the result's tokens of.
+
+        Without its optional ones: they are left out, and a result that was fed them would compute something else.
+        """
         host, rows = self.original, len(step.ids)
         adapters = [value.name or "" for value in host.subject.inputs(Role.ADAPTER)]  # the same in runs of any length
         lasting = {name: host.first(rows, 1)[name] for name in adapters}
-        return host.first(rows, step.width) | lasting | host.bind(len(self.tokens))[1].feeds(step)
+        fed = host.first(rows, step.width) | lasting | host.bind(len(self.tokens))[1].feeds(step)
+        return {name: array for name, array in fed.items() if name in host.inputs}
 
     def hold(self, player: Host, outputs: Mapping[str, np.ndarray], step: Step, keep: Iterable[int]) -> None:
         """Holds a run's outputs against what is expected: of each row's tokens the first ``keep`` are the text's."""

@@ -30,6 +30,7 @@ from .coverage import claims_of, unpaired_states
 from .fp16_fallback import settle
 from .layer_play import layer_specs
 from .observe import observing
+from .optional import FED, LEFT_OUT, optional_inputs, without_defaults
 from .pair import Pair
 from .replay_graphs import replays
 from .report import CaseReport, Verdict, VerifyReport
@@ -186,11 +187,14 @@ def _replay(original: Program, result: Program, report: VerifyReport) -> set[str
     if not graphs:
         return graphs
     report.tolerance = max(report.tolerance, OTHER_SUMS)
-    if optional := [v.name or "" for m in original.graphs.values() for v in m.graph.inputs if v.is_initializer()]:
-        report.limits.append(f"optional inputs were left out in every run of clones: {', '.join(optional)}")
+    optional = optional_inputs(original)
     try:
         with kept_analyses(original.graphs), kept_analyses(result.graphs):
-            report.cases.extend(_played(original, each, report))
+            report.cases.extend(_played(original, each, report, LEFT_OUT if optional else ""))
+        if optional:
+            fed = replace(each, program=without_defaults(each.program))
+            report.cases.extend(_played(without_defaults(original), fed, report, FED))
+            report.optional += [name for name in optional if name not in report.optional]
     except KernelMissing as error:
         report.lacks(error.what)
         report.structure.extend(_sound(name, each.program.graph(name)) for name in sorted(graphs))
@@ -200,12 +204,17 @@ def _replay(original: Program, result: Program, report: VerifyReport) -> set[str
     return (graphs - each.shared.keys()) | set(each.shared.values() if by_run else ())
 
 
-def _played(original: Program, result: Unrolled, report: VerifyReport) -> Iterator[CaseReport]:
+def _played(original: Program, result: Unrolled, report: VerifyReport, how: str) -> Iterator[CaseReport]:
+    """The cases of clones, titles ended by ``how`` optional inputs were dealt with; a limit is told once."""
     from .replay import replay
 
-    for found in replay(original, result.program, report.seed, report.notes.append, report.limits.append):
+    for found in replay(original, result.program, report.seed, _once(report.notes), _once(report.limits)):
         graph = result.shared.get(found.graph, found.graph)
-        yield CaseReport(graph, found.case, found.outputs, found.skipped, found.failed, found.claim)
+        yield CaseReport(graph, f"{found.case}{how}", found.outputs, found.skipped, found.failed, found.claim)
+
+
+def _once(told: list[str]) -> Callable[[str], None]:
+    return lambda text: None if text in told else told.append(text)
 
 
 def _layers(original: Program, result: Program, report: VerifyReport) -> set[str]:
