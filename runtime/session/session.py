@@ -50,6 +50,23 @@ def optimized(level: Optimization) -> Iterator[None]:
         _CHOSEN.reset(token)
 
 
+_MAPPED: ContextVar[bool] = ContextVar("mapped", default=False)
+
+
+@contextmanager
+def mapped_weights() -> Iterator[None]:
+    """Sessions that are opened inside read weights where their files are mapped, and keep no copy in another order.
+
+    For few runs a graph: onnxruntime (1.32.0) packs each product's weights for its kernel when it opens a session, a
+    copy of about all of them that pays off over many runs.
+    """
+    token = _MAPPED.set(True)
+    try:
+        yield
+    finally:
+        _MAPPED.reset(token)
+
+
 def chosen_optimization() -> Optimization:
     """The level at which sessions are opened here; operators as spelled, where nothing else was asked for."""
     return _CHOSEN.get()
@@ -145,6 +162,8 @@ def session_options(onnxruntime: Any, optimization: Optimization, threads: int =
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, optimization.value)
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if _MAPPED.get():
+        options.add_session_config_entry("session.disable_prepacking", "1")
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
     return options
 

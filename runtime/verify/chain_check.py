@@ -10,7 +10,7 @@ from ...ir.program.program import Program
 from ..decode.cases import Padding, make_case
 from ..decode.inputs import build_inputs
 from ..session.legalize import legalized
-from ..session.session import KernelMissing, RunError, Session, SessionError
+from ..session.session import KernelMissing, RunError, Session, SessionError, mapped_weights
 from ..session.subject import Subject
 from .compare import compare
 from .report import CaseReport
@@ -31,6 +31,7 @@ def check_chains(split: Program, seed: int) -> Iterator[CaseReport]:
             yield CaseReport(chain.graph, f"{CASE}, {error.where}", failed=error.what)
 
 
+@mapped_weights()
 def _check(split: Program, whole: Program, chain: SplitInto, seed: int) -> CaseReport:
     model = whole.graph(chain.graph)
     subject = Subject.of(model, chain.graph)

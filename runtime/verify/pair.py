@@ -15,7 +15,7 @@ from ...ir.states import Layout, Pairing
 from ..decode.cases import ANYWHERE, BATCHES, LENGTHS, ORDERED, Case, Padding, plan
 from ..decode.inputs import UnknownSize, build_inputs
 from ..session.legalize import legalized
-from ..session.session import KernelMissing, Optimization, RunError, Session, SessionError
+from ..session.session import KernelMissing, Optimization, RunError, Session, SessionError, mapped_weights
 from ..session.subject import GUESSES, Subject
 from .adapted import adapters_in
 from .closeness import OTHER_SUMS
@@ -55,6 +55,7 @@ class Pair:
             if self.contract.old_output(value.name or "") not in known:
                 self.report.notes.append(f"{self.name}: {value.name} is no output of the original: not compared")
 
+    @mapped_weights()
     def open(self) -> None:
         """Makes the sessions, of runnable copies where INT32_MAX stands for "no index"."""
         opened: list[Session] = []
@@ -76,6 +77,7 @@ class Pair:
             return False
         return True
 
+    @mapped_weights()
     def refused_as_usual(self) -> str:
         """Why onnxruntime refuses the result with its basic optimizations on, though it takes the original so."""
         try:
