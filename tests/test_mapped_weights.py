@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 from onnx_llm_passes.ir.program.program import Program
 from onnx_llm_passes.passes.manager import PassManager
 from onnx_llm_passes.passes.pipeline import parse_pipeline
+from onnx_llm_passes.runtime.samples.blocks import Tiny
 from onnx_llm_passes.runtime.samples.samples import append_decoder
+from onnx_llm_passes.runtime.session import memory
 from onnx_llm_passes.runtime.session import session as sessions
 from onnx_llm_passes.runtime.verify.compare import compare
 from onnx_llm_passes.runtime.verify.verify import Verdict, verify
@@ -19,12 +22,14 @@ from onnx_llm_passes.runtime.verify.verify import Verdict, verify
 ENTRY = "session.disable_prepacking"
 
 
-def test_pairs_read_weights_where_they_lie_and_other_sessions_pack_them(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def entries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows by what each session that is opened is told of packing."""
     seen: list[str] = []
     made = sessions.session_options
 
-    def watched(*given: Any) -> Any:
-        options = made(*given)
+    def watched(*given: Any, **more: Any) -> Any:
+        options = made(*given, **more)
         try:
             seen.append(options.get_session_config_entry(ENTRY))
         except RuntimeError:  # what onnxruntime (1.32.0) raises for an entry that nobody made
@@ -32,13 +37,29 @@ def test_pairs_read_weights_where_they_lie_and_other_sessions_pack_them(monkeypa
         return options
 
     monkeypatch.setattr(sessions, "session_options", watched)
+    return seen
+
+
+def test_pairs_read_weights_where_they_lie_and_other_sessions_pack_them(entries: list[str]) -> None:
     program = Program({"model": append_decoder()})
     result = PassManager(parse_pipeline("strip-states")).run(program.copy())
     assert verify(program, result).verdict is Verdict.EQUAL
-    assert seen and set(seen) == {"1"}
-    seen.clear()
+    assert entries and set(entries) == {"1"}
+    entries.clear()
     sessions.Session(append_decoder())
-    assert seen == ["0"]
+    assert entries == ["0"]
+
+
+@pytest.mark.parametrize(("free", "entry"), [("1000 kB", "1"), ("9000000 kB", "0")])
+def test_weights_beyond_half_of_the_free_memory_are_never_packed(
+    tmp_path: Path, entries: list[str], monkeypatch: pytest.MonkeyPatch, free: str, entry: str
+) -> None:
+    wide = Tiny(layers=1, hidden=256, heads=4, kv_heads=2, head=64, ffn=688)
+    Program({"model": append_decoder(wide)}).save(tmp_path / "model")
+    (tmp_path / "meminfo").write_text(f"MemTotal: 99999999 kB\nMemAvailable: {free}\n", encoding="ascii")
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    sessions.Session(Program.load(tmp_path / "model").graphs["model"])
+    assert entries == [entry]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int64, np.bool_])

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from ...ir.core.errors import OnnxPassesError
 from .known_faults import fault_of
+from .memory import outgrows
 
 MAX_PROTO = (1 << 31) - 1
 _NO_KERNEL = re.compile(
@@ -58,7 +59,7 @@ def mapped_weights() -> Iterator[None]:
     """Sessions that are opened inside read weights where their files are mapped, and keep no copy in another order.
 
     For few runs a graph: onnxruntime (1.32.0) packs each product's weights for its kernel when it opens a session, a
-    copy of about all of them that pays off over many runs.
+    copy of about all of them that pays off over many runs. Weights beyond half of the free memory are read so always.
     """
     token = _MAPPED.set(True)
     try:
@@ -122,7 +123,8 @@ class Session:
         self.name = name
         if fault := fault_of(model, onnxruntime.__version__):
             raise KernelMissing("Attention", name, fault)
-        options = session_options(onnxruntime, optimization or chosen_optimization(), threads)
+        mapped = _MAPPED.get() or outgrows(model)
+        options = session_options(onnxruntime, optimization or chosen_optimization(), threads, mapped=mapped)
         # the options keep no reference to the arrays: this object does, as long as the session lives
         self._weights = _bind_weights(onnxruntime, model, options)
         try:
@@ -149,8 +151,8 @@ class Session:
         return dict(zip(wanted or self.outputs, results, strict=True))
 
 
-def session_options(onnxruntime: Any, optimization: Optimization, threads: int = 1) -> Any:
-    """In order, nothing logged; activations of a weight-only product stay what the graph says.
+def session_options(onnxruntime: Any, optimization: Optimization, threads: int = 1, *, mapped: bool = False) -> Any:
+    """In order, nothing logged; activations of a weight-only product stay what the graph says; no copy if ``mapped``.
 
     From its extended optimizations on, onnxruntime (1.32.0) makes DequantizeLinear of a weight and MatMul one
     MatMulNBits that rounds activations to 8 bits, unless the session asks for accuracy level 0.
@@ -162,7 +164,7 @@ def session_options(onnxruntime: Any, optimization: Optimization, threads: int =
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, optimization.value)
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if _MAPPED.get():
+    if mapped:
         options.add_session_config_entry("session.disable_prepacking", "1")
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
     return options
