@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import onnx_ir as ir
 
 from .mutant_edits import (
@@ -150,7 +151,43 @@ def heads_rolled(op: Op, x: ir.Value, axis: int) -> ir.Value:
     return op("Concat", op("Slice", x, [1], [FAR], [1]), op("Slice", x, [0], [1], [1]), axis=1)
 
 
+def over_tokens(op: Op, x: ir.Value) -> ir.Value:
+    """Each channel over its norm along the run's tokens, as an instance norm computes it."""
+    return op("Div", x, op("Add", op("ReduceL2", x, axes=[1], keepdims=1), 1.0))
+
+
+def on_grid(axes: list[int]) -> Callable[[Op, ir.Value], ir.Value]:
+    """Rounded to a grid whose scale is taken over ``axes`` of the hidden rows."""
+
+    def build(op: Op, x: ir.Value) -> ir.Value:
+        scale = op("Div", op("ReduceMax", op("Abs", x), axes=axes, keepdims=1), 127.0)
+        return op("Mul", op("Round", op("Div", x, scale)), scale)
+
+    return build
+
+
+def rooted(op: Op, x: ir.Value, axis: int) -> ir.Value:
+    """Rows over their root mean square along the rows."""
+    return op("Div", x, op("Sqrt", op("Add", op("ReduceMean", op("Mul", x, x), axes=[axis], keepdims=1), 1.0)))
+
+
+def pooled(op: Op, x: ir.Value) -> ir.Value:
+    """The larger of each token and its neighbours."""
+    turned_rows = op("Transpose", x, perm=[0, 2, 1])
+    return op("Transpose", op("MaxPool", turned_rows, kernel_shape=[3], pads=[1, 1]), perm=[0, 2, 1])
+
+
 EXPORTERS: dict[str, Mutation] = {
+    "hidden rows over each channel's norm": hidden(over_tokens),
+    "hidden rows on the run's grid": hidden(on_grid([0, 1, 2])),
+    "hidden rows on grids of their own": hidden(on_grid([2])),
+    "the largest of three tokens": hidden(pooled),
+    "rows over their root mean square": on_rows(rooted),
+    "rows times their softmax": on_rows(lambda op, x, a: op("Mul", x, op("Softmax", x, axis=a))),
+    "scores over the root of the rows": on_scores(
+        lambda op, x: op("Div", x, op("Sqrt", op("Cast", op("Slice", op("Shape", x), [3], [4]), to=FLOAT)))
+    ),
+    "weights summed up": on_weights(lambda op, x: op("CumSum", x, np.int64(3))),
     "mask moved for the last query": on_mask(last_query),
     "softmax over heads": softmax_over(1),
     "softmax over the batch": softmax_over(0),

@@ -134,6 +134,17 @@ def test_a_past_that_may_be_left_out_is_not_half_taken_away(pipeline: str) -> No
         PassManager(parse_pipeline(pipeline)).run(Program(graphs={"model": model}))
 
 
+@pytest.mark.parametrize(("shape", "found"), [(["B"], True), (["B", 1], True), (["B", 2], False)])
+def test_a_count_of_tokens_is_a_state_line_by_line(shape: list[str | int], found: bool) -> None:
+    """One number a line of the batch, with an axis of one or without."""
+    dims = ",".join(map(str, shape))
+    model = ir.from_onnx_text(
+        HEAD + f"g (int64[B,S] ids, int64[{dims}] count) => (int64[B,S] y, int64[{dims}] count_out) {{"
+        "s = Shape <start = 1, end = 2> (ids) count_out = Add (count, s) y = Neg (ids) }"
+    )
+    assert [state.kind for state in find_states(model)] == ["length"] * found
+
+
 def test_a_length_that_passes_through_stays() -> None:
     program = Program(graphs={"model": model_of("lengths that pass through")})
     PassManager(parse_pipeline("single-shot")).run(program)

@@ -76,7 +76,8 @@ def match_scan(value: ir.Value, outputs: Container[int]) -> State | None:
 
 def match_counter(value: ir.Value, outputs: Container[int]) -> State | None:
     """The integer that each run adds its own length to (``cumulative_length``), or None."""
-    if value.dtype is None or not value.dtype.is_integer() or value.shape is None or len(value.shape) > 1:
+    one_each = value.shape is not None and all(size == 1 for size in list(value.shape)[1:])
+    if value.dtype is None or not value.dtype.is_integer() or not one_each:
         return None
     for path in forward(value):
         for node, index in path.value.uses():
