@@ -10,13 +10,13 @@ install: ## install the package in place, with all that the tests need
 	$(PYTHON) -m pip install -e ".[test,shapes,report]"
 
 test: ## run the tests, on all cores
-	$(PYTHON) -m pytest -q -n auto
+	$(PYTHON) -m pytest -q
 
 test-all: ## run the tests, the slow ones too
-	$(PYTHON) -m pytest -q -n auto -m "slow or not slow"
+	$(PYTHON) -m pytest -q -m "slow or not slow"
 
 test-consumers: ## compile and run what is made of every model on other runtimes (extra consumers; half an hour)
-	$(PYTHON) -m pytest -q -n auto -m "slow or not slow" tests/test_consumers.py
+	$(PYTHON) -m pytest -q -m "slow or not slow" tests/test_consumers.py
 
 lint: ## style, format, floors (ir < passes < runtime < api < cli) and types; changes nothing
 	ruff check .
