@@ -18,6 +18,8 @@ from onnx_llm_passes.runtime.verify.compare import Difference
 from onnx_llm_passes.runtime.verify.report import CaseReport, Verdict, VerifyReport
 from onnx_llm_passes.runtime.verify.verify import verify as run_verify
 
+from .cross_graphs import cross_decoder
+
 
 def loaded(tmp_path: Path) -> Program:
     ir.save(append_decoder(), tmp_path / "model.onnx")
@@ -147,3 +149,15 @@ def test_saturating_kernels_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not settings.saturation_note([Program(graphs={"g": append_decoder()})])
     monkeypatch.setattr(settings, "integer_kernels_saturate", lambda: False)
     assert not settings.saturation_note([integer_product()])
+
+
+def test_a_past_that_was_full_in_every_run_is_named() -> None:
+    """A decoder under an encoder whose own past nothing hides: equal on a full past, and no word of other ones."""
+    result = PassManager(parse_pipeline("clone-decode{ctx=32 k=0 bind=frames:5}")).run(
+        Program(graphs={"model": cross_decoder()})
+    )
+    report = run_verify(Program(graphs={"model": cross_decoder()}), result)
+    assert report.equal, report.first_difference
+    assert report.limits == ["model: the past was full in every run; rows of it that hold no token were not tried"]
+    assert any("own inputs only" in note for note in report.notes)
+    assert not any("token by token" in case.case for case in report.cases)
