@@ -15,6 +15,7 @@ from ..ir.program.program import Program
 from ..ir.quantization import Encoding, EncodingsInvalid, EncodingTable, read_encodings
 from ..ir.quantization.carried import put_table, resolve_axis, table_of, tensors_of
 from ..ir.quantization.kv_scales import layer_and_kind
+from ..ir.quantization.packed_weights import Unread, match_packed
 from ..ir.quantization.qdq import read_qdq
 from ..ir.quantization.weight_pairs import Matched, match_weights
 from .base import GraphResult, Pass, Report
@@ -27,7 +28,8 @@ class LoadEncodings(Pass):
     """Reads encodings or watched ranges of any known format and gives them to the program; no graph changes.
 
     1. Formats: AIMET 0.6.1, 1.0.0, 2.0.0, 2.1.0, QNN overrides, onnxruntime's TensorsData, the cache scales of the
-       generative runtime, this package's own, known by what it holds; and the pairs in a quantized ``.onnx`` file.
+       generative runtime, this package's own, known by what it holds; and the pairs in a quantized ``.onnx`` file,
+       and its MatMulNBits weights, by the place of the product.
     2. A tensor that the file names takes the file's word; what the program knew of others stays.
     3. A per-channel encoding whose file does not tell the axis gets it from the weight's use, else from its shape;
        refused where both leave two axes open.
@@ -50,7 +52,7 @@ class LoadEncodings(Pass):
 
     def run(self, program: Program) -> Report:
         """Loads; EncodingsInvalid says what is wrong with the file, PassRefused that it speaks of another model."""
-        loaded, matched = _read(self.file, list(program.graphs.values()))
+        loaded, matched, unread = _read(self.file, list(program.graphs.values()))
         _name_caches(loaded, list(program.graphs.values()))
         tensors = tensors_of(program.graphs.values())
         strangers = [name for name in loaded.names() if name not in tensors]
@@ -76,21 +78,24 @@ class LoadEncodings(Pass):
             ),
             warnings=(
                 *_matched_warnings(matched),
+                *_unread_warning(unread),
                 *_foreign(strangers, loaded, self.file.name),
                 *_length_warning(loaded, self.ctx),
             ),
         )
 
 
-def _read(path: Path, targets: Sequence[ir.Model]) -> tuple[EncodingTable, list[Matched]]:
-    """The table of a file of encodings, or of the pairs in a quantized graph, and the weights of those pairs here."""
+def _read(path: Path, targets: Sequence[ir.Model]) -> tuple[EncodingTable, list[Matched], list[Unread]]:
+    """The table of a file of encodings, or of a quantized graph, its weights here, and those that are not."""
     if path.suffix != ".onnx":
-        return read_encodings(path), []
-    table, matched = EncodingTable(), list[Matched]()
+        return read_encodings(path), [], []
+    table, matched, unread = EncodingTable(), list[Matched](), list[Unread]()
     for model in Program.load(path).graphs.values():
         table.encodings |= read_qdq(model, where=str(path)).encodings
         matched += match_weights(model, targets, table)
-    return table, matched
+        packed, strange = match_packed(model, targets, table, str(path))
+        matched, unread = matched + packed, unread + strange
+    return table, matched, unread
 
 
 def _matched_notes(matched: Sequence[Matched], table: EncodingTable) -> Iterator[str]:
@@ -114,6 +119,14 @@ def _matched_warnings(matched: Sequence[Matched]) -> Iterator[str]:
                 f"{one.others} of {one.total} integers of {one.pair} are not those of {one.weight} rounded to nearest: "
                 "insert-qdq writes the latter"
             )
+
+
+def _unread_warning(unread: Sequence[Unread]) -> tuple[str, ...]:
+    """A warning that counts the packed weights without an encoding, with the reason of the first ones."""
+    if not unread:
+        return ()
+    told = "; ".join(f"{one.weight}: {one.why}" for one in unread[:SHOWN])
+    return (f"{len(unread)} weights of MatMulNBits give no encoding: {told}",)
 
 
 def _take(table: EncodingTable, loaded: EncodingTable, name: str, value: ir.Value, where: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from ...core.packed import WIDTHS, unpack_bytes
 from .emitter import FLOAT, INT64, Emitter, Unfit
 from .ports import Ports, constant
 
@@ -94,11 +95,9 @@ def viewed(tensor: ir.TensorProtocol, kind: ir.DataType, shape: list[int]) -> ir
 
 def unpacked(content: np.ndarray[Any, Any], bits: int) -> np.ndarray[Any, Any]:
     """``[…, bytes]`` to the unsigned numbers in them, the lowest bits first."""
-    if bits not in (2, 4, 8):
+    if bits not in WIDTHS:
         raise Unfit(f"its weight has {bits} bits")
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    parts = (content[..., None] >> shifts) & np.uint8(2**bits - 1)
-    return parts.reshape(*content.shape[:-1], -1)
+    return unpack_bytes(content, bits)
 
 
 def gather_block_quantized(e: Emitter, node: ir.Node) -> list[ir.Value | None]:
