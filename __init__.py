@@ -10,7 +10,7 @@ _HOMES = {  # module -> the public names it gives; passes and presets come out o
     "api.diff": ("Difference", "diff"),
     "api.facts": ("GraphFacts",),
     "api.inspect": ("Inspection", "inspect"),
-    "api.measure": ("calibrate", "compare", "verify"),
+    "api.measure": ("calibrate", "compare", "sensitivity", "suggest_bits", "verify"),
     "api.run": ("run",),
     "ir.core.errors": (
         "InputError",

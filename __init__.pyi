@@ -21,6 +21,8 @@ from .api.inspect import (
 from .api.measure import (
     calibrate,
     compare,
+    sensitivity,
+    suggest_bits,
     verify,
 )
 from .api.run import (
@@ -215,8 +217,10 @@ __all__ = [
     "quantize",
     "reranker",
     "run",
+    "sensitivity",
     "single_shot",
     "speculative",
+    "suggest_bits",
     "suggest_k",
     "to_surgeon",
     "verify",

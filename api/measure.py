@@ -1,4 +1,4 @@
-"""``verify``, ``calibrate`` and ``compare`` run programs, and return what the commands print."""
+"""``verify``, ``calibrate``, ``compare`` and ``sensitivity`` run programs, and return what the commands print."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..ir.quantization import EncodingTable
+    from ..runtime.compare.bits import Suggestion
     from ..runtime.compare.programs import Comparison
+    from ..runtime.compare.sensitivity import Sensitivity
     from ..runtime.verify.verify import VerifyReport
     from .sources import Model
 
@@ -124,6 +126,43 @@ def compare(
         if whole is not None:
             return compare_layers(first, second, whole, texts)
         return compare_programs(first, second, texts, chunk=chunk, graph=graph)
+
+
+def sensitivity(
+    model: Model,
+    tokens: Texts,
+    *,
+    rows: int | None = None,
+    block: int = 0,
+    samples: int | None = None,
+    graph: str | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
+    follow_links: bool = False,
+) -> Sensitivity:
+    """What the weights of each layer and role lose alone at 8 and 4 bits, in decibels and KL at the logits.
+
+    ``rows``: tokens that are run, by default as many as cost about two runs over all texts; ``block``: inputs that
+    share a scale, 0 for a whole channel. Raises PassRefused where no structure tells the layers.
+    """
+    from ..runtime.compare.sensitivity import sensitivity as measure
+
+    program = program_of(model, "sensitivity", follow_links=follow_links)
+    texts = texts_of(tokens, "sensitivity", samples, tokenizer)
+    return measure(program, texts, rows=rows, graph=graph, block=block)
+
+
+def suggest_bits(losses: Sensitivity | str | os.PathLike[str], budget: float = 4.5) -> Suggestion:
+    """The widths of layers and roles that lose least at ``budget`` bits a weight; its ``recipe`` goes to ``quantize``.
+
+    ``losses``: what `sensitivity` measured, or the file that the command wrote. UsageError for a budget below the
+    narrowest width.
+    """
+    from ..runtime.compare.bits import suggest_bits as choose
+    from ..runtime.compare.losses import read_sensitivity
+    from ..runtime.compare.sensitivity import Sensitivity
+
+    found = losses if isinstance(losses, Sensitivity) else read_sensitivity(Path(losses))
+    return choose(found, budget)
 
 
 def texts_of(tokens: Texts, call: str, limit: int | None, tokenizer: str | os.PathLike[str] | None) -> list[np.ndarray]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..ir.core.errors import InputError, WriteError
+from ..ir.core.errors import WriteError
 from . import render
 from .options import Debug, FollowLinks, Json, ModelPath
 
@@ -45,7 +45,7 @@ def sensitivity(
     found = measure(
         program, read_tokens(tokens, limit=samples, tokenizer=tokenizer), rows=rows, graph=graph, block=block
     )
-    facts = {"block": block, **found.to_dict()}
+    facts = found.to_dict()
     try:
         out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
@@ -72,44 +72,22 @@ def suggest_bits(
     debug: Debug = False,
 ) -> None:
     """Choose 4 or 8 bits for each layer and role, so that the sum of what they lose alone is least under a budget."""
-    from ..runtime.compare.bits import assignment, greedy, items_of, least_loss, recipe_of
+    from ..runtime.compare.bits import suggest_bits as suggest
+    from ..runtime.compare.losses import read_sensitivity
 
-    losses, block = _read(file)
-    items = items_of(losses)
-    best, other = least_loss(items, budget), greedy(items, budget)
+    found = suggest(read_sensitivity(file), budget)
     if apply:
-        typer.echo(recipe_of(items, best, block=block), nl=False)
+        typer.echo(found.recipe, nl=False)
         return
-    widths = sorted({bits for item in items for bits in item.losses})
-    uniform = {bits: assignment(items, [bits] * len(items)) for bits in widths}
-    named = {"least": best, "greedy": other, **{f"all {bits}": found for bits, found in uniform.items()}}
     if as_json:
-        render.show_json({name: {"loss": found.loss, "average": found.average} for name, found in named.items()})
+        render.show_json(found.to_dict())
         return
-    shown = [(name, f"{found.average:.3f}", f"{found.loss:.4g}") for name, found in named.items()]
+    shown = [(name, f"{found.average:.3f}", f"{found.loss:.4g}") for name, found in found.named.items()]
     render.table(("assignment", "bits a weight", "KL added up"), shown)
+    best = found.named["least"]
     wide = [
         f"{i.role}{'' if i.layer is None else ' ' + str(i.layer)}"
-        for i, b in zip(items, best.bits, strict=True)
+        for i, b in zip(found.items, best.bits, strict=True)
         if b > min(best.bits)
     ]
     render.show(f"{max(best.bits)} bits: {', '.join(wide) or 'none'}")
-
-
-def _read(file: Path) -> tuple[list[Loss], int]:
-    from ..ir.serialization.strict import StrictReader
-    from ..runtime.compare.sensitivity import Loss
-
-    reader = StrictReader("what `sensitivity` wrote", InputError)
-    document: Any = reader.load_json(reader.read_text(file), where=str(file))
-    entries = document.get("losses") if isinstance(document, dict) else None
-    if not isinstance(entries, list) or not all(isinstance(e, dict) and set(e) == FIELDS for e in entries):
-        raise InputError("holds no losses", where=str(file), wanted="a file that `onnx-passes sensitivity` wrote")
-    try:
-        losses = [
-            Loss(e["layer"], str(e["role"]), int(e["bits"]), int(e["weights"]), float(e["sqnr"]), float(e["kl"]))
-            for e in entries
-        ]
-        return losses, int(document.get("block", 0))
-    except (TypeError, ValueError):
-        raise InputError("holds a loss that is no number", where=str(file)) from None

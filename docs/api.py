@@ -11,7 +11,20 @@ from typing import Any
 import onnx_llm_passes as package
 from onnx_llm_passes.passes.presets import PRESETS
 
-FUNCTIONS = ("run", "inspect", "diff", "check", "verify", "calibrate", "compare", "generate", "predict", "suggest_k")
+FUNCTIONS = (
+    "run",
+    "inspect",
+    "diff",
+    "check",
+    "verify",
+    "calibrate",
+    "compare",
+    "sensitivity",
+    "suggest_bits",
+    "generate",
+    "predict",
+    "suggest_k",
+)
 RESULTS = {  # what functions return -> where the type lies
     "Inspection": "api.inspect",
     "GraphFacts": "api.facts",

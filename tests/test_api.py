@@ -190,6 +190,24 @@ def test_calibrate_quantize_compare(decoder: Path, tmp_path: Path) -> None:
     assert found.tokens == sum(map(len, TEXTS))
 
 
+def test_bits_are_suggested_from_losses_and_quantize_takes_them(decoder: Path, tmp_path: Path) -> None:
+    texts = [list(range(1, 17)), list(range(16, 0, -1))]
+    found = ox.sensitivity(decoder, texts, block=4)
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, texts)), encoding="utf-8")
+    out = tmp_path / "s.json"
+    command("sensitivity", decoder, "--tokens", tmp_path / "t.jsonl", "--block", "4", "-o", out)
+    assert json.loads(out.read_text(encoding="utf-8")) == json.loads(json.dumps(found.to_dict()))
+    chosen = ox.suggest_bits(found, 6)
+    printed = json.loads(command("suggest-bits", out, "--budget", "6", "--json"))
+    assert chosen.to_dict() == {name: printed[name] for name in chosen.to_dict()} == ox.suggest_bits(out, 6).to_dict()
+    assert chosen.named["least"].loss <= min(chosen.named["greedy"].loss, chosen.named["all 4"].loss)
+    assert command("suggest-bits", out, "--budget", "6", "--apply") == chosen.recipe
+    (tmp_path / "r.yaml").write_text(chosen.recipe, encoding="utf-8")
+    small = ox.run(decoder, f"fix-opset{{version=21}},insert-qdq{{recipe={tmp_path / 'r.yaml'}}}").graphs["model"]
+    made = [value for name, value in small.graph.initializers.items() if name.endswith("/quantized")]
+    assert {value.dtype.bitwidth for value in made if value.dtype} == set(chosen.named["least"].bits)
+
+
 def test_a_notebook_shows_tables_with_every_name_escaped(decoder: Path) -> None:
     program = ox.Program.load(decoder)
     program.graphs["model"].graph.inputs[0].name = "<ids>"

@@ -141,7 +141,7 @@ def _domain(name: str, encoding: Encoding, dtype: ir.DataType, opset: int) -> st
         f"no operator of opset {opset} puts tensor {name!r} on its grid",
         found=f"{what}, {dtype.name}",
         wanted=f"opset {WIDE_OPSET}" if dtype in _FLOATS else "a float of 16 or 32 bits",
-        hint=f"Raise the model's opset to {WIDE_OPSET} (onnx.version_converter)." if dtype in _FLOATS else "",
+        hint=f"Run fix-opset{{version={WIDE_OPSET}}} before." if dtype in _FLOATS else "",
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...ir.core.errors import UsageError
-from .sensitivity import Loss
+from .sensitivity import Loss, Sensitivity
 
 UNITS = 20_000  # of size, at most, in which budgets are counted: finer ones change nothing that is measured
 
@@ -31,6 +31,39 @@ class Assignment:
     bits: tuple[int, ...]
     loss: float
     average: float
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """The assignment of bits that loses least under a budget, and beside it the greedy and the uniform ones.
+
+    Attributes:
+        items: The weights that bits are given to.
+        named: ``least``, ``greedy``, and ``all N`` of each width -> its assignment, bits in the order of ``items``.
+        block: Inputs of a channel that shared a scale when the losses were measured; 0 for all.
+    """
+
+    items: tuple[Item, ...]
+    named: dict[str, Assignment]
+    block: int = 0
+
+    @property
+    def recipe(self) -> str:
+        """The least loss as a recipe (YAML), which ``quantize{recipe=FILE}`` reads."""
+        return recipe_of(self.items, self.named["least"], block=self.block)
+
+    def to_dict(self) -> dict[str, object]:
+        """As ``suggest-bits --json`` prints it."""
+        return {name: {"loss": found.loss, "average": found.average} for name, found in self.named.items()}
+
+
+def suggest_bits(found: Sensitivity, budget: float) -> Suggestion:
+    """Chooses among the widths that were measured; UsageError for a budget below the narrowest of them."""
+    items = items_of(found.losses)
+    best, other = least_loss(items, budget), greedy(items, budget)
+    widths = sorted({bits for item in items for bits in item.losses})
+    uniform = {f"all {bits}": assignment(items, [bits] * len(items)) for bits in widths}
+    return Suggestion(tuple(items), {"least": best, "greedy": other, **uniform}, found.block)
 
 
 def items_of(losses: Sequence[Loss]) -> list[Item]:

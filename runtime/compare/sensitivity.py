@@ -53,10 +53,12 @@ class Sensitivity:
     losses: list[Loss] = field(default_factory=list[Loss])
     tokens: int = 0
     texts: int = 0
+    block: int = 0
 
     def to_dict(self) -> dict[str, object]:
         """As the command writes it."""
-        return {"tokens": self.tokens, "texts": self.texts, "losses": [vars(loss) for loss in self.losses]}
+        losses = [vars(loss) for loss in self.losses]
+        return {"block": self.block, "tokens": self.tokens, "texts": self.texts, "losses": losses}
 
 
 @dataclass(eq=False)
@@ -96,7 +98,7 @@ def sensitivity(
     texts = _texts(samples, feeder, rows or _affordable(samples, units, len(stages)))
     floats = _float_run(feeder, stages, texts, answer.name)
     _through(model, stages, units, floats, places.weights, block, on_progress)
-    return _measured(units, floats, texts, answer.name)
+    return replace(_measured(units, floats, texts, answer.name), block=block)
 
 
 def _units(weights: Mapping[ir.Value, Place], stages: Sequence[Stage]) -> Iterable[_Unit]:
