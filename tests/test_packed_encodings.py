@@ -16,6 +16,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import (
 from onnx_llm_passes import PassManager, Program, parse_pipeline
 from onnx_llm_passes.ir.core.packed import unpack_bytes
 from onnx_llm_passes.ir.quantization import EncodingsInvalid
+from onnx_llm_passes.ir.quantization.qdq import quantized
 from onnx_llm_passes.passes.load_encodings import LoadEncodings
 from onnx_llm_passes.runtime.samples.samples import append_decoder
 
@@ -30,12 +31,12 @@ def float_model() -> ir.Model:
     return made
 
 
-def packed_file(folder: Path, *, bits: int = 4, symmetric: bool = True) -> Path:
+def packed_file(folder: Path, made: ir.Model | None = None, *, bits: int = 4, symmetric: bool = True) -> Path:
     config = DefaultWeightOnlyQuantConfig(block_size=16, is_symmetric=symmetric, bits=bits)
-    quantizer = MatMulNBitsQuantizer(ir.to_proto(float_model()), algo_config=config)
+    quantizer = MatMulNBitsQuantizer(ir.to_proto(made or float_model()), algo_config=config)
     quantizer.process()
-    made = quantizer.model
-    onnx.save(made if isinstance(made, onnx.ModelProto) else made.model, folder / "packed.onnx")
+    packed = quantizer.model
+    onnx.save(packed if isinstance(packed, onnx.ModelProto) else packed.model, folder / "packed.onnx")
     return folder / "packed.onnx"
 
 
@@ -79,6 +80,27 @@ def test_a_scale_that_is_none_is_refused_at_the_file(tmp_path: Path, scale: floa
         LoadEncodings(path).run(Program(graphs={"model": float_model()}))
     assert name in str(caught.value)
     assert "packed.onnx" in str(caught.value)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_blocks_of_zeros_are_read_though_their_scale_is_zero(tmp_path: Path, symmetric: bool) -> None:
+    made = float_model()
+    value = next(v for v in made.graph.initializers.values() if "q_proj" in str(v.name))
+    assert value.const_value is not None
+    array = value.const_value.numpy().copy()
+    array[:16, 3] = 0
+    value.const_value = ir.Tensor(array, name=value.name)
+    path = packed_file(tmp_path, made, symmetric=symmetric)
+    program = Program(graphs={"model": made})
+    LoadEncodings(path).run(program)
+    grid = program.encodings[str(value.name)].encoding
+    assert grid is not None
+    integers, points = quantized(array, grid), np.array(grid.zero_point).reshape(grid.shape)
+    assert (integers[:16, 3] == points[0, 3]).all()
+    with pytest.raises(
+        EncodingsInvalid, match=r"scale -?0\.0"
+    ):  # the same file beside a weight that is not zeros there
+        LoadEncodings(path).run(Program(graphs={"model": float_model()}))
 
 
 def test_zero_points_between_the_integers_are_told(tmp_path: Path) -> None:

@@ -274,6 +274,24 @@ def test_weights_with_a_nan_are_named(ranges: Path) -> None:
         run("w4-only", ranges, made)
 
 
+@pytest.mark.parametrize("symmetry", ["symmetric", "asymmetric"])
+@pytest.mark.parametrize("granularity", ["channel", "block 16", "tensor"])
+@pytest.mark.parametrize("method", ["minmax", "mse"])
+def test_a_channel_of_zeros_stays_zeros(symmetry: str, granularity: str, method: str, ranges: Path) -> None:
+    made = model()
+    value = next(v for v in made.graph.initializers.values() if "q_proj" in str(v.name))
+    assert value.const_value is not None
+    array = value.const_value.numpy().copy()
+    array[:, 3] = 0
+    value.const_value = ir.tensor(array, name=value.name)
+    said = f"{{bits: 4, symmetry: {symmetry}, granularity: {granularity}, method: {method}}}"
+    program = run(f"- weights: {said}\n", ranges, made)
+    grid = read_qdq(program.graphs["model"]).encodings[str(value.name)]
+    assert all(0 < scale < np.inf for scale in grid.scale)
+    points = np.array(grid.zero_point).reshape(grid.shape)
+    assert (quantized(array, grid)[:, 3] == np.unique(points[..., 3] if grid.shape else points)).all()
+
+
 def test_optional_rules_may_take_nothing(ranges: Path) -> None:
     program = run("- weights: {bits: 8}\n- where: {layers: 9}\n  weights: {bits: 4}\n  optional: true\n", ranges)
     assert "rule 2, of layers 9: 0 weights at 4" in notes(program)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -32,7 +32,7 @@ def match_packed(
     """Adds to ``table`` the grids of ``source``'s packed weights, by the names of the float weights ``[K, N]``.
 
     The same place is a MatMul of ``models`` that gives a tensor of the same name. EncodingsInvalid, naming the weight
-    and the file ``where``, for a scale that is infinite, zero or NaN.
+    and the file ``where``, for a scale that is infinite, NaN, or zero where the float block is not all zeros.
     """
     products = {str(node.outputs[0].name): node for m in models for node in m.graph if _is_product(node)}
     matched, unread = list[Matched](), list[Unread]()
@@ -63,6 +63,7 @@ def _matched(node: ir.Node, name: str, product: ir.Node | None, table: EncodingT
     encoding = _encoding(node, width, rows)
     if isinstance(encoding, str):
         return encoding
+    encoding = _with_zero_blocks(encoding, weight.const_value)
     check_encoding(name, encoding, where=where, turned=True)
     if table.encodings.setdefault(weight.name, encoding) != encoding:
         return f"{weight.name!r} has another grid already"
@@ -94,6 +95,17 @@ def _encoding(node: ir.Node, width: int, rows: int) -> Encoding | str:
         block=block,
         kind=Kind.PARAM,
     )
+
+
+def _with_zero_blocks(encoding: Encoding, weight: ir.TensorProtocol) -> Encoding:
+    """The grid with scale 1 for blocks of zeros alone, to which onnxruntime 1.32's quantizer gives the scale 0."""
+    if all(encoding.scale) or encoding.block is None:
+        return encoding
+    starts = np.arange(0, weight.shape.numpy()[0], encoding.block)
+    reach = np.maximum.reduceat(np.abs(weight.numpy()), starts, axis=0)
+    scale = np.array(encoding.scale).reshape(encoding.shape)
+    scale[(scale == 0) & (reach == 0)] = 1.0
+    return replace(encoding, scale=tuple(scale.reshape(-1).tolist()))
 
 
 def _others(node: ir.Node, weight: ir.TensorProtocol, encoding: Encoding) -> int:
