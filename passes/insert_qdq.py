@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from ..ir.core.errors import PassRefused, UnknownNameError, UsageError
 from ..ir.program.program import Program
-from ..ir.quantization import Encoding, EncodingsInvalid, EncodingTable, encoding_groups, print_encodings
+from ..ir.quantization import Encoding, EncodingsInvalid, EncodingTable, Kind, encoding_groups, print_encodings
 from ..ir.quantization.carried import put_table, table_of
-from ..ir.quantization.choose import activations_of, as_held, check_tied, encoding_for, weights_of
+from ..ir.quantization.choose import activations_of, as_held, check_tied, encoding_for, inside_sum, weights_of
 from ..ir.quantization.decide import Choice, Decider, Taken, taken_of
 from ..ir.quantization.grid import plain
 from ..ir.quantization.qdq import (
@@ -52,10 +52,10 @@ class InsertQdq(Pass):
        which may have a scale for each block of a matrix (opset 21).
        Graphs that share a weight share its integers; its float form goes where nothing else reads it.
     3. Left in float: what depends on positions and masks alone, embedding tables, normalization weights, insides of
-       fused attention, of local functions and of branches, and ``keep``.
+       fused attention, of local functions and of branches, ``keep``, and a product without evidence that only the sum
+       with a bias reads: AIMET and NPUs take the two as one.
     4. Widths other than 8 use com.microsoft's operators below opset 21.
     5. What was applied becomes the program's encodings, and ``encodings.json`` (AIMET 1.0.0) beside the graphs.
-
     6. With a recipe its rules decide, tensor by tensor: bits, symmetry, granularity, method; later rules win, every
        rule tells how many tensors it took, and one that takes none is refused. What no rule takes stays in float.
        A grid of other bits that a file brought is made anew.
@@ -171,8 +171,11 @@ class InsertQdq(Pass):
                 continue
             if on_grid(value):
                 continue
+            if inside_sum(table, value):
+                plan.inner += 1
+                continue
             name, dtype = value.name or "", types.get(value, ir.DataType.FLOAT)
-            encoding = as_held(encoding_for(table, value, choice), dtype)
+            encoding = as_held(encoding_for(table, value, choice), dtype, Kind.ACTIVATION)
             if encoding.block is not None or encoding.levels:
                 raise EncodingsInvalid(f"tensor {name!r} is computed, and has scales of blocks", where=self.name)
             shape = [dim if isinstance(dim, int) else None for dim in value.shape] if value.shape is not None else None
@@ -203,7 +206,7 @@ class InsertQdq(Pass):
             nodes = _insert(plan, builder, value, encoding, dtype)
             for node in nodes if mark is not None else ():
                 node.metadata_props[MARK] = mark or ""
-        counts = {"activations": len(plan.activations), "weights": len(plan.weights)}
+        counts = {"activations": len(plan.activations), "weights": len(plan.weights), "inside sums": plan.inner}
         counts = {what: number for what, number in counts.items() if number}
         return GraphResult(plan.model, bool(counts), counts=counts)
 
@@ -220,8 +223,8 @@ class InsertQdq(Pass):
             if given is not None and choice.strict and given.bits != choice.bits:
                 given = None
             made = given or weight_encoding(name, array, choice, axis)
-            stated = as_held(made, tensor.dtype)
-            encoding = as_held(plain(stated), tensor.dtype)
+            stated = as_held(made, tensor.dtype, Kind.PARAM)
+            encoding = as_held(plain(stated), tensor.dtype, Kind.PARAM)
             check_grid(name, encoding, tensor.dtype, array.shape, plan.opset)
             kind = grid_type(name, encoding)
             shared[key] = stated, encoding, lazily_quantized(tensor, encoding, kind)
@@ -270,6 +273,7 @@ class _GraphPlan:
     weights: dict[ir.Value, tuple[int, Choice]] = field(default_factory=dict[ir.Value, "tuple[int, Choice]"])
     states: dict[ir.Value, str] = field(default_factory=dict[ir.Value, str])
     integers: dict[ir.Value, _Integers] = field(default_factory=dict[ir.Value, "_Integers"])
+    inner: int = 0
 
     @property
     def opset(self) -> int:

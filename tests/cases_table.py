@@ -244,7 +244,7 @@ CASES: dict[str, tuple[Row, ...]] = {
 
 # What no command of a moment shows: the test that holds it.
 HELD_BY = {
-    "aimet-encodings-two-way": "test_encodings_formats.py",
+    "aimet-encodings-two-way": "test_bias_sums.py",
     "fold-clone-leaves-unused-input": "test_drop_unused_inputs.py",
     "fuzz-dimension-multiplied-out": "test_hostile_sizes.py::test_products_of_sums_are_bounded",
     "fuzz-kill-in-a-shared-folder": "test_kills.py::test_a_folder_of_the_source_is_whole_at_every_step",

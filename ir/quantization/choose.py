@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from ..core.encoding import Encoding, EncodingTable
+from ..core.encoding import Encoding, EncodingTable, Kind
 from ..core.errors import PassRefused
 from ..core.operators import of
 from ..interface.roles import Role, find_roles
@@ -45,6 +45,20 @@ def activations_of(model: ir.Model, states: list[State], rules: Rules) -> list[i
             rules.check(model, node)
             found += own
     return found
+
+
+def inside_sum(table: EncodingTable, value: ir.Value) -> bool:
+    """Whether a tensor that the table does not know is a product that only the sum with a bias reads.
+
+    AIMET (2.42.0) has one quantizer for the two, behind the sum; QNN's FullyConnected takes the bias as an input.
+    """
+    maker, uses = value.producer(), list(value.uses())
+    if maker is None or maker.op_type != "MatMul" or len(uses) != 1 or uses[0][0].op_type != "Add":
+        return False
+    bias = uses[0][0].inputs[1 - uses[0][1]]
+    if bias is None or bias.const_value is None or len(bias.const_value.shape) != 1:
+        return False
+    return not any(name in table.encodings or name in table.ranges for name in moved_from(value))
 
 
 def encoding_for(table: EncodingTable, value: ir.Value, choice: Choice) -> Encoding:
@@ -110,11 +124,15 @@ def _short(e: Encoding | None) -> str:
     return "no encoding" if e is None else f"{e.bits} bits, scale {e.scale[:1]}, zero point {e.zero_point[:1]}"
 
 
-def as_held(encoding: Encoding, dtype: ir.DataType) -> Encoding:
-    """The encoding with its scales as the graph's float type holds them."""
+def as_held(encoding: Encoding, dtype: ir.DataType, kind: Kind) -> Encoding:
+    """The encoding with its scales as the graph's float type holds them; ``kind`` where its file tells none.
+
+    Files in AIMET's version 2.0.0 do not say what their grids stand at.
+    """
     with np.errstate(over="ignore"):  # check_grid refuses what became infinite
         scale = np.array(encoding.scale, np.float64).astype(dtype.numpy())
-    return replace(encoding, scale=tuple(float(number) for number in scale.reshape(-1)), low=None, high=None)
+    scales = tuple(float(number) for number in scale.reshape(-1))
+    return replace(encoding, scale=scales, low=None, high=None, kind=encoding.kind or kind)
 
 
 def weights_of(model: ir.Model, rules: Rules) -> dict[ir.Value, int]:
