@@ -235,18 +235,29 @@ def test_roles_stay_when_one_token_is_bound_by_hand() -> None:
 
 
 def counter(through: str) -> ir.Model:
-    """A one-element input that an output of its type and shape is computed from, by integers or by a float."""
+    """A one-element input, and an output of its type and shape: how many of a run's tokens were images, added up.
+
+    By integers, or by a float on the way.
+    """
     w = Writer()
-    at = w.input("a", INT64, [1, 1])
-    one = w.constant(np.array([[1]]))
+    at, ids = w.input("a", INT64, [1, 1]), w.input("b", INT64, [1, "s"])
+    images = w.op("Cast", w.op("Equal", ids, w.constant(np.array([7]))), to=INT64)
     path = at if through == "integers" else w.op("Cast", w.op("Cast", at, to=FLOAT), to=INT64)
-    w.output("next", w.op("Add", path, one), [1, 1], INT64)
+    w.output("next", w.op("Add", path, w.op("ReduceSum", images, w.constant(np.array([1])))), [1, 1], INT64)
     return w.model()
 
 
 def test_a_counter_counts_in_integers() -> None:
     assert role(counter("integers")) is Role.IMAGE_INDEX
     assert role(counter("floats")) is not Role.IMAGE_INDEX
+
+
+@pytest.mark.parametrize("shape", [[1], [1, 1], ["b", 1]])
+def test_what_each_run_adds_one_to_is_a_state_and_no_image_index(shape: list[int | str]) -> None:
+    w = Writer()
+    at = w.input("a", INT64, shape)
+    w.output("next", w.op("Add", at, w.constant(np.array([1]))), shape, INT64)
+    assert role(w.model()) is Role.STATE
 
 
 def test_positions_that_look_up_a_stored_mask_choose_no_adapter() -> None:
