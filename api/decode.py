@@ -91,11 +91,17 @@ def _prompts(
     from ..runtime.decode.texts import Words
 
     if isinstance(prompts, str | os.PathLike):
-        return read_prompts(Path(prompts)), None
-    if said := [one for one in prompts if isinstance(one, str)]:
+        texts = read_prompts(Path(prompts))
+    elif said := [one for one in prompts if isinstance(one, str)]:
+        if len(said) != len(prompts):
+            raise UsageError("prompts are all texts or all token ids", found=f"{len(said)} texts of {len(prompts)}")
         words = Words.beside(program.source, None if tokenizer is None else Path(tokenizer))
         return words.prompts(said), words
-    return [[int(token) for token in one] for one in prompts], None
+    else:
+        texts = [[int(token) for token in one] for one in prompts]
+    if tokenizer is not None:
+        raise UsageError("token ids need no tokenizer", found=f"tokenizer={tokenizer}", wanted="prompts that are text")
+    return texts, None
 
 
 def predict(

@@ -86,7 +86,7 @@ def generate(
         from ..runtime.session.settings import optimization_of
 
         source, chosen = proposers_of(proposer, ngram), policy_of(policy)
-        one_of(prompt_ids, prompt)
+        one_of(prompt_ids, prompt, tokenizer)
         loaded = load(program, follow_links)
         talk = Talk.of(loaded, prompt or (), tokenizer, streams=not as_json)
         prompts = talk.prompts if prompt_ids is None else read_prompts(prompt_ids)
@@ -105,11 +105,13 @@ def generate(
         raise typer.Exit(code)
 
 
-def one_of(prompt_ids: Path | None, prompt: list[str] | None) -> None:
-    """UsageError unless prompts are given one way."""
+def one_of(prompt_ids: Path | None, prompt: list[str] | None, tokenizer: Path | None) -> None:
+    """UsageError unless prompts are given one way, and a tokenizer only with text."""
     if (prompt_ids is None) == (not prompt):
         found = "neither" if prompt_ids is None else "both"
         raise UsageError("prompts are token ids or text", found=found, wanted="--prompt-ids F or --prompt TEXT")
+    if prompt_ids is not None and tokenizer is not None:
+        raise UsageError("token ids need no tokenizer", found=f"--tokenizer {tokenizer}", wanted="--prompt TEXT")
 
 
 def load(path: Path, follow_links: bool) -> Program:
@@ -238,9 +240,11 @@ def _show(found: Generated, as_json: bool, talk: Talk) -> None:
 
     stats, ran = found.stats.as_json(), runtime_record()
     if as_json:
+        render.tell_all("warning", talk.strange(found.tokens))
         render.show_json({**found.to_dict(), "runtime": ran})
         return
     talk.finish()
+    render.tell_all("warning", talk.strange(found.tokens))
     for number, (tokens, ended) in enumerate(zip(found.tokens, found.ended, strict=True)):
         if found.texts:
             talk.show(number, ended, found.texts[number])

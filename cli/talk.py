@@ -52,6 +52,16 @@ class Talk:
         """The texts of the prompts' new tokens; none where prompts are token ids."""
         return [] if self.words is None else [self.words.text(ids) for ids in answers]
 
+    def strange(self, answers: Sequence[Sequence[int]]) -> list[str]:
+        """A warning that counts the tokens which the tokenizer has no word for: their text is empty."""
+        if self.words is None:
+            return []
+        lost = self.words.unknown(answers)
+        if not lost:
+            return []
+        few = ", ".join(map(str, lost[:3]))
+        return [f"{render.count(len(lost), 'token')} ({few}) without a word in the tokenizer: is it the model's?"]
+
     def finish(self) -> None:
         """Ends the line of a stream."""
         if self.stream is not None:

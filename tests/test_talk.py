@@ -9,6 +9,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 import onnx_llm_passes as ox
+from onnx_llm_passes.ir.core.errors import UsageError
 from onnx_llm_passes.runtime.decode.texts import TextStream, ends_of
 
 from .cli_tools import Command
@@ -73,11 +74,27 @@ def test_a_text_ends_where_the_configuration_beside_the_tokenizer_says(command: 
         ((), "prompts are token ids or text"),
         (("--prompt", "a", "--prompt-ids", "f.json"), "prompts are token ids or text"),
         (("--prompt", "a", "--tokenizer", "nosuch.json"), "is no tokenizer"),
+        (("--prompt-ids", "f.json", "--tokenizer", "nosuch.json"), "token ids need no tokenizer"),
     ],
 )
 def test_wrong_prompts_are_one_line(command: Command, program: Path, words: tuple[str, ...], said: str) -> None:
     result = command("generate", program, "--max-new", "2", *words)
     assert result.code == 2 and said in result.err and "Traceback" not in result.err
+
+
+def test_prompts_of_two_kinds_and_a_tokenizer_without_use_are_refused(program: Path) -> None:
+    with pytest.raises(UsageError, match="1 texts of 2"):
+        ox.generate(program, ["a", [1, 2]], max_new=2)  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="token ids need no tokenizer"):
+        ox.generate(program, [[1, 2]], max_new=2, tokenizer="nosuch.json")
+
+
+def test_tokens_without_a_word_are_warned_of(command: Command, program: Path, tmp_path: Path) -> None:
+    small = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
+    small.save(str(tmp_path / "tokenizer.json"))
+    done = command("generate", program, "--prompt", "b", "--tokenizer", tmp_path, "--max-new", "6", "--json")
+    strange = [token for token in json.loads(done.out)["tokens"][0] if token > 1]
+    assert strange and done.err.startswith(f"warning: {len(strange)} tokens") and "is it the model's?" in done.err
 
 
 def test_without_a_tokenizer_it_is_asked_for(command: Command, tmp_path: Path) -> None:

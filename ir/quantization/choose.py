@@ -53,7 +53,9 @@ def inside_sum(table: EncodingTable, value: ir.Value) -> bool:
     AIMET (2.42.0) has one quantizer for the two, behind the sum; QNN's FullyConnected takes the bias as an input.
     """
     maker, uses = value.producer(), list(value.uses())
-    if maker is None or maker.op_type != "MatMul" or len(uses) != 1 or uses[0][0].op_type != "Add":
+    if value.is_graph_output() or len(uses) != 1 or uses[0][0].op_type != "Add":
+        return False
+    if maker is None or maker.op_type != "MatMul":
         return False
     bias = uses[0][0].inputs[1 - uses[0][1]]
     if bias is None or bias.const_value is None or len(bias.const_value.shape) != 1:

@@ -60,6 +60,10 @@ class Words:
         """The token ids of each text, special tokens as the tokenizer puts them."""
         return [list(self.tokenizer.encode(text).ids) for text in texts]
 
+    def unknown(self, answers: Sequence[Sequence[int]]) -> list[int]:
+        """The tokens of all texts that the tokenizer does not have, which it decodes to nothing (0.23.3)."""
+        return [token for ids in answers for token in ids if self.tokenizer.id_to_token(token) is None]
+
     def text(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens left out."""
         return self.tokenizer.decode(list(ids))
